@@ -1,0 +1,40 @@
+# carousel_add_op(name [NO_TAPE])
+#
+# An op is a contract, a CPU path, a CUDA kernel, a tape rule, a test, an oracle and a benchmark.
+# All are found by convention, and the configure step stops if one is missing. Optimiser ops and
+# ops that only move data have no tape rule and say NO_TAPE.
+function(carousel_add_op name)
+  cmake_parse_arguments(op "NO_TAPE" "" "" ${ARGN})
+  set(parts kernels/${name}/${name}.h kernels/${name}/${name}_cpu.cpp
+            kernels/${name}/${name}_cuda.cu tests/reference/${name}.h
+            tests/kernels/${name}_test.cpp tests/bench/${name}_bench.cpp)
+  if(NOT op_NO_TAPE)
+    list(APPEND parts engine/ops/${name}.cpp)
+  endif()
+  foreach(part IN LISTS parts)
+    if(NOT EXISTS ${PROJECT_SOURCE_DIR}/${part})
+      message(FATAL_ERROR "op '${name}' is incomplete: ${part} is missing")
+    endif()
+  endforeach()
+
+  target_sources(carousel_kernels PRIVATE ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}_cpu.cpp)
+  carousel_cuda_sources(carousel_kernels ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}_cuda.cu)
+  if(NOT op_NO_TAPE)
+    target_sources(carousel_engine PRIVATE ${PROJECT_SOURCE_DIR}/engine/ops/${name}.cpp)
+  endif()
+  if(CAROUSEL_BUILD_TESTS)
+    target_sources(carousel_kernel_tests PRIVATE ${PROJECT_SOURCE_DIR}/tests/kernels/${name}_test.cpp)
+    target_sources(carousel_bench PRIVATE ${PROJECT_SOURCE_DIR}/tests/bench/${name}_bench.cpp)
+  endif()
+endfunction()
+
+# Adds .cu files to a target: by nvcc, as C++ against tests/emulation, or not at all.
+function(carousel_cuda_sources target)
+  if(CAROUSEL_EMULATED)
+    set_source_files_properties(${ARGN} TARGET_DIRECTORY ${target} PROPERTIES
+      LANGUAGE CXX COMPILE_OPTIONS "-xc++")
+  endif()
+  if(CAROUSEL_HAS_CUDA)
+    target_sources(${target} PRIVATE ${ARGN})
+  endif()
+endfunction()

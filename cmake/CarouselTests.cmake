@@ -1,0 +1,14 @@
+# Test executables, one per area of the tree, so that a test's file is found by its name. Created
+# first: carousel_add_op() adds an op's test and benchmark to them.
+find_package(GTest REQUIRED)
+find_package(benchmark REQUIRED)
+include(GoogleTest)
+
+foreach(area IN ITEMS kernel engine)
+  add_executable(carousel_${area}_tests)
+  target_link_libraries(carousel_${area}_tests PRIVATE carousel_test_support)
+endforeach()
+add_library(carousel_test_support STATIC)
+target_link_libraries(carousel_test_support PUBLIC carousel_engine GTest::gtest GTest::gtest_main)
+add_executable(carousel_bench ${PROJECT_SOURCE_DIR}/tests/bench/main.cpp)
+target_link_libraries(carousel_bench PRIVATE carousel_test_support benchmark::benchmark)

@@ -1,0 +1,78 @@
+#include "engine/tape.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace carousel {
+
+const Tensor& Var::value() const { return tape_->slots_[index_].value; }
+
+bool Var::needs_gradient() const { return tape_->slots_[index_].needs_gradient; }
+
+const Tensor& Var::d() const { return tape_->slots_[index_].gradient; }
+
+GradientTarget Var::gradient() const {
+  Tape::Slot& slot = tape_->slots_[index_];
+  if (!slot.needs_gradient) return {};
+  if (!slot.gradient) slot.gradient = tape_->tensor(slot.value.shape(), slot.value.dtype());
+  return {slot.gradient, std::exchange(slot.written, true)};
+}
+
+Var Tape::add(Slot slot) {
+  slots_.push_back(std::move(slot));
+  return Var(this, slots_.size() - 1);
+}
+
+Var Tape::constant(Tensor value) { return add({.value = std::move(value), .gradient = {}}); }
+
+Var Tape::parameter(Tensor value, Tensor gradient) {
+  return add({.value = std::move(value),
+              .gradient = std::move(gradient),
+              .needs_gradient = recording_,
+              .is_parameter = true});
+}
+
+Var Tape::output(Tensor value, std::initializer_list<Var> inputs) {
+  const bool needs = std::any_of(inputs.begin(), inputs.end(),
+                                 [](const Var& input) { return input.needs_gradient(); });
+  return add({.value = std::move(value), .gradient = {}, .needs_gradient = recording_ && needs});
+}
+
+void Tape::on_backward(std::initializer_list<Var> outputs, std::function<void()> rule) {
+  Rule entry{.outputs = {}, .run = std::move(rule)};
+  for (const Var& output : outputs) {
+    if (output.needs_gradient()) entry.outputs.push_back(output.index_);
+  }
+  if (!entry.outputs.empty()) rules_.push_back(std::move(entry));
+}
+
+Var Tape::record(Tensor value, std::initializer_list<Var> inputs,
+                 std::function<void(const Tensor& d_value)> rule) {
+  const Var result = output(std::move(value), inputs);
+  on_backward({result}, [result, rule = std::move(rule)] { rule(result.d()); });
+  return result;
+}
+
+void Tape::backward() {
+  for (std::size_t i = rules_.size(); i-- > 0;) {
+    const Rule& rule = rules_[i];
+    const bool reached = std::any_of(rule.outputs.begin(), rule.outputs.end(),
+                                     [&](std::size_t o) { return slots_[o].written; });
+    if (reached) rule.run();
+  }
+}
+
+std::vector<Tensor> Tape::unreached_parameters() const {
+  std::vector<Tensor> result;
+  for (const Slot& slot : slots_) {
+    if (slot.is_parameter && !slot.written) result.push_back(slot.gradient);
+  }
+  return result;
+}
+
+void Tape::clear() {
+  slots_.clear();
+  rules_.clear();
+}
+
+}  // namespace carousel

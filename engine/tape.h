@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <vector>
+
+#include "engine/tensor.h"
+
+namespace carousel {
+
+class Tape;
+
+/// Where a backward rule writes a gradient: over what is there, or added to it. An empty tensor
+/// means that nobody asks for this gradient; ops take the absent view it gives.
+struct GradientTarget {
+  Tensor tensor;
+  bool accumulate = false;
+};
+
+/// A value on a tape. A small handle: copy freely; valid until the tape is cleared.
+class Var {
+ public:
+  Var() = default;
+  const Tensor& value() const;
+  const Shape& shape() const { return value().shape(); }
+  DType dtype() const { return value().dtype(); }
+  bool needs_gradient() const;
+  Tape& tape() const { return *tape_; }
+
+  /// For a backward rule: where to write this input's gradient, now. The first to ask in a step
+  /// overwrites and all later ones add, so that no gradient is zero-filled. Ask once per write.
+  GradientTarget gradient() const;
+  /// For a backward rule: the gradient of this output; empty if nothing reached it.
+  const Tensor& d() const;
+
+ private:
+  friend class Tape;
+  Var(Tape* tape, std::size_t index) : tape_(tape), index_(index) {}
+  Tape* tape_ = nullptr;
+  std::size_t index_ = 0;
+};
+
+/// Records a computation in order and replays it backwards: no graph search and no recursion, so
+/// that a sequence of 10⁶ steps costs no stack. Values and gradients live in the arena.
+class Tape {
+ public:
+  /// `recording` false: values only; nothing needs a gradient and no rule is kept.
+  Tape(Arena& arena, bool recording) : arena_(arena), recording_(recording) {}
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  const Device& device() const { return arena_.device(); }
+  bool recording() const { return recording_; }
+
+  /// Uninitialised memory until the arena is reset: an op's output, or what it keeps.
+  Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
+
+  /// A value without a gradient: data, a state carried from the last window.
+  Var constant(Tensor value);
+  /// A leaf with a gradient at a fixed address: a weight, whose gradient is float though the
+  /// value may be bf16. The first writer of the step overwrites it.
+  Var parameter(Tensor value, Tensor gradient);
+
+  /// An op's output. It needs a gradient if one of the inputs does.
+  Var output(Tensor value, std::initializer_list<Var> inputs);
+  /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
+  /// least one output was reached. Ignored when no output needs a gradient.
+  void on_backward(std::initializer_list<Var> outputs, std::function<void()> rule);
+  /// output() and on_backward() for the common case of one output; the rule gets its gradient.
+  Var record(Tensor value, std::initializer_list<Var> inputs,
+             std::function<void(const Tensor& d_value)> rule);
+
+  /// Replays every rule in reverse order. Losses are ops without outputs that write their inputs'
+  /// gradients when they are recorded, so there is no root to name.
+  void backward();
+  /// Gradients of parameters nobody reached since the tape was cleared; the caller zeroes them.
+  std::vector<Tensor> unreached_parameters() const;
+  void clear();  ///< forgets values and rules. The arena is the owner's to reset.
+
+ private:
+  friend class Var;
+  struct Slot {
+    Tensor value, gradient;
+    bool needs_gradient = false, is_parameter = false, written = false;
+  };
+  struct Rule {
+    std::vector<std::size_t> outputs;
+    std::function<void()> run;
+  };
+  Var add(Slot slot);
+  Arena& arena_;
+  bool recording_;
+  std::vector<Slot> slots_;
+  std::vector<Rule> rules_;
+};
+
+}  // namespace carousel

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/common/device.h"
+
+namespace carousel {
+
+/// Queues a stable sort by key of `count` pairs on the device, keys compared as unsigned numbers
+/// of their low `bits` bits. `scratch` holds sort_scratch_bytes(count). The four arrays are
+/// distinct. The link seam of sorting: sort_cub.cu, or tests/emulation/sort.cpp.
+struct SortPairs {
+  const std::uint32_t* keys_in = nullptr;
+  const std::int32_t* values_in = nullptr;
+  std::uint32_t* keys_out = nullptr;
+  std::int32_t* values_out = nullptr;
+  std::int64_t count = 0;
+  int bits = 32;
+  void* scratch = nullptr;
+};
+std::size_t sort_scratch_bytes(const Cuda& device, std::int64_t count);
+void sort_pairs(const Cuda& device, const SortPairs& sort);
+
+}  // namespace carousel

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <variant>
+
+struct CUstream_st;  // cudaStream_t is a pointer to it; CUDA's headers stay inside .cu and .cuh
+
+namespace carousel {
+
+/// The CPU path: oneDNN for products, loops a compiler can vectorise, one OpenMP thread pool.
+struct Cpu {};
+
+class CudaContext;  // kernels/common/cuda/context.cuh: stream, library handles, properties
+
+/// One CUDA device with its one compute stream. Copies share the context. Defined only in builds
+/// with CUDA, real or emulated.
+class Cuda {
+ public:
+  /// Opens device `ordinal`. CudaError if there is none, or one below sm_80.
+  explicit Cuda(int ordinal = 0);
+
+  CUstream_st* stream() const;
+  const CudaContext& context() const { return *context_; }
+
+  /// Waits until everything queued so far has run; reports what went wrong in it.
+  void synchronize() const;
+
+  /// The device's name, e.g. "NVIDIA H200", or "cuda (emulated)".
+  std::string name() const;
+
+  /// How many devices there are; 0 when there is no driver. Never throws.
+  static int count();
+
+ private:
+  std::shared_ptr<const CudaContext> context_;
+};
+
+/// Where an op runs. A build without CUDA has one alternative.
+#if CAROUSEL_CUDA
+using Device = std::variant<Cpu, Cuda>;
+#else
+using Device = std::variant<Cpu>;
+#endif
+
+constexpr bool is_cpu(const Device& device) { return std::holds_alternative<Cpu>(device); }
+
+/// Checks an op's arguments and runs it where `device` says. The only dispatcher there is.
+/// (D is deduced, so that an op lacking one device is a compile error and not a call to itself.)
+template <std::same_as<Device> D, class Op>
+void run(const D& device, const Op& op) {
+  op.check();
+  std::visit([&](const auto& d) { run(d, op); }, device);
+}
+
+}  // namespace carousel

@@ -1,0 +1,69 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/common/bf16.h"
+#include "kernels/common/check.h"
+#include "kernels/common/random.h"
+#include "kernels/common/view.h"
+#include "tests/support/close.h"
+
+namespace carousel {
+namespace {
+
+// The known answers of the authors' Random123 distribution for philox4x32 with ten rounds.
+TEST(Philox, KnownAnswers) {
+  using Words = std::array<std::uint32_t, 4>;
+  EXPECT_EQ(philox({0, 0, 0, 0}, {0, 0}), (Words{0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8}));
+  EXPECT_EQ(philox({0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0xFFFFFFFF}, {0xFFFFFFFF, 0xFFFFFFFF}),
+            (Words{0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD}));
+  EXPECT_EQ(philox({0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344}, {0xA4093822, 0x299F31D0}),
+            (Words{0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1}));
+}
+
+TEST(RandomSource, NeighbouringSeedsStreamsStepsAndBlocksDiffer) {
+  const RandomSource a{.seed = 1, .stream = 2};
+  const auto base = a.words(3, 4);
+  EXPECT_NE(base, (RandomSource{.seed = 2, .stream = 2}.words(3, 4)));
+  EXPECT_NE(base, (RandomSource{.seed = 1, .stream = 3}.words(3, 4)));
+  EXPECT_NE(base, a.words(4, 4));
+  EXPECT_NE(base, a.words(3, 5));
+  EXPECT_EQ(base, a.words(3, 4));
+}
+
+TEST(Bf16, RoundsToNearestTiesToEven) {
+  EXPECT_EQ(static_cast<float>(bf16(1.0F + 0x1p-8F)), 1.0F);              // a tie, down to even
+  EXPECT_EQ(static_cast<float>(bf16(1.0F + 0x3p-8F)), 1.0F + 0x4p-8F);    // a tie, up to even
+  EXPECT_EQ(static_cast<float>(bf16(1.0F + 0x1.1p-8F)), 1.0F + 0x2p-8F);  // above a tie
+  EXPECT_TRUE(std::isinf(static_cast<float>(bf16(std::numeric_limits<float>::max()))));
+  EXPECT_TRUE(std::isnan(static_cast<float>(bf16(std::numeric_limits<float>::quiet_NaN()))));
+}
+
+TEST(View, IndexesSlowestFirst) {
+  int values[6] = {0, 1, 2, 3, 4, 5};
+  const View<int, 2> view(values, {2, 3});
+  EXPECT_EQ(view(1, 0), 3);
+  EXPECT_EQ(view.size(), 6);
+  EXPECT_FALSE((View<const int, 2>{}.present()));
+}
+
+TEST(Check, MessagesNameWhatWasFoundAndExpected) {
+  try {
+    expect_extent("lstm_sequence: weight_hh columns", 3, 4);
+    FAIL();
+  } catch (const ShapeError& e) {
+    EXPECT_STREQ(e.what(), "lstm_sequence: weight_hh columns is 3, expected 4");
+  }
+}
+
+TEST(Close, NaNFails) {
+  const Tolerance loose{.absolute = 1e9, .relative = 1};
+  EXPECT_FALSE(test::close(std::vector<float>{NAN}, std::vector<float>{0}, loose));
+  EXPECT_FALSE(test::close(std::vector<float>{0}, std::vector<float>{NAN}, loose));
+  EXPECT_FALSE(test::close(std::vector<float>{INFINITY}, std::vector<float>{0}, loose));
+  EXPECT_TRUE(test::close(std::vector<float>{1}, std::vector<float>{2}, loose));
+}
+
+}  // namespace
+}  // namespace carousel

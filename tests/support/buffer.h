@@ -1,0 +1,66 @@
+#pragma once
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "kernels/common/memory.h"
+#include "kernels/common/view.h"
+
+namespace carousel::test {
+
+/// Numbers on a device, made from and read back as a vector: what a test's op call works on.
+template <class T>
+class Buffer {
+ public:
+  /// Uninitialised: for outputs an op must write in full. (On the emulated device, and on the CPU
+  /// here, fresh memory is NaN in every floating-point type, so an unwritten element shows.)
+  Buffer(const Device& device, std::size_t count)
+      : device_(device), count_(count), memory_(device, count * sizeof(T)) {
+    if (is_cpu(device)) {
+      auto* words = static_cast<std::uint16_t*>(memory_.data());
+      for (std::size_t i = 0; i < count * sizeof(T) / 2; ++i) words[i] = 0x7FF1;
+    }
+  }
+  Buffer(const Device& device, const std::vector<T>& values)
+      : device_(device), count_(values.size()), memory_(device, values.size() * sizeof(T)) {
+    copy_to_device(device_, memory_.data(), values.data(), count_ * sizeof(T));
+  }
+
+  std::vector<T> read() const {
+    std::vector<T> values(count_);
+    copy_to_host(device_, values.data(), memory_.data(), count_ * sizeof(T));
+    return values;
+  }
+
+  /// A view of the given extents, whose product is the buffer's size.
+  template <class... Extent>
+  View<T, sizeof...(Extent)> view(Extent... extents) const {
+    return {static_cast<T*>(memory_.data()), {static_cast<std::int64_t>(extents)...}};
+  }
+
+ private:
+  Device device_;
+  std::size_t count_;
+  Memory memory_;
+};
+
+/// Rounds through the storage type: what a float becomes when stored as T.
+template <class T>
+std::vector<T> stored(const std::vector<double>& values) {
+  std::vector<T> result;
+  result.reserve(values.size());
+  for (const double v : values) result.push_back(static_cast<T>(v));
+  return result;
+}
+
+/// The stored values as the oracle sees them.
+template <class T>
+std::vector<double> as_double(const std::vector<T>& values) {
+  std::vector<double> result;
+  result.reserve(values.size());
+  for (const T v : values) result.push_back(static_cast<double>(v));
+  return result;
+}
+
+}  // namespace carousel::test

@@ -1,0 +1,24 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/common/device.h"
+
+namespace carousel::test {
+
+/// The CUDA device of this build, real or emulated, or null where there is none.
+const Device* cuda_device();
+
+/// Every device of this build: the CPU and, where there is one, CUDA.
+const std::vector<Device>& devices();
+
+/// "cpu" or "cuda": for names of parameterised tests.
+std::string device_name(const Device& device);
+
+}  // namespace carousel::test
+
+#define CAROUSEL_SKIP_WITHOUT_CUDA() \
+  if (carousel::test::cuda_device() == nullptr) GTEST_SKIP() << "no CUDA device in this build"
