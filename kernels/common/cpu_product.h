@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "kernels/common/bf16.h"
+
+struct dnnl_memory;
+
+namespace carousel {
+
+/// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
+/// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. C overlaps neither.
+/// The CPU's twin of kernels/common/cuda/gemm.h, by oneDNN. m, n or k of 0: the empty sum, so C
+/// becomes 0 (or stays), plus bias.
+///
+/// bf16 inputs are widened to float, which is exact, multiplied in float and rounded once if Out is
+/// bf16: on CPUs without bf16 matrix units that is twice as fast as a bf16 product. double is a
+/// plain loop, for gradient checks. Repeats bit for bit with the same number of threads.
+template <class T, class Out = T>
+struct CpuProduct {
+  bool transpose_a = false, transpose_b = false, accumulate = false;
+  std::int64_t m = 0, n = 0, k = 0;
+  const T* a = nullptr;
+  const T* b = nullptr;
+  const Accumulator<T>* bias = nullptr;  ///< may be null
+  Out* c = nullptr;
+};
+/// For {float}, {double}, {bf16} and {bf16, float}. Thread-safe; allocates nothing once a shape
+/// (and, for bf16, a size) has been seen by the calling thread.
+template <class T, class Out>
+void multiply(const CpuProduct<T, Out>& product);
+
+/// The shape of a matrix B[k,n] that many products with `rows` rows of A will share.
+struct PackedShape {
+  std::int64_t k = 0, n = 0;
+  std::int64_t rows = 0;  ///< m of the products to come; another m is allowed, and may be slower
+};
+
+/// B in the layout in which products with few rows run fastest: a recurrence packs its weights once
+/// and uses them at every time step. Acc is float or double, the type of A and C as well; B may be
+/// stored as bf16. Borrows its storage.
+template <class Acc>
+class PackedMatrix {
+ public:
+  static std::size_t bytes(const PackedShape& shape);
+
+  /// Packs b, which is [k,n], or [n,k] if `transpose`, into `storage`: bytes(shape) bytes, aligned
+  /// to 64, that outlive this object.
+  template <class T>
+  PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage);
+
+  /// C[m,n] = A[m,k]·B (+ C if accumulate). Thread-safe.
+  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const;
+
+ private:
+  PackedShape shape_;
+  const void* storage_ = nullptr;
+  std::shared_ptr<dnnl_memory> packed_;  ///< oneDNN's handle of the storage; null for double
+};
+
+}  // namespace carousel
