@@ -2,6 +2,7 @@
 # first: carousel_add_op() adds an op's test and benchmark to them.
 find_package(GTest REQUIRED)
 find_package(benchmark REQUIRED)
+find_library(CAROUSEL_RAPIDCHECK rapidcheck REQUIRED)
 include(GoogleTest)
 
 foreach(area IN ITEMS kernel engine)
@@ -9,6 +10,7 @@ foreach(area IN ITEMS kernel engine)
   target_link_libraries(carousel_${area}_tests PRIVATE carousel_test_support)
 endforeach()
 add_library(carousel_test_support STATIC)
-target_link_libraries(carousel_test_support PUBLIC carousel_engine GTest::gtest GTest::gtest_main)
+target_link_libraries(carousel_test_support PUBLIC carousel_engine GTest::gtest GTest::gtest_main
+                                                   ${CAROUSEL_RAPIDCHECK})
 add_executable(carousel_bench ${PROJECT_SOURCE_DIR}/tests/bench/main.cpp)
 target_link_libraries(carousel_bench PRIVATE carousel_test_support benchmark::benchmark)

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace carousel {
+
+/// The first UTF-8 sequence of a text.
+struct Utf8Sequence {
+  enum class Status { whole, cut, bad };
+  Status status = Status::whole;
+  std::size_t bytes = 0;  ///< of the sequence; of the longest valid start of one if cut or bad, ≥ 1
+  char32_t code = 0;      ///< the code point, if whole
+};
+
+/// Reads the sequence that `text`, which is not empty, begins with. `cut`: the text ends inside a
+/// sequence that is valid so far. `bad`: an overlong form, a surrogate, a value past U+10FFFF, a
+/// stray continuation byte or a sequence that another one interrupts; `bytes` are then what one
+/// replacement character stands for.
+/// Source   The Unicode Standard 15.0, table 3-7 (well-formed sequences) and section 3.9 (maximal
+///          subparts).
+Utf8Sequence utf8_sequence(std::string_view text);
+
+/// The UTF-8 form of a code point.
+std::string utf8(char32_t code);
+
+/// Whether a code point has Unicode's property White_Space: what separates words.
+bool is_white_space(char32_t code);
+
+/// `token` in printable form: \n \t \r \\, \s for a blank, \u{2028} for code points that do not
+/// print, \xE9 for bytes that are no UTF-8. One token, one visible word, one way to write it.
+std::string escaped(std::string_view token);
+
+/// The inverse of escaped(). FormatError, which says what is wrong with it, if `text` is not a form
+/// that escaped() gives.
+std::string unescaped(std::string_view text);
+
+}  // namespace carousel
