@@ -1,176 +1,17 @@
 #include "kernels/common/cpu_product.h"
 
-#include <omp.h>
-
 #include <algorithm>
-#include <array>
-#include <compare>
-#include <map>
-#include <oneapi/dnnl/dnnl.hpp>
 #include <type_traits>
-#include <utility>
-#include <vector>
+
+#include "kernels/common/onednn.h"
 
 namespace carousel {
 namespace {
 
 using dnnl::memory;
+using onednn::Workspace;
 
 constexpr std::int64_t kParallelElements = 32 * 1024;  // below this a second thread costs more
-
-/// oneDNN's threads, as it would choose them here: part of what a primitive is built for.
-int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
-
-const dnnl::engine& engine() {
-  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
-  return cpu;
-}
-
-/// Memory that only grows, aligned to a cache line.
-class Scratch {
- public:
-  void* bytes(std::size_t count) {
-    const std::size_t lines = (count + sizeof(Line) - 1) / sizeof(Line);
-    if (lines > lines_.size()) lines_ = std::vector<Line>(lines);
-    return lines_.data();
-  }
-  float* floats(std::int64_t count) {
-    return static_cast<float*>(bytes(static_cast<std::size_t>(count) * sizeof(float)));
-  }
-
- private:
-  struct alignas(64) Line {
-    std::array<float, 16> values;
-  };
-  std::vector<Line> lines_;
-};
-
-/// Everything a oneDNN product is compiled for.
-struct ProductKey {
-  std::int64_t m = 0, n = 0, k = 0;
-  std::int64_t packed_rows = -1;  ///< PackedShape::rows; −1: B is not packed
-  bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
-  int thread_count = 1;
-  auto operator<=>(const ProductKey&) const = default;
-};
-
-struct Operands {
-  const float* a = nullptr;
-  const float* b = nullptr;
-  dnnl_memory_t packed_b = nullptr;  ///< instead of b
-  const float* bias = nullptr;
-  float* c = nullptr;
-};
-
-memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed) {
-  return {{rows, columns},
-          memory::data_type::f32,
-          transposed ? memory::format_tag::ba : memory::format_tag::ab};
-}
-
-/// The layout oneDNN likes B in for products of this shape.
-memory::desc find_packed_layout(const PackedShape& shape) {
-  const std::int64_t rows = std::max<std::int64_t>(shape.rows, 1);
-  const memory::desc b({shape.k, shape.n}, memory::data_type::f32, memory::format_tag::any);
-  return dnnl::matmul::primitive_desc({plain(rows, shape.k, false), b, plain(rows, shape.n, false)},
-                                      engine())
-      .weights_desc();
-}
-
-/// A compiled product and the descriptors of its operands. Building one takes a fraction of a
-/// millisecond, running it microseconds.
-class CompiledProduct {
- public:
-  explicit CompiledProduct(const ProductKey& key) {
-    const memory::desc a = plain(key.m, key.k, key.transpose_a);
-    const memory::desc b =
-        key.packed_rows < 0 ? plain(key.k, key.n, key.transpose_b)
-                            : find_packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});
-    const memory::desc c = plain(key.m, key.n, false);
-    dnnl::primitive_attr attributes;
-    attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (key.accumulate) {
-      dnnl::post_ops sum;
-      sum.append_sum();
-      attributes.set_post_ops(sum);
-    }
-    const auto descriptor =
-        key.bias
-            ? dnnl::matmul::primitive_desc({a, b, plain(1, key.n, false), c}, attributes, engine())
-            : dnnl::matmul::primitive_desc({a, b, c}, attributes, engine());
-    scratch_bytes_ = descriptor.scratchpad_desc().get_size();
-    product_ = dnnl::matmul(descriptor);
-    add(DNNL_ARG_SRC, a);
-    add(DNNL_ARG_WEIGHTS, b);
-    add(DNNL_ARG_DST, c);
-    add(DNNL_ARG_SCRATCHPAD, descriptor.scratchpad_desc());
-    if (key.bias) add(DNNL_ARG_BIAS, plain(1, key.n, false));
-  }
-
-  void run(const dnnl::stream& stream, Scratch& scratch, const Operands& x) {
-    const std::array<const void*, 5> data{x.a, x.b, x.c, scratch.bytes(scratch_bytes_), x.bias};
-    std::array<dnnl_exec_arg_t, 5> arguments{};
-    for (std::size_t i = 0; i < count_; ++i) {
-      arguments[i] = {names_[i], operands_[i].get()};
-      if (names_[i] == DNNL_ARG_WEIGHTS && x.packed_b != nullptr) {
-        arguments[i].memory = x.packed_b;  // a new handle would zero its padding at every call
-      } else {
-        operands_[i].set_data_handle(const_cast<void*>(data[i]));  // inputs are only read
-      }
-    }
-    // The C function: the C++ one builds a map and a vector at every call.
-    dnnl::error::wrap_c_api(dnnl_primitive_execute(product_.get(), stream.get(),
-                                                   static_cast<int>(count_), arguments.data()),
-                            "oneDNN could not run a product");
-  }
-
- private:
-  void add(int name, const memory::desc& layout) {
-    names_[count_] = name;
-    operands_[count_++] = memory(layout, engine(), nullptr);
-  }
-
-  dnnl::matmul product_;
-  std::array<memory, 5> operands_;
-  std::array<int, 5> names_{};
-  std::size_t count_ = 0, scratch_bytes_ = 0;
-};
-
-/// What a calling thread keeps between products. Per thread, because a oneDNN primitive's operands
-/// and scratch memory serve one call at a time; so products need no lock.
-struct Workspace {
-  dnnl::stream stream{engine()};
-  std::map<ProductKey, CompiledProduct> compiled;
-  std::map<ProductKey, memory::desc> layouts;
-  Scratch scratch, a, b, c;
-
-  void run(const ProductKey& key, const Operands& operands) {
-    found_or_made(compiled, key, [&] {
-      return CompiledProduct(key);
-    }).run(stream, scratch, operands);
-  }
-
-  const memory::desc& packed_layout(const PackedShape& shape) {
-    return found_or_made(layouts, {.n = shape.n, .k = shape.k, .packed_rows = shape.rows},
-                         [&] { return find_packed_layout(shape); });
-  }
-
- private:
-  template <class Value, class Make>
-  static Value& found_or_made(std::map<ProductKey, Value>& known, const ProductKey& key,
-                              const Make& make) {
-    constexpr std::size_t kMost = 512;  // shapes; a run that shows more of them is not slowed much
-    const auto found = known.find(key);
-    if (found != known.end()) return found->second;
-    if (known.size() >= kMost) known.clear();
-    return known.emplace(key, make()).first->second;
-  }
-};
-
-Workspace& workspace() {
-  thread_local Workspace mine;
-  return mine;
-}
 
 /// Calls f(first, last) on pieces of [0, count), on several threads if there is enough to do.
 template <class F>
@@ -214,15 +55,15 @@ bool compile_pays(const CpuProduct<float>& p) {
 
 void multiply_float(const CpuProduct<float>& p) {
   if (compile_pays(p)) {
-    return workspace().run({.m = p.m,
-                            .n = p.n,
-                            .k = p.k,
-                            .transpose_a = p.transpose_a,
-                            .transpose_b = p.transpose_b,
-                            .accumulate = p.accumulate,
-                            .bias = p.bias != nullptr,
-                            .thread_count = threads()},
-                           {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+    return Workspace::mine().run({.m = p.m,
+                                  .n = p.n,
+                                  .k = p.k,
+                                  .transpose_a = p.transpose_a,
+                                  .transpose_b = p.transpose_b,
+                                  .accumulate = p.accumulate,
+                                  .bias = p.bias != nullptr,
+                                  .thread_count = onednn::threads()},
+                                 {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
   }
   const bool adds = p.accumulate || p.bias != nullptr;
   if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.accumulate);
@@ -234,7 +75,7 @@ void multiply_float(const CpuProduct<float>& p) {
 
 template <class Out>
 void multiply_bf16(const CpuProduct<bf16, Out>& p) {
-  Workspace& own = workspace();
+  Workspace& own = Workspace::mine();
   float* const a = own.a.floats(p.m * p.k);
   float* const b = own.b.floats(p.k * p.n);
   widen(p.a, a, p.m * p.k);
@@ -298,7 +139,7 @@ std::size_t PackedMatrix<Acc>::bytes(const PackedShape& shape) {
   if constexpr (std::is_same_v<Acc, double>) {
     return static_cast<std::size_t>(shape.k * shape.n) * sizeof(double);
   } else {
-    return workspace().packed_layout(shape).get_size();
+    return onednn::packed_layout(shape).get_size();
   }
 }
 
@@ -315,7 +156,7 @@ PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool trans
       }
     }
   } else {
-    Workspace& own = workspace();
+    Workspace& own = Workspace::mine();
     const float* from = nullptr;
     if constexpr (std::is_same_v<T, bf16>) {
       float* const wide = own.b.floats(shape.k * shape.n);
@@ -324,8 +165,9 @@ PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool trans
     } else {
       from = b;
     }
-    const memory plain_b(plain(shape.k, shape.n, transpose), engine(), const_cast<float*>(from));
-    const memory packed(own.packed_layout(shape), engine(), storage);
+    const memory plain_b(onednn::plain(shape.k, shape.n, transpose), onednn::engine(),
+                         const_cast<float*>(from));
+    const memory packed(onednn::packed_layout(shape), onednn::engine(), storage);
     dnnl::reorder(plain_b, packed)
         .execute(own.stream, {{DNNL_ARG_FROM, plain_b}, {DNNL_ARG_TO, packed}});
     packed_ = {packed.get(), [packed](dnnl_memory*) {}};  // the copy in the deleter owns the handle
@@ -346,13 +188,13 @@ void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accu
                      .b = static_cast<const double*>(storage_),
                      .c = c});
   } else {
-    workspace().run({.m = m,
-                     .n = n,
-                     .k = k,
-                     .packed_rows = rows,
-                     .accumulate = accumulate,
-                     .thread_count = threads()},
-                    {.a = a, .packed_b = packed_.get(), .c = c});
+    Workspace::mine().run({.m = m,
+                           .n = n,
+                           .k = k,
+                           .packed_rows = rows,
+                           .accumulate = accumulate,
+                           .thread_count = onednn::threads()},
+                          {.a = a, .packed_b = packed_.get(), .c = c});
   }
 }
 

@@ -1,0 +1,101 @@
+#include "kernels/common/onednn.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <mutex>
+
+namespace carousel::onednn {
+
+using dnnl::memory;
+
+const dnnl::engine& engine() {
+  static const dnnl::engine cpu(dnnl::engine::kind::cpu, 0);
+  return cpu;
+}
+
+int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+
+memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed) {
+  return {{rows, columns},
+          memory::data_type::f32,
+          transposed ? memory::format_tag::ba : memory::format_tag::ab};
+}
+
+memory::desc packed_layout(const PackedShape& shape) {
+  static std::mutex mutex;
+  static std::map<std::array<std::int64_t, 3>, memory::desc> known;
+  const std::lock_guard lock(mutex);
+  const std::array<std::int64_t, 3> key{shape.k, shape.n, shape.rows};
+  const auto found = known.find(key);
+  if (found != known.end()) return found->second;
+  const std::int64_t rows = std::max<std::int64_t>(shape.rows, 1);
+  const memory::desc b({shape.k, shape.n}, memory::data_type::f32, memory::format_tag::any);
+  const dnnl::matmul::primitive_desc product(
+      {plain(rows, shape.k, false), b, plain(rows, shape.n, false)}, engine());
+  return known.emplace(key, product.weights_desc()).first->second;
+}
+
+CompiledProduct::CompiledProduct(const ProductKey& key) {
+  const memory::desc a = plain(key.m, key.k, key.transpose_a);
+  const memory::desc b = key.packed_rows < 0
+                             ? plain(key.k, key.n, key.transpose_b)
+                             : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});
+  const memory::desc c = plain(key.m, key.n, false);
+  dnnl::primitive_attr attributes;
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (key.accumulate) {
+    dnnl::post_ops sum;
+    sum.append_sum();
+    attributes.set_post_ops(sum);
+  }
+  const auto descriptor = key.bias ? dnnl::matmul::primitive_desc({a, b, plain(1, key.n, false), c},
+                                                                  attributes, engine())
+                                   : dnnl::matmul::primitive_desc({a, b, c}, attributes, engine());
+  scratch_bytes_ = descriptor.scratchpad_desc().get_size();
+  product_ = dnnl::matmul(descriptor);
+  add(DNNL_ARG_SRC, a);
+  add(DNNL_ARG_WEIGHTS, b);
+  add(DNNL_ARG_DST, c);
+  add(DNNL_ARG_SCRATCHPAD, descriptor.scratchpad_desc());
+  if (key.bias) add(DNNL_ARG_BIAS, plain(1, key.n, false));
+}
+
+void CompiledProduct::run(const dnnl::stream& stream, Scratch& scratch, const Operands& x) {
+  const std::array<const void*, 5> data{x.a, x.b, x.c, scratch.bytes(scratch_bytes_), x.bias};
+  std::array<dnnl_exec_arg_t, 5> arguments{};
+  for (std::size_t i = 0; i < count_; ++i) {
+    arguments[i] = {names_[i], operands_[i].get()};
+    if (names_[i] == DNNL_ARG_WEIGHTS && x.packed_b != nullptr) {
+      arguments[i].memory = x.packed_b;  // a new handle would zero its padding at every call
+    } else {
+      operands_[i].set_data_handle(const_cast<void*>(data[i]));  // inputs are only read
+    }
+  }
+  // The C function: the C++ one builds a map and a vector at every call.
+  dnnl::error::wrap_c_api(dnnl_primitive_execute(product_.get(), stream.get(),
+                                                 static_cast<int>(count_), arguments.data()),
+                          "oneDNN could not run a product");
+}
+
+void CompiledProduct::add(int name, const memory::desc& layout) {
+  names_[count_] = name;
+  operands_[count_++] = memory(layout, engine(), nullptr);
+}
+
+Workspace& Workspace::mine() {
+  thread_local Workspace workspace;
+  return workspace;
+}
+
+void Workspace::run(const ProductKey& key, const Operands& operands) {
+  constexpr std::size_t kMost = 512;  // shapes; a run that shows more of them is not slowed much
+  auto found = compiled_.find(key);
+  if (found == compiled_.end()) {
+    if (compiled_.size() >= kMost) compiled_.clear();
+    found = compiled_.emplace(key, CompiledProduct(key)).first;
+  }
+  found->second.run(stream, scratch_, operands);
+}
+
+}  // namespace carousel::onednn

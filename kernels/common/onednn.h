@@ -1,0 +1,96 @@
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+#include <vector>
+
+#include "kernels/common/cpu_product.h"
+
+// The part of cpu_product.cpp that deals with oneDNN's compiled products. For that file alone.
+namespace carousel::onednn {
+
+/// Memory that only grows, aligned to a cache line.
+class Scratch {
+ public:
+  void* bytes(std::size_t count) {
+    const std::size_t lines = (count + sizeof(Line) - 1) / sizeof(Line);
+    if (lines > lines_.size()) lines_ = std::vector<Line>(lines);
+    return lines_.data();
+  }
+  float* floats(std::int64_t count) {
+    return static_cast<float*>(bytes(static_cast<std::size_t>(count) * sizeof(float)));
+  }
+
+ private:
+  struct alignas(64) Line {
+    std::array<float, 16> values;
+  };
+  std::vector<Line> lines_;
+};
+
+/// Everything a oneDNN product is compiled for.
+struct ProductKey {
+  std::int64_t m = 0, n = 0, k = 0;
+  std::int64_t packed_rows = -1;  ///< PackedShape::rows; −1: B is not packed
+  bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
+  int thread_count = 1;
+  auto operator<=>(const ProductKey&) const = default;
+};
+
+struct Operands {
+  const float* a = nullptr;
+  const float* b = nullptr;
+  dnnl_memory_t packed_b = nullptr;  ///< instead of b
+  const float* bias = nullptr;
+  float* c = nullptr;
+};
+
+const dnnl::engine& engine();
+
+/// oneDNN's threads, as it would choose them here.
+int threads();
+
+/// A row-major [rows, columns] matrix, or the transpose of a row-major [columns, rows] one.
+dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed);
+
+/// The layout oneDNN likes B in for products of this shape. What it likes may depend on the number
+/// of threads; asked once per shape, it is one layout for all who size, fill and read a B.
+dnnl::memory::desc packed_layout(const PackedShape& shape);
+
+/// A compiled product and the descriptors of its operands. Building one takes a fraction of a
+/// millisecond, running it microseconds.
+class CompiledProduct {
+ public:
+  explicit CompiledProduct(const ProductKey& key);
+  void run(const dnnl::stream& stream, Scratch& scratch, const Operands& operands);
+
+ private:
+  void add(int name, const dnnl::memory::desc& layout);
+
+  dnnl::matmul product_;
+  std::array<dnnl::memory, 5> operands_;
+  std::array<int, 5> names_{};
+  std::size_t count_ = 0, scratch_bytes_ = 0;
+};
+
+/// What a calling thread keeps between products. Per thread, because a oneDNN primitive's operands
+/// and scratch memory serve one call at a time; so products need no lock.
+class Workspace {
+ public:
+  static Workspace& mine();
+
+  void run(const ProductKey& key, const Operands& operands);
+
+  dnnl::stream stream{engine()};
+  Scratch a, b, c;  ///< operands widened to float
+
+ private:
+  std::map<ProductKey, CompiledProduct> compiled_;
+  Scratch scratch_;
+};
+
+}  // namespace carousel::onednn
