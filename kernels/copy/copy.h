@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/common/bf16.h"
+#include "kernels/common/device.h"
+#include "kernels/common/view.h"
+
+namespace carousel {
+
+/// Sets every element: to[n] = value.
+///
+/// T is any element type of a tensor. Memory: writes `to` once.
+template <class T>
+struct Fill {
+  View<T, 1> to;  ///< [N] out
+  T value{};
+  void check() const {}
+};
+
+/// Copies, converting on the way: to[n] = from[n] as To.
+///
+/// From = To copies bits, so that NaN payloads survive.
+///
+/// Values   float to bf16 rounds to nearest, ties to even, beyond the range to infinity; NaN stays
+///          NaN. bf16 to float is exact.
+/// Errors   ShapeError if the extents disagree. N == 0 does nothing.
+/// Accuracy exact: equal bit for bit on every device.
+/// Memory   reads `from` once, writes `to` once. They may not overlap.
+template <class From, class To>
+struct Cast {
+  View<const From, 1> from;  ///< [N]
+  View<To, 1> to;            ///< [N] out
+  void check() const;
+};
+
+/// Gathers the windows of a step of truncated BPTT from one long stream of tokens. With
+/// n = position[b] + t, for every row b and every step t:
+///
+///     token[t,b]  = stream[n]       if 0 ≤ n < N,                 otherwise 0
+///     target[t,b] = stream[n + 1]   if 0 ≤ n and n + 1 < N,       otherwise kNoTarget
+///     reset[t,b]  = 1               if n = 0, or if 0 < n < N, document_end ≥ 0 and
+///                                   stream[n − 1] = document_end; otherwise 0
+///
+/// So reset is 1 exactly where a token begins a document: the first token of the stream, and every
+/// token that follows the separator. The separator is the last token of its document. Nothing
+/// wraps round: the caller moves the positions, and a window that runs over the end is padded.
+///
+/// Values   positions may be any int64: nothing is read out of bounds. Tokens are copied as they
+///          are, whatever they hold.
+/// Errors   ShapeError if the extents disagree. T == 0 or B == 0 does nothing; N == 0 is a stream
+///          of which every window is padding.
+/// Accuracy exact.
+/// Memory   reads T + 2 tokens per row, writes T·B of each output asked for.
+struct GatherWindows {
+  /// A target that no token follows: the one that cross_entropy ignores.
+  static constexpr std::int32_t kNoTarget = -1;
+
+  View<const std::int32_t, 1> stream;    ///< [N]    all tokens, in order
+  View<const std::int64_t, 1> position;  ///< [B]    where each row's window begins
+  std::int32_t document_end = -1;        ///<        the token that ends a document; < 0: none does
+  View<std::int32_t, 2> token;           ///< [T, B] out: the model's input
+  View<std::int32_t, 2> target{};        ///< [T, B] out: the token that follows; may be absent
+  View<std::int32_t, 2> reset{};         ///< [T, B] out: where documents begin; may be absent
+  void check() const;
+};
+
+template <class T>
+void run(const Cpu&, const Fill<T>&);
+template <class T>
+void run(const Cuda&, const Fill<T>&);
+template <class From, class To>
+void run(const Cpu&, const Cast<From, To>&);
+template <class From, class To>
+void run(const Cuda&, const Cast<From, To>&);
+void run(const Cpu&, const GatherWindows&);
+void run(const Cuda&, const GatherWindows&);
+
+}  // namespace carousel

@@ -1,0 +1,99 @@
+#include <type_traits>
+
+#include "kernels/common/cuda/launch.cuh"
+#include "kernels/common/cuda/vector_io.cuh"
+#include "kernels/copy/copy.h"
+
+namespace carousel {
+namespace {
+
+constexpr unsigned kThreads = 256;  // no shared memory and few registers: any size fills an SM
+
+__device__ std::int64_t thread_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ std::int64_t thread_count() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
+
+// One thread per element.
+template <class T>
+__global__ void fill_kernel(const __grid_constant__ Fill<T> op) {
+  const std::int64_t size = op.to.extent[0];
+  for (std::int64_t n = thread_index(); n < size; n += thread_count()) op.to.data[n] = op.value;
+}
+
+// One thread per 128 bits of the narrower type.
+template <class From, class To>
+__global__ void cast_kernel(const __grid_constant__ Cast<From, To> op) {
+  constexpr int kEach = 8;
+  const std::int64_t size = op.to.extent[0];
+  for (std::int64_t n = kEach * thread_index(); n < size; n += kEach * thread_count()) {
+    float values[kEach];
+    load(op.from.data + n, size - n, values);
+    store(op.to.data + n, size - n, values);
+  }
+}
+
+// One thread per element of [T, B], rows fastest, so that writes coalesce. Reads do not, but the
+// next steps of a row come from the same cache lines.
+__global__ void gather_windows_kernel(const __grid_constant__ GatherWindows op) {
+  const std::int64_t length = op.stream.extent[0];
+  const std::int64_t rows = op.token.extent[1], size = op.token.size();
+  for (std::int64_t i = thread_index(); i < size; i += thread_count()) {
+    const std::int64_t t = i / rows, position = op.position.data[i - t * rows];
+    // n = position + t, which may not be formed before it is known to fit.
+    const bool inside = position >= -t && position < length - t;
+    const std::int64_t n = inside ? position + t : 0;
+    op.token.data[i] = inside ? op.stream.data[n] : 0;
+    if (op.target.present()) {
+      op.target.data[i] =
+          inside && n + 1 < length ? op.stream.data[n + 1] : GatherWindows::kNoTarget;
+    }
+    if (op.reset.present()) {
+      const bool begins =
+          inside && (n == 0 || (op.document_end >= 0 && op.stream.data[n - 1] == op.document_end));
+      op.reset.data[i] = begins ? 1 : 0;
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cuda& device, const Fill<T>& op) {
+  launch(device, {.blocks = blocks_for(op.to.extent[0], kThreads), .threads = kThreads},
+         fill_kernel<T>, op);
+}
+
+template <class From, class To>
+void run(const Cuda& device, const Cast<From, To>& op) {
+  if constexpr (std::is_same_v<From, To>) {
+    const auto bytes = static_cast<std::size_t>(op.to.extent[0]) * sizeof(To);
+    if (bytes == 0) return;
+    check_cuda(
+        cudaMemcpyAsync(op.to.data, op.from.data, bytes, cudaMemcpyDeviceToDevice, device.stream()),
+        "copy");
+  } else {
+    launch(device, {.blocks = blocks_for(op.to.extent[0], 8 * kThreads), .threads = kThreads},
+           cast_kernel<From, To>, op);
+  }
+}
+
+void run(const Cuda& device, const GatherWindows& op) {
+  launch(device, {.blocks = blocks_for(op.token.size(), kThreads), .threads = kThreads},
+         gather_windows_kernel, op);
+}
+
+template void run(const Cuda&, const Fill<float>&);
+template void run(const Cuda&, const Fill<bf16>&);
+template void run(const Cuda&, const Fill<double>&);
+template void run(const Cuda&, const Fill<std::int32_t>&);
+template void run(const Cuda&, const Fill<std::int64_t>&);
+template void run(const Cuda&, const Cast<float, bf16>&);
+template void run(const Cuda&, const Cast<bf16, float>&);
+template void run(const Cuda&, const Cast<float, float>&);
+template void run(const Cuda&, const Cast<bf16, bf16>&);
+template void run(const Cuda&, const Cast<double, double>&);
+template void run(const Cuda&, const Cast<std::int32_t, std::int32_t>&);
+template void run(const Cuda&, const Cast<std::int64_t, std::int64_t>&);
+
+}  // namespace carousel

@@ -1,0 +1,76 @@
+#include "kernels/copy/copy.h"
+
+#include <cstdint>
+#include <vector>
+
+#include "tests/support/bench.h"
+#include "tests/support/buffer.h"
+
+// GB/s of fills, casts and window gathers. copy<float, float> is the machine's own rate, which the
+// other benchmarks of this program are read against. Sizes: a step's activations (in cache on a
+// GPU), and a vocabulary matrix (in memory).
+namespace carousel {
+namespace {
+
+using test::Buffer;
+
+template <class From, class To>
+void copy(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t size = state.range(1);
+  Buffer<From> from(*device, std::vector<From>(static_cast<std::size_t>(size), From(1.0F)));
+  Buffer<To> to(*device, static_cast<std::size_t>(size));
+  const Cast<From, To> op{.from = from.view(size), .to = to.view(size)};
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(From) + sizeof(To));
+  test::time_gigabytes(state, *device, size * kBytes, [&] { run(*device, op); });
+}
+
+template <class T>
+void fill(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t size = state.range(1);
+  Buffer<T> to(*device, static_cast<std::size_t>(size));
+  const Fill<T> op{.to = to.view(size), .value = T(1.0F)};
+  test::time_gigabytes(state, *device, size * static_cast<std::int64_t>(sizeof(T)),
+                       [&] { run(*device, op); });
+}
+
+void gather_windows(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t steps = state.range(1), rows = state.range(2), length = 4 << 20;
+  std::vector<std::int64_t> first(static_cast<std::size_t>(rows));
+  for (std::size_t b = 0; b < first.size(); ++b) {
+    first[b] = static_cast<std::int64_t>(b) * (length / rows);
+  }
+  Buffer<std::int32_t> stream(*device, std::vector<std::int32_t>(4 << 20, 1));
+  Buffer<std::int64_t> position(*device, first);
+  const auto count = static_cast<std::size_t>(steps * rows);
+  Buffer<std::int32_t> token(*device, count), target(*device, count), reset(*device, count);
+  const GatherWindows op{.stream = stream.view(length),
+                         .position = position.view(rows),
+                         .document_end = 1,
+                         .token = token.view(steps, rows),
+                         .target = target.view(steps, rows),
+                         .reset = reset.view(steps, rows)};
+  test::time_gigabytes(state, *device, 16 * steps * rows, [&] { run(*device, op); });
+}
+
+void sizes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"cuda", "n"})->ArgsProduct({{0, 1}, {64 * 32 * 512, 50'257 * 1024}});
+}
+void windows(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"cuda", "T", "B"})->ArgsProduct({{0, 1}, {64}, {32, 256}});
+}
+BENCHMARK(copy<float, float>)->Apply(sizes);
+BENCHMARK(copy<bf16, bf16>)->Apply(sizes);
+BENCHMARK(copy<float, bf16>)->Apply(sizes);
+BENCHMARK(copy<bf16, float>)->Apply(sizes);
+BENCHMARK(fill<float>)->Apply(sizes);
+BENCHMARK(fill<bf16>)->Apply(sizes);
+BENCHMARK(gather_windows)->Apply(windows);
+
+}  // namespace
+}  // namespace carousel
