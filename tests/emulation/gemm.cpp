@@ -1,0 +1,79 @@
+#include "kernels/common/cuda/gemm.h"
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <bit>
+#include <vector>
+
+#include "kernels/common/bf16.h"
+
+// The emulated side of the link seam of products: what cuBLASLt computes, inputs rounded as the
+// tensor cores would and sums kept in float.
+namespace carousel {
+namespace {
+
+/// To 10 mantissa bits, ties away from zero, as cvt.rna.tf32.f32 does. NaN and infinity stay.
+float tf32(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  if ((bits & 0x7F800000U) == 0x7F800000U) return x;
+  return std::bit_cast<float>((bits + 0x1000U) & 0xFFFFE000U);
+}
+
+/// One operand as float, rounded, in the order [rows, columns] whatever its storage.
+std::vector<float> operand(const Gemm& p, const void* data, std::int64_t rows, std::int64_t columns,
+                           bool transposed) {
+  std::vector<float> values(static_cast<std::size_t>(rows * columns));
+  float* to = values.data();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    for (std::int64_t j = 0; j < columns; ++j) {
+      const std::int64_t at = transposed ? j * rows + i : i * columns + j;
+      if (p.type == GemmType::bf16) {
+        *to++ = static_cast<const bf16*>(data)[at];
+      } else {
+        const float x = static_cast<const float*>(data)[at];
+        *to++ = p.type == GemmType::tf32 ? tf32(x) : x;
+      }
+    }
+  }
+  return values;
+}
+
+template <class Out>
+void run_product(const Gemm& p) {
+  const std::vector<float> a = operand(p, p.a, p.m, p.k, p.transpose_a);
+  const std::vector<float> b = operand(p, p.b, p.k, p.n, p.transpose_b);
+  auto* const c = static_cast<Out*>(p.c);
+  std::vector<float> row(static_cast<std::size_t>(p.n));
+  for (std::int64_t i = 0; i < p.m; ++i) {
+    std::fill(row.begin(), row.end(), 0.0F);
+    for (std::int64_t l = 0; l < p.k; ++l) {
+      const float x = a[static_cast<std::size_t>(i * p.k + l)];
+      const float* const from = b.data() + l * p.n;
+      float* const sum = row.data();
+      for (std::int64_t j = 0; j < p.n; ++j) sum[j] += x * from[j];
+    }
+    for (std::int64_t j = 0; j < p.n; ++j) {
+      Out& out = c[i * p.n + j];
+      float sum = row[static_cast<std::size_t>(j)];
+      if (p.accumulate) sum += static_cast<float>(out);
+      if (p.bias != nullptr) sum += static_cast<float>(Out(p.bias[j]));
+      out = static_cast<Out>(sum);
+    }
+  }
+}
+
+}  // namespace
+
+void gemm(const Cuda& device, const Gemm& product) {
+  if (product.m == 0 || product.n == 0) return;
+  emulation::enqueue(device.stream(), [product] {
+    const bool half = product.type == GemmType::bf16 && !product.float_output;
+    half ? run_product<bf16>(product) : run_product<float>(product);
+  });
+}
+
+cublasLtContext* create_gemm_handle() { return nullptr; }
+void destroy_gemm_handle(cublasLtContext*) noexcept {}
+
+}  // namespace carousel
