@@ -11,6 +11,10 @@
 
 namespace carousel::test {
 
+inline void write_content(const std::filesystem::path& path, std::string_view content) {
+  std::ofstream(path, std::ios::binary) << content;
+}
+
 /// A folder of this test alone, removed with all that is in it.
 class TemporaryFolder {
  public:
@@ -26,10 +30,12 @@ class TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 
+  const std::filesystem::path& path() const { return path_; }
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   std::string path(const std::string& name) const { return (path_ / name).string(); }
   /// Writes a file here; returns its path.
   std::string write(const std::string& name, std::string_view content) const {
-    std::ofstream(path(name), std::ios::binary) << content;
+    write_content(path_ / name, content);
     return path(name);
   }
 
@@ -37,7 +43,7 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-inline std::string file_content(const std::string& path) {
+inline std::string file_content(const std::filesystem::path& path) {
   std::ifstream file(path, std::ios::binary);
   return {std::istreambuf_iterator<char>(file), {}};
 }
