@@ -1,0 +1,16 @@
+#pragma once
+
+#include "engine/tape.h"
+
+// The vocabulary of models: one declaration and one sentence per differentiable op. What an op
+// computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
+//
+// Shapes are written slowest dimension first, and tensors are contiguous. T time steps, B batch,
+// N rows (T·B when flattened), V vocabulary, E embedding width, H hidden width, A attention heads,
+// D head width, S state width of an SSM, K filter length. Sequences are time-major, [T, B, ...].
+namespace carousel {
+
+/// Rows of a parameter [V, E] for token [T, B]: [T, B, E].
+Var embedding(Var weight, const Tensor& token);
+
+}  // namespace carousel
