@@ -17,4 +17,11 @@ Var dropout(Var x, float drop_probability, const RandomSource& source);
 /// Rows of a parameter [V, E] for token [T, B]: [T, B, E].
 Var embedding(Var weight, const Tensor& token);
 
+/// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
+Var linear(Var x, Var weight, Var bias);
+
+/// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
+/// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
+Var matmul(Var a, Var b, bool transpose_b = false);
+
 }  // namespace carousel
