@@ -165,6 +165,21 @@ void write_file_atomically(const fs::path& path, std::string_view bytes, SystemC
   file.commit();
 }
 
+std::string read_file(const fs::path& path) {
+  const int file = open_file(path, O_RDONLY, kernel_calls());
+  std::string text;
+  char part[1 << 16];
+  ssize_t bytes = 0;
+  while ((bytes = uninterrupted([&] { return ::read(file, part, sizeof part); })) > 0) {
+    text.append(part, static_cast<std::size_t>(bytes));
+  }
+  const int error = errno;
+  ::close(file);
+  errno = error;
+  if (bytes < 0) throw_io_error("read", path.string());
+  return text;
+}
+
 NewFolder::NewFolder(fs::path path, SystemCalls& calls)
     : path_(std::move(path)), temporary_(temporary_name(path_)), calls_(calls) {
   remove_tree(temporary_, calls);

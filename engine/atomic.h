@@ -71,6 +71,9 @@ class NewFile {
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes,
                            SystemCalls& calls = kernel_calls());
 
+/// The whole of a file.
+std::string read_file(const std::filesystem::path& path);
+
 /// Returns when the names in a folder are on the disk.
 void sync_folder(const std::filesystem::path& folder, SystemCalls& calls = kernel_calls());
 

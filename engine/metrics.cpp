@@ -3,24 +3,13 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <sstream>
 
 #include "kernels/common/check.h"
 
 namespace carousel {
 namespace {
-
-std::string file_text(const std::filesystem::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw_io_error("open", path.string());
-  std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw_io_error("read", path.string());
-  return text;
-}
 
 std::optional<std::int64_t> step_of(std::string_view line) {
   const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -65,7 +54,7 @@ std::size_t bytes_up_to_step(std::string_view text, std::int64_t last_step,
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step,
                          SystemCalls& calls)
     : file_(path, OutputFile::Mode::append, calls) {
-  const std::string text = last_step < 0 ? std::string() : file_text(path);
+  const std::string text = last_step < 0 ? std::string() : read_file(path);
   file_.truncate(bytes_up_to_step(text, last_step, path.string()));
   file_.sync();
   sync_folder(path.has_parent_path() ? path.parent_path() : ".", calls);
