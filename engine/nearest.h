@@ -1,0 +1,12 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace carousel {
+
+/// The candidate nearest to a misspelt word, or an empty string if none is near: at most one edit
+/// in three letters (one in shorter words), an exchange of neighbours being one edit.
+std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
+
+}  // namespace carousel
