@@ -1,0 +1,60 @@
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "kernels/common/cuda/context.cuh"
+#include "kernels/common/cuda/gemm.h"
+#include "kernels/common/device.h"
+
+// (Text without fmt: nvcc 13 cannot evaluate fmt 9's checked format strings.)
+
+namespace carousel {
+
+void check_cuda(cudaError_t status, const char* what, Where at) {
+  if (status == cudaSuccess) return;
+  throw CudaError(std::string(at.file) + ":" + std::to_string(at.line) + ": " + what + ": " +
+                  cudaGetErrorString(status));
+}
+
+CudaContext::CudaContext(int device) : ordinal(device) {
+  check_cuda(cudaSetDevice(ordinal), "opening the device");
+  check_cuda(cudaGetDeviceProperties(&properties, ordinal), "device properties");
+  if (properties.major < 8) {
+    throw CudaError(std::string(properties.name) + " has compute capability " +
+                    std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                    ", expected 8.0 or later");
+  }
+  const char* const sync = std::getenv("CAROUSEL_SYNC");
+  synchronous = sync != nullptr && std::string_view(sync) == "1";
+  check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating the stream");
+  cublas = create_gemm_handle();
+  if (cublas != nullptr) check_cuda(cudaMalloc(&workspace, kWorkspaceBytes), "product workspace");
+}
+
+CudaContext::~CudaContext() {
+  for (const cudaError_t status :
+       {cudaStreamSynchronize(stream), cudaFree(workspace), cudaStreamDestroy(stream)}) {
+    if (status == cudaSuccess) continue;
+    std::fprintf(stderr, "closing the device: %s\n", cudaGetErrorString(status));
+    break;  // the rest would say the same
+  }
+  destroy_gemm_handle(cublas);
+}
+
+Cuda::Cuda(int ordinal) : context_(std::make_shared<const CudaContext>(ordinal)) {}
+
+CUstream_st* Cuda::stream() const { return context_->stream; }
+
+void Cuda::synchronize() const {
+  check_cuda(cudaStreamSynchronize(context_->stream), "waiting for the device");
+}
+
+std::string Cuda::name() const { return context_->properties.name; }
+
+int Cuda::count() {
+  int devices = 0;
+  return cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0;
+}
+
+}  // namespace carousel
