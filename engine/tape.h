@@ -53,6 +53,10 @@ class Tape {
   const Device& device() const { return arena_.device(); }
   bool recording() const { return recording_; }
 
+  /// Whether products of float tensors may round their inputs to tf32, where the device can.
+  bool tf32() const { return tf32_; }
+  void allow_tf32(bool allowed) { tf32_ = allowed; }
+
   /// Uninitialised memory until the arena is reset: an op's output, or what it keeps.
   Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
 
@@ -91,6 +95,7 @@ class Tape {
   Var add(Slot slot);
   Arena& arena_;
   bool recording_;
+  bool tf32_ = false;
   std::vector<Slot> slots_;
   std::vector<Rule> rules_;
 };

@@ -65,7 +65,12 @@ template <class T>
 void run(const Cpu&, const Fill<T>& op) {
   T* const to = op.to.data;
   in_chunks(op.to.extent[0], [&](std::int64_t first, std::int64_t count) {
-    std::fill_n(to + first, count, op.value);
+    if constexpr (std::is_same_v<T, bf16>) {  // a loop that stores a class stays scalar
+      const std::uint16_t bits = op.value.bits;
+      for (std::int64_t i = first; i < first + count; ++i) to[i].bits = bits;
+    } else {
+      std::fill_n(to + first, count, op.value);
+    }
   });
 }
 
@@ -77,7 +82,8 @@ void run(const Cpu&, const Cast<From, To>& op) {
     if constexpr (std::is_same_v<From, To>) {
       std::memcpy(to + first, from + first, static_cast<std::size_t>(count) * sizeof(To));
     } else {
-#pragma omp simd
+      // Not omp simd: it makes arrays of class temporaries, and bf16 then stays scalar.
+#pragma GCC ivdep
       for (std::int64_t i = first; i < first + count; ++i) to[i] = static_cast<To>(from[i]);
     }
   });

@@ -59,10 +59,10 @@ void gather_windows(benchmark::State& state) {
 }
 
 void sizes(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"cuda", "n"})->ArgsProduct({{0, 1}, {64 * 32 * 512, 50'257 * 1024}});
+  b->ArgNames({"cuda", "n"})->ArgsProduct({{0, 1}, {64 * 32 * 512, 50'257 * 1024}})->UseRealTime();
 }
 void windows(benchmark::internal::Benchmark* b) {
-  b->ArgNames({"cuda", "T", "B"})->ArgsProduct({{0, 1}, {64}, {32, 256}});
+  b->ArgNames({"cuda", "T", "B"})->ArgsProduct({{0, 1}, {64}, {32, 256}})->UseRealTime();
 }
 BENCHMARK(copy<float, float>)->Apply(sizes);
 BENCHMARK(copy<bf16, bf16>)->Apply(sizes);

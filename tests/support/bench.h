@@ -20,11 +20,12 @@ inline std::optional<Device> bench_device(benchmark::State& state) {
   return std::nullopt;
 }
 
-/// Times `work`, which moves `bytes` by its contract's Memory line, and reports GB/s. On CUDA the
-/// host waits once for ten runs, so that a launch's latency is not counted as the kernel's time.
+/// Times `work`, which does `amount` of `unit` (bytes for GB/s, operations for GFLOP/s), and reports
+/// the rate. On CUDA the host waits once for ten runs, so that a launch's latency is not counted as
+/// the kernel's time.
 template <class Work>
-void time_gigabytes(benchmark::State& state, const Device& device, std::int64_t bytes,
-                    const Work& work) {
+void time_rate(benchmark::State& state, const Device& device, const char* unit, double amount,
+               const Work& work) {
   const int runs = is_cpu(device) ? 1 : 10;
   const auto finish = [&] {
 #if CAROUSEL_CUDA
@@ -37,8 +38,15 @@ void time_gigabytes(benchmark::State& state, const Device& device, std::int64_t 
     for (int i = 0; i < runs; ++i) work();
     finish();
   }
-  state.counters["GB/s"] = benchmark::Counter(1e-9 * static_cast<double>(bytes) * runs,
-                                              benchmark::Counter::kIsIterationInvariantRate);
+  state.counters[unit] =
+      benchmark::Counter(1e-9 * amount * runs, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// time_rate() of work that moves `bytes` by its contract's Memory line.
+template <class Work>
+void time_gigabytes(benchmark::State& state, const Device& device, std::int64_t bytes,
+                    const Work& work) {
+  time_rate(state, device, "GB/s", static_cast<double>(bytes), work);
 }
 
 }  // namespace carousel::test

@@ -1,0 +1,27 @@
+#pragma once
+
+#include "engine/tape.h"
+#include "kernels/common/random.h"
+
+// The vocabulary of models: one declaration and one sentence per differentiable op. What an op
+// computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
+//
+// Shapes are written slowest dimension first, and tensors are contiguous. T time steps, B batch,
+// N rows (T·B when flattened), V vocabulary, E embedding width, H hidden width, A attention heads,
+// D head width, S state width of an SSM, K filter length. Sequences are time-major, [T, B, ...].
+namespace carousel {
+
+/// Sets elements of x to zero with the given probability and scales up the others; x itself at 0.
+Var dropout(Var x, float drop_probability, const RandomSource& source);
+
+/// Rows of a parameter [V, E] for token [T, B]: [T, B, E].
+Var embedding(Var weight, const Tensor& token);
+
+/// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
+Var linear(Var x, Var weight, Var bias);
+
+/// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
+/// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
+Var matmul(Var a, Var b, bool transpose_b = false);
+
+}  // namespace carousel

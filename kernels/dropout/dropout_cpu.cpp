@@ -1,0 +1,154 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "kernels/common/check.h"
+#include "kernels/dropout/dropout.h"
+
+namespace carousel {
+namespace {
+
+// Elements per task: the threads draw disjoint blocks, so that any division gives the same bits.
+constexpr std::int64_t kChunk = 32'768;
+
+// Philox blocks drawn at a time. Lanes of a vector are blocks, not words of one block: ten rounds
+// over arrays of counters are then plain loops. 64 blocks fill four to sixteen vector registers'
+// worth of independent work and stay in the first-level cache.
+constexpr std::size_t kLanes = 64;
+constexpr std::int64_t kElements = 4 * kLanes;
+
+using Words = std::array<std::uint32_t, kLanes>;
+
+/// What the elements first … first + kElements − 1 are multiplied by.
+struct Factors {
+  std::array<std::uint32_t, 2> key;
+  std::int64_t step;
+  std::int32_t threshold;  ///< kept if word >> 8 ≥ threshold, which says uniform(word) ≥ p
+  float scale;
+
+  Factors(const RandomSource& source, float drop_probability)
+      : key(source.key()),
+        step(*source.step.data),
+        threshold(static_cast<std::int32_t>(std::ceil(drop_probability * 0x1p24F))),
+        scale(dropout_scale(drop_probability)) {}
+
+  void draw(std::int64_t first, float* factor) const {
+    Words c0, c1, c2, c3;
+    const auto block = static_cast<std::uint64_t>(first) / 4;
+    const auto s = static_cast<std::uint64_t>(step);
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      c0[i] = static_cast<std::uint32_t>(block + i);
+      c1[i] = static_cast<std::uint32_t>((block + i) >> 32);
+      c2[i] = static_cast<std::uint32_t>(s);
+      c3[i] = static_cast<std::uint32_t>(s >> 32);
+    }
+    std::uint32_t k0 = key[0], k1 = key[1];
+    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9U, k1 += 0xBB67AE85U) {
+#pragma omp simd
+      for (std::size_t i = 0; i < kLanes; ++i) {
+        const std::uint64_t a = std::uint64_t{0xD2511F53U} * c0[i];
+        const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * c2[i];
+        c0[i] = static_cast<std::uint32_t>(b >> 32) ^ c1[i] ^ k0;
+        c1[i] = static_cast<std::uint32_t>(b);
+        c2[i] = static_cast<std::uint32_t>(a >> 32) ^ c3[i] ^ k1;
+        c3[i] = static_cast<std::uint32_t>(a);
+      }
+    }
+    const std::int32_t bound = threshold;  // locals, for the loop to become vectors
+    const float kept = scale;
+    const auto keep = [=](std::uint32_t word) {
+      return static_cast<std::int32_t>(word >> 8) >= bound ? kept : 0.0F;
+    };
+#pragma omp simd
+    for (std::size_t i = 0; i < kLanes; ++i) {
+      factor[4 * i] = keep(c0[i]);
+      factor[4 * i + 1] = keep(c1[i]);
+      factor[4 * i + 2] = keep(c2[i]);
+      factor[4 * i + 3] = keep(c3[i]);
+    }
+  }
+};
+
+/// to[n] = from[n]·factor[n], or that added to to[n]. `from` may be `to`. (ivdep and not omp simd,
+/// which makes arrays of class temporaries and leaves bf16 scalar.)
+template <class T>
+void apply(const T* from, T* to, const float* factor, bool accumulate, std::int64_t count) {
+  using A = Accumulator<T>;
+  if (accumulate) {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) {
+      to[i] = static_cast<T>(
+          std::fma(static_cast<A>(from[i]), static_cast<A>(factor[i]), static_cast<A>(to[i])));
+    }
+  } else {
+#pragma GCC ivdep
+    for (std::int64_t i = 0; i < count; ++i) {
+      to[i] = static_cast<T>(static_cast<A>(from[i]) * static_cast<A>(factor[i]));
+    }
+  }
+}
+
+template <class T>
+void dropout(View<const T, 1> from, View<T, 1> to, bool accumulate, const Factors& factors) {
+  const std::int64_t size = from.extent[0];
+#pragma omp parallel for schedule(static) if (size > kChunk)
+  for (std::int64_t chunk = 0; chunk < size; chunk += kChunk) {
+    const std::int64_t end = std::min(size, chunk + kChunk);
+    alignas(64) std::array<float, kElements> factor;
+    if (factors.threshold == 0) factor.fill(1.0F);
+    for (std::int64_t n = chunk; n < end; n += kElements) {
+      if (factors.threshold != 0) factors.draw(n, factor.data());
+      apply(from.data + n, to.data + n, factor.data(), accumulate, std::min(kElements, end - n));
+    }
+  }
+}
+
+void check_probability(float drop_probability) {
+  if (!(drop_probability >= 0.0F && drop_probability <= 1.0F)) {
+    throw ConfigError(
+        fmt::format("dropout: drop_probability is {}, expected 0 to 1", drop_probability));
+  }
+}
+
+}  // namespace
+
+template <class T>
+void DropoutForward<T>::check() const {
+  expect_extent("dropout: y elements", y.extent[0], x.extent[0]);
+  expect_present("dropout: source.step", source.step.present());
+  check_probability(drop_probability);
+}
+
+template <class T>
+void DropoutBackward<T>::check() const {
+  expect_extent("dropout: d_x elements", d_x.extent[0], d_y.extent[0]);
+  expect_present("dropout: source.step", source.step.present());
+  check_probability(drop_probability);
+}
+
+template <class T>
+void run(const Cpu&, const DropoutForward<T>& op) {
+  dropout(op.x, op.y, false, Factors(op.source, op.drop_probability));
+}
+
+template <class T>
+void run(const Cpu&, const DropoutBackward<T>& op) {
+  dropout(op.d_y, op.d_x, op.accumulate_d_x, Factors(op.source, op.drop_probability));
+}
+
+template struct DropoutForward<float>;
+template struct DropoutForward<bf16>;
+template struct DropoutForward<double>;
+template struct DropoutBackward<float>;
+template struct DropoutBackward<bf16>;
+template struct DropoutBackward<double>;
+template void run(const Cpu&, const DropoutForward<float>&);
+template void run(const Cpu&, const DropoutForward<bf16>&);
+template void run(const Cpu&, const DropoutForward<double>&);
+template void run(const Cpu&, const DropoutBackward<float>&);
+template void run(const Cpu&, const DropoutBackward<bf16>&);
+template void run(const Cpu&, const DropoutBackward<double>&);
+
+}  // namespace carousel

@@ -1,0 +1,88 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/common/bf16.h"
+#include "kernels/common/device.h"
+#include "kernels/common/tolerance.h"
+#include "kernels/common/view.h"
+
+namespace carousel {
+
+/// Looks up the embedding of every token:
+///
+///     y[n,e] = weight[token[n], e]
+///
+/// N = T·B tokens, V = vocabulary size, E = embedding width.
+///
+/// Values   a token outside [0, V) gives a row of NaN and reads nothing out of bounds.
+/// Errors   ShapeError if the extents disagree. N == 0 or E == 0 does nothing.
+/// Accuracy exact: a copy.
+/// Memory   reads N rows of weight, writes y once.
+/// Source   Bengio et al. 2003, JMLR 3:1137, section 2: the shared matrix C.
+template <class T>
+struct EmbeddingForward {
+  View<const T, 2> weight;            ///< [V, E]
+  View<const std::int32_t, 1> token;  ///< [N]
+  View<T, 2> y;                       ///< [N, E] out
+  void check() const;
+};
+
+/// The gradient of the weight, given d_y = ∂L/∂y: every row sums the gradients of its token,
+///
+///     d_weight[v,e] (+)= Σ_{n: token[n] = v} d_y[n,e]
+///
+/// in a fixed order. The positions n, sorted stably by token, are cut into tiles of
+/// embedding_tile(N) positions; the terms of one token within a tile are added in order of n, and
+/// so are the sums of the tiles, and the result, when accumulating, is added to what was there.
+/// Tiles hold equally many positions whatever the tokens are, so neither a token that occurs 10⁵
+/// times nor a vocabulary of 10⁶ that is hardly touched unbalances the work.
+///
+/// Values   a row no token hit becomes 0, or stays when accumulating. A token outside [0, V)
+///          contributes nothing and writes nothing: its row of y was NaN, so the loss shows it.
+/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹.
+/// Accuracy within kEmbeddingTolerance. Equal bit for bit on every device and
+///          for every number of threads: nothing but additions, in the order above.
+/// Memory   reads d_y once, writes d_weight once (and reads it once when accumulating), sorts N
+///          pairs, and keeps at most 2·N / embedding_tile(N) partial rows in scratch.
+template <class T>
+struct EmbeddingBackward {
+  View<const T, 2> d_y;               ///< [N, E]
+  View<const std::int32_t, 1> token;  ///< [N]    as in the forward pass
+  View<Accumulator<T>, 2> d_weight;   ///< [V, E] out
+  bool accumulate_d_weight = false;   ///< add to d_weight instead of overwriting it
+  View<std::byte, 1> scratch;  ///< [embedding_scratch_bytes<T>(device, N, E)], aligned to 256
+  void check() const;
+};
+
+/// Positions per tile, a power of two: about √N / 4, so that the longest chain of additions, one
+/// tile and then one sum per tile, stays short however often a token occurs.
+constexpr std::int64_t embedding_tile(std::int64_t tokens) {
+  std::int64_t tile = 32;
+  while (tile < 1024 && 16 * tile * tile < tokens) tile *= 2;
+  return tile;
+}
+
+/// What EmbeddingBackward<T> needs for N tokens of width E.
+template <class T>
+std::size_t embedding_scratch_bytes(const Device& device, std::int64_t tokens, std::int64_t width);
+
+template <class T>
+void run(const Cpu&, const EmbeddingForward<T>&);
+template <class T>
+void run(const Cuda&, const EmbeddingForward<T>&);
+template <class T>
+void run(const Cpu&, const EmbeddingBackward<T>&);
+template <class T>
+void run(const Cuda&, const EmbeddingBackward<T>&);
+
+/// Of the backward pass, for |d_y| ≤ 1 and at most 17,000 occurrences of a token. (bf16 gradients
+/// have few digits, so that short float sums of them are all but exact.)
+inline constexpr Tolerances kEmbeddingTolerance{
+    .f32 = {.absolute = 1e-5, .relative = 1e-5, .worst = 0.33},
+    .bf16 = {.absolute = 1e-6, .relative = 1e-6, .worst = 0.21}};
+
+}  // namespace carousel
