@@ -11,6 +11,13 @@
 // D head width, S state width of an SSM, K filter length. Sequences are time-major, [T, B, ...].
 namespace carousel {
 
+struct LossOptions {
+  float label_smoothing = 0;
+};
+
+/// The cross-entropy, in nats, of softmax(logits [N, V]) and target [N]: one loss per row, [N].
+Var cross_entropy(Var logits, const Tensor& target, const LossOptions& options = {});
+
 /// Sets elements of x to zero with the given probability and scales up the others; x itself at 0.
 Var dropout(Var x, float drop_probability, const RandomSource& source);
 
