@@ -27,6 +27,18 @@ Var embedding(Var weight, const Tensor& token);
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);
 
+/// What a loss leaves behind. The tape holds none of it, so nothing can be computed from it.
+struct Loss {
+  Tensor mean;   ///< [1] nats per target that is not ignored
+  Tensor rows;   ///< [N] nats, 0 where ignored
+  Tensor count;  ///< [1] i32: targets that are not ignored
+};
+
+/// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever holding
+/// all logits; writes the gradients of the mean at once. A bias of Var{} is absent.
+Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
+                          const LossOptions& options = {});
+
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);

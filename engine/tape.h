@@ -27,6 +27,7 @@ class Var {
   DType dtype() const { return value().dtype(); }
   bool needs_gradient() const;
   Tape& tape() const { return *tape_; }
+  bool present() const { return tape_ != nullptr; }  ///< false of Var{}: an absent argument
 
   /// For a backward rule: where to write this input's gradient, now. The first to ask in a step
   /// overwrites and all later ones add, so that no gradient is zero-filled. Ask once per write.

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/common/bf16.h"
+#include "kernels/common/device.h"
+#include "kernels/common/tolerance.h"
+#include "kernels/common/view.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+
+namespace carousel {
+
+/// The output layer of a language model and its loss in one op, never holding more logits than
+/// those of one chunk of tokens; and, in the same pass, the gradients of the mean loss.
+///
+///     logits[n,v] = bias[v] + Σ_h hidden[n,h]·weight[v,h]
+///     loss[n]     = cross-entropy of logits[n,·] and target[n], smoothed: see cross_entropy.h
+///     count       = number of targets that are not kIgnoreTarget
+///     mean_loss   = Σ_n loss[n] / count, 0 if count is 0
+///
+///     g[n,v]         = ∂mean_loss/∂logits[n,v], see cross_entropy.h with d_loss = 1 / count
+///     d_hidden[n,h]  = Σ_v g[n,v]·weight[v,h]
+///     d_weight[v,h]  = Σ_n g[n,v]·hidden[n,h]
+///     d_bias[v]      = Σ_n g[n,v]
+///
+/// Per chunk: the logits by one product, kept as Accumulator<T>; one kernel that reduces each row
+/// and turns its logits into g (in place, but for bf16 into a second chunk, for products want both
+/// factors in bf16); the products for d_hidden and d_weight while the chunk is hot. A gradient
+/// whose view is absent is not computed; each is overwritten or added to as its flag says.
+///
+/// Values   as cross_entropy. A bias of −inf masks a word: its d_bias and its share of d_hidden
+///          are 0. A target outside [0, V) that is not kIgnoreTarget counts, makes loss, mean_loss
+///          and that row of d_hidden NaN, and so all of d_weight and d_bias. An ignored row has
+///          loss 0 and d_hidden 0.
+/// Errors   ShapeError if the extents disagree, V == 0, chunk_rows < 0 or scratch is smaller than
+///          scratch_bytes(device); ConfigError unless 0 ≤ ε ≤ 1. N == 0: mean_loss and count
+///          become 0, gradients of the weights 0 or are left, as their flag says.
+/// Accuracy losses, and gradients times count, are within kLinearCrossEntropyTolerance and
+///          kLinearCrossEntropyGradientTolerance of the oracle for |hidden| ≤ 1 and |weight| ≤
+///          8 / √H; bf16 gradients carry the rounding of g to bf16. Repeats bit for bit
+///          with the same device, chunk and number of threads.
+/// Memory   scratch_bytes(device): at most kScratchLimit, unless one row of logits is more. Each
+///          chunk reads weight twice, and reads and writes d_weight.
+/// Source   the chunks: Hsu et al. 2024, arXiv:2410.10989 (Liger Kernel); the idea of never
+///          holding all logits: Wijmans et al. 2024, arXiv:2411.09009 (which recomputes them).
+template <class T>
+struct LinearCrossEntropy {
+  View<const T, 2> hidden;               ///< [N, H]
+  View<const T, 2> weight;               ///< [V, H]
+  View<const Accumulator<T>, 1> bias{};  ///< [V]    may be absent
+  View<const std::int32_t, 1> target;    ///< [N]    a word, or kIgnoreTarget
+  float label_smoothing = 0;             ///< ε
+  View<Accumulator<T>, 1> loss;          ///< [N]    out: nats
+  View<Accumulator<T>, 1> mean_loss;     ///< [1]    out: nats per target
+  View<std::int32_t, 1> count;           ///< [1]    out
+  View<T, 2> d_hidden{};                 ///< [N, H] out, may be absent
+  View<Accumulator<T>, 2> d_weight{};    ///< [V, H] out, may be absent
+  View<Accumulator<T>, 1> d_bias{};      ///< [V]    out, may be absent
+  bool accumulate_d_hidden = false, accumulate_d_weight = false, accumulate_d_bias = false;
+  std::int64_t chunk_rows = 0;   ///< rows of logits held at once; 0: what suits the device
+  View<std::byte, 1> scratch{};  ///< scratch_bytes(device), aligned as Memory is
+
+  void check() const;
+  bool wants_gradient() const {
+    return d_hidden.present() || d_weight.present() || d_bias.present();
+  }
+
+  /// chunk_rows or, if that is 0: as many rows as keep the chunk inside the device's cache, but at
+  /// least H, for with fewer the weights and their gradients, which pass by once per chunk, are
+  /// more traffic than the logits; within kScratchLimit; at most N, in chunks of equal size.
+  std::int64_t rows_per_chunk(const Device& device) const;
+  std::size_t scratch_bytes(const Device& device) const;
+
+  static constexpr std::int64_t kScratchLimit = std::int64_t{64} << 20;
+};
+
+template <class T>
+void run(const Cpu&, const LinearCrossEntropy<T>&);
+template <class T>
+void run(const Cuda&, const LinearCrossEntropy<T>&);
+
+inline constexpr Tolerances kLinearCrossEntropyTolerance{
+    .f32 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.25},
+    .bf16 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.12}};
+inline constexpr Tolerances kLinearCrossEntropyGradientTolerance{
+    .f32 = {.absolute = 2e-6, .relative = 1e-5, .worst = 0.45},
+    .bf16 = {.absolute = 2e-2, .relative = 1e-2, .worst = 0.55}};
+
+}  // namespace carousel

@@ -1,0 +1,251 @@
+#include <algorithm>
+#include <type_traits>
+
+#include "kernels/common/check.h"
+#include "kernels/common/cuda/gemm.h"
+#include "kernels/common/cuda/shared.cuh"
+#include "kernels/cross_entropy/row.cuh"
+#include "kernels/linear_cross_entropy/chunk.h"
+
+namespace carousel {
+namespace {
+
+constexpr int kThreads = 1024;
+
+/// Rows [first, first + rows) of the op, and the scratch they use.
+template <class T>
+struct Chunk {
+  std::int64_t first, rows;
+  linear_cross_entropy::Scratch<T> scratch;
+};
+
+struct CountShared {
+  BlockReduceStorage<std::int32_t, kThreads> count;
+};
+
+// One block: targets are few beside logits, and the count must be there before the first gradient.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    linear_cross_entropy_count_kernel(const __grid_constant__ LinearCrossEntropy<T> op) {
+  auto& shared = dynamic_shared<CountShared>();
+  const std::int64_t rows = op.target.extent[0];
+  std::int32_t count = 0;
+  for (std::int64_t n = threadIdx.x; n < rows; n += kThreads) {
+    count += op.target(n) == kIgnoreTarget ? 0 : 1;
+  }
+  count = block_reduce<kThreads>(count, Sum{}, shared.count);
+  if (threadIdx.x == 0) op.count(0) = count;
+}
+
+struct MeanShared {
+  BlockReduceStorage<double, kThreads> sum;
+};
+
+// One block, in double: the sum over an epoch's longest window keeps float's digits.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    linear_cross_entropy_mean_kernel(const __grid_constant__ LinearCrossEntropy<T> op) {
+  auto& shared = dynamic_shared<MeanShared>();
+  const std::int64_t rows = op.loss.extent[0];
+  double sum = 0;
+  for (std::int64_t n = threadIdx.x; n < rows; n += kThreads) {
+    sum += static_cast<double>(op.loss(n));
+  }
+  sum = block_reduce<kThreads>(sum, Sum{}, shared.sum);
+  if (threadIdx.x != 0) return;
+  const std::int32_t count = op.count(0);
+  op.mean_loss(0) = count == 0 ? 0.0F : static_cast<float>(sum / count);
+}
+
+// A row's threads read it twice: for its sums, and to turn logits into gradients. The second time it
+// comes from L2, or from L1 if it is short.
+template <class T, int kRowThreads>
+__global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
+    linear_cross_entropy_row_kernel(const __grid_constant__ LinearCrossEntropy<T> op,
+                                    const __grid_constant__ Chunk<T> chunk) {
+  constexpr int N = kVector<T>;
+  auto& shared = dynamic_shared<row::Shared<kRowThreads>>();
+  const std::int64_t vocab = op.weight.extent[0];
+  const float smoothing = op.label_smoothing;
+  const std::int32_t count = op.count(0);
+  const float mean = count == 0 ? 0.0F : 1.0F / static_cast<float>(count);
+  row::for_each_row<kRowThreads>(chunk.rows, [&](std::int64_t n) {
+    const float* logits = chunk.scratch.logits + n * vocab;
+    const std::int32_t word = op.target(chunk.first + n);
+    const bool ignored = word == kIgnoreTarget, known = in_vocabulary(word, vocab);
+    const float logit = known ? logits[word] : NAN;
+    // The reduction is also what keeps the gradients, which may take the logits' place, behind
+    // every read of them.
+    const row::Sums sums =
+        row::sum_row<kRowThreads, N>(logits, vocab, logit, smoothing != 0.0F, shared);
+    if (threadIdx.x % kRowThreads == 0) {
+      op.loss(chunk.first + n) = ignored ? 0.0F : row::loss(sums, logit, smoothing, vocab);
+    }
+    if (chunk.scratch.d_logits == nullptr) return;  // from the row; no barrier follows
+
+    T* d_logits = chunk.scratch.d_logits + n * vocab;
+    const float shift = sums.shift(), factor = 1.0F / sums.sum;
+    const float scale = known ? mean : NAN, everywhere = smoothing / static_cast<float>(vocab);
+    // Logits and gradients lie at equal offsets from aligned memory, so pieces that suit the
+    // gradients' vectors suit the logits'.
+    row::for_each_piece<kRowThreads, N>(logits, vocab, [&](std::int64_t first, std::int64_t size) {
+      float x[N];
+      load(logits + first, size, x);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        const float hit = first + i == word ? 1.0F - smoothing : 0.0F;
+        const float p = expf(x[i] - shift) * factor;
+        x[i] = ignored ? 0.0F : scale * ((p - hit) - everywhere);
+      }
+      store(d_logits + first, size, x);
+    });
+  });
+}
+
+/// out[s, v] (+)= Σ in[n, v] over the rows n of slice s.
+template <class T>
+struct SliceSums {
+  const T* in;  ///< [rows, columns]
+  float* out;   ///< [slices, columns]
+  std::int64_t rows, columns, slices;
+  bool accumulate;
+};
+
+constexpr int kTileColumns = 64;
+constexpr int kTileRows = 4;
+struct SliceShared {
+  float sum[kTileRows][kTileColumns];
+};
+
+// One block per 64 columns and slice: neighbouring threads read neighbouring columns, and four rows
+// at a time are summed apart, then added in order.
+template <class T>
+__global__ void __launch_bounds__(kTileColumns* kTileRows)
+    linear_cross_entropy_bias_kernel(const __grid_constant__ SliceSums<T> op) {
+  auto& shared = dynamic_shared<SliceShared>();
+  const std::int64_t tiles = (op.columns + kTileColumns - 1) / kTileColumns;
+  const std::int64_t slice_rows = (op.rows + op.slices - 1) / op.slices;
+  for (std::int64_t b = blockIdx.x; b < tiles * op.slices; b += gridDim.x) {
+    const std::int64_t slice = b / tiles;
+    const std::int64_t v = b % tiles * kTileColumns + threadIdx.x % kTileColumns;
+    const std::int64_t first = slice * slice_rows, until = first + slice_rows;
+    const std::int64_t end = until < op.rows ? until : op.rows;
+    float sum = 0.0F;
+    if (v < op.columns) {
+      for (std::int64_t n = first + threadIdx.x / kTileColumns; n < end; n += kTileRows) {
+        sum += static_cast<float>(op.in[n * op.columns + v]);
+      }
+    }
+    shared.sum[threadIdx.x / kTileColumns][threadIdx.x % kTileColumns] = sum;
+    __syncthreads();
+    if (threadIdx.x < kTileColumns && v < op.columns) {
+      float total = 0.0F;
+      for (int i = 0; i < kTileRows; ++i) total += shared.sum[i][threadIdx.x];
+      float& out = op.out[slice * op.columns + v];
+      out = op.accumulate ? out + total : total;
+    }
+    __syncthreads();  // the next tile writes shared.sum
+  }
+}
+
+template <class T>
+void sum_slices(const Cuda& device, const SliceSums<T>& op) {
+  const std::int64_t tiles = (op.columns + kTileColumns - 1) / kTileColumns;
+  launch(device,
+         {.blocks = blocks_for(tiles * op.slices, 1),
+          .threads = kTileColumns * kTileRows,
+          .shared_bytes = sizeof(SliceShared)},
+         linear_cross_entropy_bias_kernel<T>, op);
+}
+
+template <class T>
+void add_bias_gradient(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
+  const std::int64_t vocab = op.weight.extent[0];
+  const std::int64_t slices = linear_cross_entropy::slices(chunk.rows);
+  const bool accumulate = op.accumulate_d_bias || chunk.first != 0;
+  const bool at_once = slices == 1;
+  sum_slices<T>(device, {.in = chunk.scratch.d_logits,
+                         .out = at_once ? op.d_bias.data : chunk.scratch.bias_slices,
+                         .rows = chunk.rows,
+                         .columns = vocab,
+                         .slices = slices,
+                         .accumulate = at_once && accumulate});
+  if (at_once) return;
+  sum_slices<float>(device, {.in = chunk.scratch.bias_slices,
+                             .out = op.d_bias.data,
+                             .rows = slices,
+                             .columns = vocab,
+                             .slices = 1,
+                             .accumulate = accumulate});
+}
+
+template <class T>
+void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
+  constexpr GemmType kType = std::is_same_v<T, bf16> ? GemmType::bf16 : GemmType::f32;
+  const std::int64_t vocab = op.weight.extent[0], width = op.weight.extent[1];
+  const T* hidden = op.hidden.data + chunk.first * width;
+  gemm(device, {.type = kType,
+                .transpose_b = true,
+                .float_output = kType == GemmType::bf16,
+                .m = chunk.rows,
+                .n = vocab,
+                .k = width,
+                .a = hidden,
+                .b = op.weight.data,
+                .bias = op.bias.data,
+                .c = chunk.scratch.logits});
+  row::with_row_threads(vocab, [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
+    launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(chunk.rows),
+           linear_cross_entropy_row_kernel<T, kRowThreads>, op, chunk);
+  });
+  if (op.d_hidden.present()) {
+    gemm(device, {.type = kType,
+                  .accumulate = op.accumulate_d_hidden,
+                  .m = chunk.rows,
+                  .n = width,
+                  .k = vocab,
+                  .a = chunk.scratch.d_logits,
+                  .b = op.weight.data,
+                  .c = op.d_hidden.data + chunk.first * width});
+  }
+  if (op.d_weight.present()) {
+    gemm(device, {.type = kType,
+                  .transpose_a = true,
+                  .accumulate = op.accumulate_d_weight || chunk.first != 0,
+                  .float_output = kType == GemmType::bf16,
+                  .m = vocab,
+                  .n = width,
+                  .k = chunk.rows,
+                  .a = chunk.scratch.d_logits,
+                  .b = hidden,
+                  .c = op.d_weight.data});
+  }
+  if (op.d_bias.present()) add_bias_gradient(device, op, chunk);
+}
+
+}  // namespace
+
+template <class T>
+void run(const Cuda& device, const LinearCrossEntropy<T>& op) {
+  const auto scratch = linear_cross_entropy::scratch(op, Device(device));
+  const std::int64_t rows = op.hidden.extent[0];
+  const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(Device(device)), 1);
+  launch(device, {.threads = kThreads, .shared_bytes = sizeof(CountShared)},
+         linear_cross_entropy_count_kernel<T>, op);
+  // Once even if there are no rows: the empty products write what must be written.
+  for (std::int64_t first = 0; first == 0 || first < rows; first += step) {
+    run_chunk<T>(device, op,
+                 {.first = first, .rows = std::min(step, rows - first), .scratch = scratch});
+  }
+  launch(device, {.threads = kThreads, .shared_bytes = sizeof(MeanShared)},
+         linear_cross_entropy_mean_kernel<T>, op);
+}
+
+template <>
+void run(const Cuda&, const LinearCrossEntropy<double>&) {
+  throw ConfigError("linear_cross_entropy: f64 on CUDA, expected f32 or bf16");
+}
+template void run(const Cuda&, const LinearCrossEntropy<float>&);
+template void run(const Cuda&, const LinearCrossEntropy<bf16>&);
+
+}  // namespace carousel

@@ -1,0 +1,115 @@
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "engine/ops.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+
+namespace carousel {
+namespace {
+
+using test::close;
+
+constexpr std::int64_t kRows = 12, kWidth = 6, kVocab = 21;
+
+Tensor uniform(const Device& device, Shape shape, unsigned seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> draw(-1, 1);
+  std::vector<float> values(static_cast<std::size_t>(shape.size()));
+  for (float& v : values) v = draw(random);
+  Tensor tensor(device, shape, DType::f32);
+  copy_from_host(tensor, values.data());
+  return tensor;
+}
+
+Tensor targets(const Device& device) {  // as [T, B], the last one ignored
+  std::vector<std::int32_t> values;
+  for (std::int32_t n = 0; n < kRows; ++n) values.push_back(n * 5 % kVocab);
+  values.back() = kIgnoreTarget;
+  Tensor tensor(device, {3, 4}, DType::i32);
+  copy_from_host(tensor, values.data());
+  return tensor;
+}
+
+std::vector<float> read(const Tensor& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.size()));
+  copy_to_host(tensor, values.data());
+  return values;
+}
+
+/// A tape with the output layer of a model on it.
+struct Head {
+  explicit Head(const Device& device, bool recording = true)
+      : arena(device), tape(arena, recording), target(targets(device)) {
+    const auto leaf = [&](Shape shape, unsigned seed) {
+      return tape.parameter(uniform(device, shape, seed), uniform(device, shape, 99));
+    };
+    hidden = leaf({3, 4, kWidth}, 1);
+    weight = leaf({kVocab, kWidth}, 2);
+    bias = leaf({kVocab}, 3);
+  }
+  Arena arena;
+  Tape tape;
+  Tensor target;
+  Var hidden, weight, bias;
+};
+
+TEST(LinearCrossEntropyRule, WritesTheGradientsWhenRecordedAndAddsAtASecondUse) {
+  for (const Device& device : test::devices()) {
+    Head head(device);
+    const Loss loss = linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
+    const std::vector<float> once = read(head.weight.d());
+    EXPECT_TRUE(head.tape.unreached_parameters().empty());
+    std::int32_t count = 0;
+    copy_to_host(loss.count, &count);
+    EXPECT_EQ(count, kRows - 1);
+    double sum = 0;
+    for (const float row : read(loss.rows)) sum += static_cast<double>(row);
+    EXPECT_NEAR(read(loss.mean)[0], sum / count, 1e-6);
+
+    linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
+    std::vector<float> twice = read(head.weight.d());
+    for (float& d : twice) d /= 2;
+    EXPECT_TRUE(close(twice, once, Tolerance{.absolute = 1e-7, .relative = 1e-6}));
+  }
+}
+
+TEST(LinearCrossEntropyRule, WorksWithoutABiasAndWithoutRecording) {
+  for (const Device& device : test::devices()) {
+    Head head(device), quiet(device, /*recording=*/false);
+    const Loss with = linear_cross_entropy(head.hidden, head.weight, Var{}, head.target);
+    EXPECT_EQ(head.tape.unreached_parameters().size(), 1U);  // the bias
+    const Loss without = linear_cross_entropy(quiet.hidden, quiet.weight, Var{}, quiet.target);
+    EXPECT_TRUE(
+        close(read(without.rows), read(with.rows), Tolerance{.absolute = 1e-6, .relative = 1e-6}));
+    EXPECT_EQ(read(quiet.weight.d()), read(uniform(device, {kVocab, kWidth}, 99)));  // left alone
+  }
+}
+
+TEST(LinearCrossEntropyRule, IsTheLossOfLinearThenCrossEntropy) {
+  for (const Device& device : test::devices()) {
+    const Head fused(device), apart(device);
+    const LossOptions options{.label_smoothing = 0.1F};
+    const Loss loss =
+        linear_cross_entropy(fused.hidden, fused.weight, fused.bias, fused.target, options);
+
+    const Var logits = linear(apart.hidden, apart.weight, apart.bias);
+    const Var rows = cross_entropy(logits, apart.target, options);
+    const std::vector<float> each(kRows, 1.0F / (kRows - 1));
+    copy_from_host(rows.gradient().tensor, each.data());
+    rows.tape().backward();
+
+    constexpr Tolerance kNear{.absolute = 1e-6, .relative = 1e-5};
+    EXPECT_TRUE(close(read(loss.rows), read(rows.value()), kNear));
+    EXPECT_TRUE(close(read(fused.hidden.d()), read(apart.hidden.d()), kNear));
+    EXPECT_TRUE(close(read(fused.weight.d()), read(apart.weight.d()), kNear));
+    EXPECT_TRUE(close(read(fused.bias.d()), read(apart.bias.d()), kNear));
+  }
+}
+
+}  // namespace
+}  // namespace carousel

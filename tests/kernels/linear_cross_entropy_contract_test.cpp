@@ -1,0 +1,145 @@
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "kernels/common/check.h"
+#include "tests/kernels/linear_cross_entropy_problem.h"
+
+namespace carousel {
+namespace {
+
+using test::linear_cross_entropy::all_nan;
+using test::linear_cross_entropy::Arguments;
+using test::linear_cross_entropy::expect_near;
+using test::linear_cross_entropy::on_all_devices_and_types;
+using test::linear_cross_entropy::Problem;
+using test::linear_cross_entropy::random_problem;
+using test::linear_cross_entropy::Size;
+using test::linear_cross_entropy::Solution;
+using test::linear_cross_entropy::solve;
+
+TEST(LinearCrossEntropy, AllIgnoredIsALossOfZeroWithoutGradients) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Problem p = random_problem<T>({6, 4, 9}, /*seed=*/13);
+    p.target.assign(p.rows, kIgnoreTarget);
+    const Solution s = solve<T>(device, p);
+    EXPECT_EQ(s.mean, 0);
+    EXPECT_EQ(s.count, 0);
+    EXPECT_EQ(s.loss, std::vector<double>(p.rows));
+    EXPECT_EQ(s.d_hidden, std::vector<double>(p.hidden.size()));
+    EXPECT_EQ(s.d_weight, std::vector<double>(p.weight.size()));
+    EXPECT_EQ(s.d_bias, std::vector<double>(p.vocab));
+  });
+}
+
+TEST(LinearCrossEntropy, ATargetOutsideTheVocabularyPoisonsItsRowAndTheMean) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    for (const std::int32_t outside : {9, -2, INT32_MAX, INT32_MIN}) {
+      Problem p = random_problem<T>({3, 2, 9}, /*seed=*/13);
+      p.target = {0, outside, 8};
+      const Solution s = solve<T>(device, p, {.chunk_rows = 2});
+      EXPECT_EQ(s.count, 3);
+      EXPECT_TRUE(std::isnan(s.mean) && std::isnan(s.loss[1]));
+      EXPECT_FALSE(std::isnan(s.loss[0]) || std::isnan(s.loss[2]));
+      EXPECT_TRUE(all_nan({s.d_hidden[2], s.d_hidden[3]}) && !std::isnan(s.d_hidden[0]));
+      EXPECT_TRUE(all_nan(s.d_weight) && all_nan(s.d_bias));
+    }
+  });
+}
+
+TEST(LinearCrossEntropy, HugeLogitsAndMaskedWordsStayExact) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Problem p = random_problem<T>({5, 1, 6}, /*seed=*/2);
+    p.hidden = {100, -100, 100, -100, 0};
+    p.weight = {1, -1, 0.5, 0, -0.5, 1};
+    p.bias = {0, 0, 0, -INFINITY, 0, 0};
+    p.target = {0, 1, 1, 4, 2};
+    expect_near<T>(solve<T>(device, p), reference::linear_cross_entropy(p));
+    EXPECT_EQ(solve<T>(device, p).d_bias[3], 0);
+    p.target[2] = 3;  // masked
+    EXPECT_EQ(solve<T>(device, p).mean, INFINITY);
+  });
+}
+
+TEST(LinearCrossEntropy, RefusesWhatItsContractRefuses) {
+  const Device cpu = Cpu{};
+  const Arguments<float> arguments(cpu, random_problem<float>({4, 3, 6}, /*seed=*/1), {});
+  EXPECT_NO_THROW(run(cpu, arguments.op));
+  const auto refuses = [&](auto change) {
+    LinearCrossEntropy<float> op = arguments.op;
+    change(op);
+    EXPECT_ANY_THROW(run(cpu, op));
+  };
+  refuses([](auto& op) { op.hidden.extent = {3, 4}; });
+  refuses([](auto& op) { op.weight.extent = {3, 6}; });
+  refuses([](auto& op) { op.weight.extent = {0, 3}; });
+  refuses([](auto& op) { op.bias.extent = {5}; });
+  refuses([](auto& op) { op.target.extent = {3}; });
+  refuses([](auto& op) { op.loss.extent = {3}; });
+  refuses([](auto& op) { op.mean_loss.extent = {0}; });
+  refuses([](auto& op) { op.count.extent = {0}; });
+  refuses([](auto& op) { op.d_hidden.extent = {3, 4}; });
+  refuses([](auto& op) { op.d_weight.extent = {3, 6}; });
+  refuses([](auto& op) { op.d_bias.extent = {5}; });
+  refuses([](auto& op) { op.label_smoothing = NAN; });
+  refuses([](auto& op) { op.chunk_rows = -1; });
+  refuses([](auto& op) { --op.scratch.extent[0]; });
+}
+
+TEST(LinearCrossEntropy, ScratchIsWhatItSaysAndNeverMoreThanTheLimit) {
+  for (const Device& device : test::devices()) {
+    const auto bytes = [&]<class T>(std::type_identity<T>, Size size) {
+      LinearCrossEntropy<T> op{};
+      T some{};
+      op.hidden.extent = {static_cast<std::int64_t>(size.rows),
+                          static_cast<std::int64_t>(size.width)};
+      op.weight.extent = {static_cast<std::int64_t>(size.vocab),
+                          static_cast<std::int64_t>(size.width)};
+      op.d_hidden.data = &some;
+      Accumulator<T> one{};
+      op.d_bias.data = &one;
+      const std::int64_t rows = op.rows_per_chunk(device);
+      EXPECT_LE(rows, op.hidden.extent[0]);
+      EXPECT_GE(rows, std::min<std::int64_t>(op.hidden.extent[0], 1));
+      return op.scratch_bytes(device);
+    };
+    for (const Size size : {Size{2048, 256, 65}, Size{100'000, 64, 5}, Size{4096, 1024, 50'257},
+                            Size{65'536, 4096, 256'000}, Size{1'000'000, 8192, 65}}) {
+      EXPECT_LE(bytes(std::type_identity<float>{}, size), std::size_t{64} << 20);
+      EXPECT_LE(bytes(std::type_identity<bf16>{}, size), std::size_t{64} << 20);
+      EXPECT_LE(bytes(std::type_identity<double>{}, size), std::size_t{64} << 20);
+    }
+    EXPECT_EQ(bytes(std::type_identity<float>{}, {0, 8, 10}), 0U);
+  }
+}
+
+TEST(LinearCrossEntropy, AsksTheDeviceForNoMemoryOfItsOwn) {
+  for (const Device& device : test::devices()) {
+    const Arguments<float> arguments(device, random_problem<float>({40, 8, 65}, /*seed=*/1), {});
+    const MemoryUse before = memory_use(device);
+    run(device, arguments.op);
+    EXPECT_EQ(memory_use(device).allocations, before.allocations);
+    EXPECT_EQ(memory_use(device).peak, before.peak);
+  }
+}
+
+TEST(LinearCrossEntropy, RepeatsBitForBit) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    const Problem p = random_problem<T>({50, 16, 65}, /*seed=*/31);
+    const Solution once = solve<T>(device, p, {.chunk_rows = 20});
+    const Solution again = solve<T>(device, p, {.chunk_rows = 20});
+    EXPECT_EQ(once.loss, again.loss);
+    EXPECT_EQ(once.d_hidden, again.d_hidden);
+    EXPECT_EQ(once.d_weight, again.d_weight);
+    EXPECT_EQ(once.d_bias, again.d_bias);
+  });
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,140 @@
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+#include "tests/kernels/linear_cross_entropy_problem.h"
+
+namespace carousel {
+namespace {
+
+using test::close;
+using test::linear_cross_entropy::all_nan;
+using test::linear_cross_entropy::Excess;
+using test::linear_cross_entropy::excess;
+using test::linear_cross_entropy::expect_near;
+using test::linear_cross_entropy::How;
+using test::linear_cross_entropy::kOld;
+using test::linear_cross_entropy::on_all_devices_and_types;
+using test::linear_cross_entropy::Problem;
+using test::linear_cross_entropy::random_problem;
+using test::linear_cross_entropy::Size;
+using test::linear_cross_entropy::Solution;
+using test::linear_cross_entropy::solve;
+
+// Worked by hand: the logits of both rows are (ln 3, 0), p = (¾, ¼); the third row is ignored.
+TEST(LinearCrossEntropy, TwoRowsAndAnIgnoredOneByHand) {
+  const double log3 = static_cast<double>(std::log(3.0F));
+  const Problem p{3, 1, 2, {1, 1, 5}, {log3, 0}, {}, {0, 1, kIgnoreTarget}, 0};
+  for (const Device& device : test::devices()) {
+    const Solution want{
+        {std::log(4.0 / 3), std::log(4.0), 0}, std::log(16.0 / 3) / 2, 2,
+        {-log3 / 8, 3 * log3 / 8, 0},          {0.25, -0.25},          {0.25, -0.25}};
+    expect_near<float>(solve<float>(device, p), want);
+  }
+}
+
+TEST(LinearCrossEntropy, GradientsAreTheDerivativesOfTheMeanLoss) {
+  constexpr double kStep = 1e-5;
+  Problem p = random_problem<double>({7, 5, 11}, /*seed=*/3, /*smoothing=*/0.125);
+  for (const std::int64_t chunk_rows : {0, 3}) {
+    const How how{.chunk_rows = chunk_rows};
+    const Solution s = solve<double>(Cpu{}, p, how);
+    const auto slopes = [&](std::vector<double>& input) {
+      std::vector<double> result;
+      for (double& x : input) {
+        const double middle = x;
+        x = middle + kStep;
+        const double above = solve<double>(Cpu{}, p, how).mean;
+        x = middle - kStep;
+        result.push_back((above - solve<double>(Cpu{}, p, how).mean) / (2 * kStep));
+        x = middle;
+      }
+      return result;
+    };
+    constexpr Tolerance kSlope{.absolute = 1e-8, .relative = 1e-8};
+    EXPECT_TRUE(close(s.d_hidden, slopes(p.hidden), kSlope));
+    EXPECT_TRUE(close(s.d_weight, slopes(p.weight), kSlope));
+    EXPECT_TRUE(close(s.d_bias, slopes(p.bias), kSlope));
+  }
+}
+
+TEST(LinearCrossEntropy, EveryDeviceAgreesWithTheOracle) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    for (const Size size : {Size{0, 3, 5}, Size{1, 1, 1}, Size{5, 0, 4}, Size{3, 7, 33},
+                            Size{33, 8, 31}, Size{70, 16, 65}, Size{2, 5, 1030}}) {
+      SCOPED_TRACE(size.vocab);
+      const Problem p = random_problem<T>(size, /*seed=*/17, /*smoothing=*/0.1);
+      expect_near<T>(solve<T>(device, p), reference::linear_cross_entropy(p));
+    }
+  });
+}
+
+TEST(LinearCrossEntropy, ALongChunkOfASmallVocabularySumsItsBiasGradientInSlices) {
+  for (const Device& device : test::devices()) {
+    const Problem p = random_problem<float>({601, 3, 70}, /*seed=*/19);
+    expect_near<float>(solve<float>(device, p), reference::linear_cross_entropy(p));
+  }
+}
+
+TEST(LinearCrossEntropy, TheChunkSizeChangesNothingButRounding) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    const Problem p = random_problem<T>({24, 8, 40}, /*seed=*/5);
+    const Solution want = reference::linear_cross_entropy(p);
+    for (const std::int64_t chunk_rows : {1, 7, 8, 23, 24, 25}) {
+      SCOPED_TRACE(chunk_rows);
+      expect_near<T>(solve<T>(device, p, {.chunk_rows = chunk_rows}), want);
+    }
+  });
+}
+
+TEST(LinearCrossEntropy, AddsToGradientsAsItsFlagsSay) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    for (const std::size_t rows : {0, 9}) {
+      Problem p = random_problem<T>({rows, 4, 12}, /*seed=*/7);
+      Solution want = reference::linear_cross_entropy(p);
+      for (auto* d : {&want.d_hidden, &want.d_weight, &want.d_bias}) {
+        for (double& x : *d) x += kOld;
+      }
+      expect_near<T>(solve<T>(device, p, {.chunk_rows = 4, .accumulate = true}), want);
+    }
+  });
+}
+
+TEST(LinearCrossEntropy, WithoutGradientsTheLossIsTheSameAndTheyAreLeft) {
+  for (const Device& device : test::devices()) {
+    const Problem p = random_problem<float>({10, 6, 70}, /*seed=*/11, /*smoothing=*/0.1);
+    const Solution with = solve<float>(device, p);
+    const Solution without = solve<float>(device, p, {.gradients = false});
+    EXPECT_TRUE(close(without.loss, with.loss, kLinearCrossEntropyTolerance.f32));
+    EXPECT_TRUE(all_nan(without.d_weight));
+  }
+}
+// What the tolerances' `worst` records.
+TEST(LinearCrossEntropy, Sweep) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    constexpr bool kBf16 = std::is_same_v<T, bf16>;
+    Excess worst;
+    for (unsigned seed = 0; seed < 24; ++seed) {
+      const Size size{4 + seed * 3, 1 + seed * seed % 90, 1 + seed * seed * 7 % 300};
+      const Problem p = random_problem<T>(size, seed, 0.1 * (seed % 3));
+      const Excess e = excess<T>(solve<T>(device, p, {.chunk_rows = 1 + seed % 31}),
+                                 reference::linear_cross_entropy(p));
+      worst = {std::max(worst.loss, e.loss), std::max(worst.gradient, e.gradient)};
+    }
+    const auto& forward = kLinearCrossEntropyTolerance;
+    const auto& backward = kLinearCrossEntropyGradientTolerance;
+    EXPECT_LE(worst.loss, kBf16 ? forward.bf16.worst : forward.f32.worst);
+    EXPECT_LE(worst.gradient, kBf16 ? backward.bf16.worst : backward.f32.worst);
+  });
+  static_assert(kLinearCrossEntropyTolerance.f32.worst >= 0.1 &&
+                kLinearCrossEntropyTolerance.bf16.worst >= 0.1);
+  static_assert(kLinearCrossEntropyGradientTolerance.f32.worst >= 0.1 &&
+                kLinearCrossEntropyGradientTolerance.bf16.worst >= 0.1);
+}
+
+}  // namespace
+}  // namespace carousel
