@@ -44,6 +44,7 @@ find_package(OpenMP REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(tomlplusplus REQUIRED)
 find_package(CLI11 REQUIRED)
+# Plain libraries: oneDNN's own package file asks for OpenCL, which Carousel does not need.
 find_library(CAROUSEL_DNNL dnnl REQUIRED)
 find_library(CAROUSEL_UTF8PROC utf8proc REQUIRED)
 

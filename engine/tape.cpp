@@ -1,6 +1,7 @@
 #include "engine/tape.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace carousel {
@@ -33,8 +34,9 @@ Var Tape::parameter(Tensor value, Tensor gradient) {
 }
 
 Var Tape::output(Tensor value, std::initializer_list<Var> inputs) {
-  const bool needs = std::any_of(inputs.begin(), inputs.end(),
-                                 [](const Var& input) { return input.needs_gradient(); });
+  const bool needs = std::any_of(inputs.begin(), inputs.end(), [](const Var& input) {
+    return input.present() && input.needs_gradient();
+  });
   return add({.value = std::move(value), .gradient = {}, .needs_gradient = recording_ && needs});
 }
 
@@ -60,6 +62,37 @@ void Tape::backward() {
                                      [&](std::size_t o) { return slots_[o].written; });
     if (reached) rule.run();
   }
+}
+
+void Tape::label(const Var& var, std::string text) { slots_[var.index_].label = std::move(text); }
+
+namespace {
+
+bool all_finite(const Tensor& tensor) {
+  if (!tensor || tensor.dtype() == DType::i32 || tensor.dtype() == DType::i64) return true;
+  return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
+    std::vector<T> values(static_cast<std::size_t>(tensor.size()));
+    copy_to_host(tensor, values.data());
+    return std::all_of(values.begin(), values.end(),
+                       [](T v) { return std::isfinite(static_cast<double>(v)); });
+  });
+}
+
+}  // namespace
+
+std::string Tape::first_non_finite() const {
+  const auto text = [](const Slot& slot) {
+    return slot.label.empty() ? "a value of shape " + slot.value.shape().text() : slot.label;
+  };
+  for (const Slot& slot : slots_) {
+    if (!all_finite(slot.value)) return text(slot);
+  }
+  for (std::size_t i = slots_.size(); i-- > 0;) {
+    if (slots_[i].written && !all_finite(slots_[i].gradient)) {
+      return "the gradient of " + text(slots_[i]);
+    }
+  }
+  return {};
 }
 
 std::vector<Tensor> Tape::unreached_parameters() const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <string>
 #include <vector>
 
 #include "engine/tensor.h"
@@ -67,7 +68,7 @@ class Tape {
   /// value may be bf16. The first writer of the step overwrites it.
   Var parameter(Tensor value, Tensor gradient);
 
-  /// An op's output. It needs a gradient if one of the inputs does.
+  /// An op's output. It needs a gradient if one of the inputs does; absent inputs do not.
   Var output(Tensor value, std::initializer_list<Var> inputs);
   /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
   /// least one output was reached. Ignored when no output needs a gradient.
@@ -79,6 +80,11 @@ class Tape {
   /// Replays every rule in reverse order. Losses are ops without outputs that write their inputs'
   /// gradients when they are recorded, so there is no root to name.
   void backward();
+  /// What a reader would call this value, for messages.
+  void label(const Var& var, std::string text);
+  /// The label of the first value, in recording order, that holds a NaN or an infinity; else of the
+  /// last gradient that does, "gradient of …". Empty if there is none. Waits for the device.
+  std::string first_non_finite() const;
   /// Gradients of parameters nobody reached since the tape was cleared; the caller zeroes them.
   std::vector<Tensor> unreached_parameters() const;
   void clear();  ///< forgets values and rules. The arena is the owner's to reset.
@@ -87,6 +93,7 @@ class Tape {
   friend class Var;
   struct Slot {
     Tensor value, gradient;
+    std::string label{};
     bool needs_gradient = false, is_parameter = false, written = false;
   };
   struct Rule {
