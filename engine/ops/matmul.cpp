@@ -87,12 +87,8 @@ Var product(const Var& a, const Var& b, bool transpose_b, const Var* bias) {
 
 }  // namespace
 
-Var matmul(Var a, Var b, bool transpose_b) {
-  return product(a, b, transpose_b, nullptr);
-}
+Var matmul(Var a, Var b, bool transpose_b) { return product(a, b, transpose_b, nullptr); }
 
-Var linear(Var x, Var weight, Var bias) {
-  return product(x, weight, true, &bias);
-}
+Var linear(Var x, Var weight, Var bias) { return product(x, weight, true, &bias); }
 
 }  // namespace carousel
