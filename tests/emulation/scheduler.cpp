@@ -289,7 +289,9 @@ void switch_to_host() {
   tsan_switch(launch->host_tsan);
   const transfer_t from = jump_fcontext(launch->host, nullptr);
   launch->host = from.fctx;
-  after_switch(static_cast<Fiber*>(from.data)->fake_stack, nullptr, nullptr);
+  // Asked for each time: the fiber may have been resumed by a launch that starts no fiber anew.
+  after_switch(static_cast<Fiber*>(from.data)->fake_stack, &launch->host_stack,
+               &launch->host_stack_bytes);
 }
 
 void forbid_waiters(const Barrier& barrier, const char* name) {
