@@ -84,10 +84,10 @@ void run(const Cuda&, const CrossEntropyBackward<T>&);
 void check_label_smoothing(const char* op, float epsilon);
 
 inline constexpr Tolerances kCrossEntropyTolerance{
-    .f32 = {.absolute = 5e-7, .relative = 5e-7, .worst = 0.3},
-    .bf16 = {.absolute = 5e-7, .relative = 5e-7, .worst = 0.22}};
+    .f32 = {.absolute = 5e-7, .relative = 5e-7, .worst = 0.35},
+    .bf16 = {.absolute = 5e-7, .relative = 5e-7, .worst = 0.3}};
 inline constexpr Tolerances kCrossEntropyBackwardTolerance{
-    .f32 = {.absolute = 1e-6, .relative = 1e-5, .worst = 0.35},
-    .bf16 = {.absolute = 1e-6, .relative = 5e-3, .worst = 0.77}};
+    .f32 = {.absolute = 1e-6, .relative = 1e-5, .worst = 0.4},
+    .bf16 = {.absolute = 1e-6, .relative = 5e-3, .worst = 0.8}};
 
 }  // namespace carousel

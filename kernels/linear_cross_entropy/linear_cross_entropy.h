@@ -81,10 +81,10 @@ template <class T>
 void run(const Cuda&, const LinearCrossEntropy<T>&);
 
 inline constexpr Tolerances kLinearCrossEntropyTolerance{
-    .f32 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.25},
-    .bf16 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.12}};
+    .f32 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.35},
+    .bf16 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.2}};
 inline constexpr Tolerances kLinearCrossEntropyGradientTolerance{
-    .f32 = {.absolute = 2e-6, .relative = 1e-5, .worst = 0.45},
-    .bf16 = {.absolute = 2e-2, .relative = 1e-2, .worst = 0.55}};
+    .f32 = {.absolute = 2e-6, .relative = 1e-5, .worst = 0.5},
+    .bf16 = {.absolute = 2e-2, .relative = 1e-2, .worst = 0.6}};
 
 }  // namespace carousel
