@@ -1,0 +1,95 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "engine/data/token_file.h"
+#include "engine/tensor.h"
+
+namespace carousel {
+
+/// What a model is shown in one step, on the device, at addresses that stay the same. T may differ
+/// from batch to batch, between few values; B does not. Valid until the next call of next().
+struct Batch {
+  Tensor token;             ///< [T, B] i32: the model's input
+  Tensor target;            ///< [T, B] i32: what follows it; −1 (kIgnoreTarget) does not count
+  Tensor reset;             ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
+  Tensor lengths;           ///< [B]    i32: steps that belong to the row, 0 … T; empty if all do
+  bool first = false;       ///< no state is carried into this batch: it is zeroed
+  std::int64_t tokens = 0;  ///< targets that count
+};
+
+/// Where a source of batches stands. It is all a checkpoint needs to store of one: a source made
+/// with the same text and options gives the same batches from here on, bit for bit.
+struct DataPosition {
+  std::int64_t epoch = 0;  ///< from 0
+  std::int64_t index = 0;  ///< of the batch that comes next, within its epoch
+  bool operator==(const DataPosition&) const = default;
+};
+
+/// Batches without end, epoch after epoch. What it gives depends on the text, the options and the
+/// position, on nothing else: not on the device, the number of threads or the clock.
+class BatchSource {
+ public:
+  virtual ~BatchSource() = default;
+  virtual Batch next() = 0;
+  virtual DataPosition position() const = 0;
+  /// FormatError for a position that this source does not have.
+  virtual void seek(const DataPosition& position) = 0;
+  virtual std::int64_t batches_per_epoch() const = 0;
+  virtual std::int64_t tokens_per_epoch() const = 0;  ///< targets that count
+};
+
+/// For a text that is one stream.
+struct StreamOptions {
+  std::int64_t batch = 32;         ///< B: rows
+  std::int64_t window = 64;        ///< T of truncated BPTT
+  std::int32_t document_end = -1;  ///< token after which a row's state restarts; −1: none
+  bool random_start = false;       ///< each epoch leaves out a few tokens at its start
+  std::uint64_t seed = 1;          ///< of random_start
+  std::size_t device_bytes = std::size_t{1} << 30;  ///< a stream up to this size moves in there
+};
+
+/// Contiguous windows of B rows that lie side by side in the stream of N tokens: row b begins at
+/// token b·⌊N / B⌋, and every batch goes on where the last one ended, so that state carries over.
+/// A row's last target is the first token of the next row. An epoch's last window is shorter than T
+/// if the rows are not a multiple of it; after it comes the first again. So an epoch has every
+/// token but the first and the fewer than B at the end as a target, once. With random_start every
+/// epoch begins at a token drawn from the first T, and N is N − T + 1 in all of the above, so that
+/// epochs are equally long.
+///
+/// A stream that fits device_bytes lives on the device, where GatherWindows makes the batches; of a
+/// larger one, windows are read ahead by a thread. The batches are the same.
+///
+/// Errors   ConfigError for B or T below 1. FormatError for a text with fewer than B·T + 1 tokens.
+std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRange& tokens,
+                                            const StreamOptions& options);
+
+/// The same for evaluation: every token but the first is a target exactly once. The N − 1 targets
+/// are cut into B rows in order, of which the first (N − 1) mod B are longer by one; where a row has
+/// ended, the last window has ignored targets. FormatError for a text with fewer than two tokens.
+/// random_start, seed and device_bytes mean nothing here.
+std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const TokenRange& tokens,
+                                                const StreamOptions& options);
+
+/// For a text of lines (Newline::line).
+struct LineOptions {
+  std::int64_t batch = 32;  ///< B: lines at a time
+  std::int32_t begin = 1;   ///< the vocabulary's <bos>
+  bool shuffle = true;      ///< false: every epoch has the same order; for evaluation
+  std::uint64_t seed = 1;   ///< of the shuffling
+};
+
+/// One line a row, from <bos> to <eos>, every batch with a fresh state. Lines of similar length
+/// share a batch, padded to a common bound (8, 16, … 40, then a quarter more each time; at most the
+/// longest line), so that there are few values of T. The last batch of each bound is filled up with
+/// rows of length 0. Padding has token 0 and target −1. An epoch has every line once. Unshuffled,
+/// the order is by bound and then that of the text.
+///
+/// Memory   24 bytes of the host's a line.
+/// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>.
+std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange& tokens,
+                                          const LineOptions& options);
+
+}  // namespace carousel

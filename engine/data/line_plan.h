@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/data/batch_plan.h"
+
+namespace carousel {
+
+/// Batches of whole lines, grouped by length and shuffled: line_batches().
+class LinePlan final : public BatchPlan {
+ public:
+  LinePlan(const TokenRange& tokens, const LineOptions& options);
+  BatchLimits limits() const override;
+  std::int64_t batches_per_epoch() const override {
+    return static_cast<std::int64_t>(unmixed_.size());
+  }
+  std::int64_t tokens_per_epoch() const override { return all_targets_; }
+  bool is_first(std::int64_t) const override { return true; }
+  void fill(const DataPosition& position, HostBatch& batch) override;
+
+ private:
+  struct Line {
+    std::int64_t start = 0;  ///< its <bos>
+    std::int64_t steps = 0;  ///< targets: what follows <bos>
+  };
+  struct Group {  ///< lines [first, first + count) of the order, padded to `bound` steps
+    std::int64_t first = 0, count = 0, bound = 0;
+  };
+  std::vector<Line> find_lines() const;
+  void sort_into_buckets(const std::vector<Line>& found);
+  void cut_into_batches();
+  void arrange(std::int64_t epoch);
+
+  TokenRange tokens_;
+  LineOptions options_;
+  std::vector<Line> lines_;     ///< by bucket, then as in the text
+  std::vector<Group> buckets_;  ///< of lines_
+  std::vector<Group> unmixed_;  ///< batches, bucket by bucket
+  std::int64_t all_targets_ = 0, longest_ = 0;
+
+  std::int64_t arranged_ = -1;       ///< the epoch that the following two are for
+  std::vector<std::int64_t> order_;  ///< of lines_, mixed within each bucket
+  std::vector<Group> batches_;       ///< unmixed_, mixed
+  std::vector<std::int32_t> read_;
+};
+
+}  // namespace carousel
