@@ -23,8 +23,8 @@ using test::Buffer;
 
 const Cuda& cuda() { return std::get<Cuda>(*test::cuda_device()); }
 
-/// 2×2 matrices of integers modulo 2³²: their product is associative, but the order matters, and it
-/// is exact. As large as a reduction's value may be.
+/// 2×2 matrices of integers modulo 2³²: their product is associative and exact, but the order
+/// matters. As large as a reduction's value may be.
 struct Matrix {
   std::uint32_t a, b, c, d;
   bool operator==(const Matrix&) const = default;
@@ -37,11 +37,14 @@ struct Multiply {
   }
 };
 
+/// Of determinant 1: the product of many others would be 0.
 std::vector<Matrix> random_matrices(std::size_t count, unsigned seed) {
   std::mt19937 engine(seed);
   std::vector<Matrix> values(count);
-  const auto word = [&] { return static_cast<std::uint32_t>(engine()); };
-  for (Matrix& m : values) m = {word(), word(), word(), word()};
+  for (Matrix& m : values) {
+    const auto x = static_cast<std::uint32_t>(engine()), y = static_cast<std::uint32_t>(engine());
+    m = {1, x, y, 1 + x * y};
+  }
   return values;
 }
 
