@@ -17,8 +17,6 @@ option(CAROUSEL_BUILD_TESTS "Build tests and benchmarks" ${PROJECT_IS_TOP_LEVEL}
 if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
-set(CMAKE_CXX_STANDARD 20)
-set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
 
@@ -49,6 +47,7 @@ find_library(CAROUSEL_DNNL dnnl REQUIRED)
 find_library(CAROUSEL_UTF8PROC utf8proc REQUIRED)
 
 add_library(carousel_options INTERFACE)
+# Not CMAKE_CXX_STANDARD: nvcc's sources would inherit it, and CMake 3.25.1 refuses them C++20.
 target_compile_features(carousel_options INTERFACE cxx_std_20)
 target_include_directories(carousel_options INTERFACE
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}> $<INSTALL_INTERFACE:include/carousel>)
