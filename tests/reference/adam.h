@@ -20,6 +20,12 @@ class AdamOptimizer {
   AdamOptimizer(const AdamSettings& settings, std::vector<double> start)
       : weight(std::move(start)), m(weight.size()), v(weight.size()), settings_(settings) {}
 
+  /// Another learning rate and scale from now on.
+  void set(double learning_rate, double gradient_scale) {
+    settings_.learning_rate = learning_rate;
+    settings_.gradient_scale = gradient_scale;
+  }
+
   /// The update with number `t`.
   void step(const std::vector<double>& gradient, double t) {
     const AdamSettings& s = settings_;
