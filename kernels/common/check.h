@@ -40,6 +40,9 @@ struct Where {
 /// the op's name: "lstm_sequence: weight_hh columns".
 void expect_extent(const char* what, std::int64_t got, std::int64_t want);
 
+/// Throws ShapeError "<what> is <got>, expected at least <least>" if it is less.
+void expect_at_least(const char* what, std::int64_t got, std::int64_t least);
+
 /// Throws ShapeError "<what> is missing" if `present` is false.
 void expect_present(const char* what, bool present);
 

@@ -55,4 +55,11 @@ void run(const D& device, const Op& op) {
   std::visit([&](const auto& d) { run(d, op); }, device);
 }
 
+/// Bytes of scratch memory an op needs where `device` says, given all its fields but `scratch`. For
+/// the ops that have such a field.
+template <std::same_as<Device> D, class Op>
+std::size_t scratch_bytes(const D& device, const Op& op) {
+  return std::visit([&](const auto& d) { return scratch_bytes(d, op); }, device);
+}
+
 }  // namespace carousel
