@@ -2,7 +2,8 @@
 #
 # An op is a contract, a CPU path, a CUDA kernel, a tape rule, a test, an oracle and a benchmark.
 # All are found by convention, and the configure step stops if one is missing. Optimiser ops and
-# ops that only move data have no tape rule and say NO_TAPE.
+# ops that only move data have no tape rule and say NO_TAPE. An op whose files would grow too long
+# keeps its checks in <name>.cpp.
 function(carousel_add_op name)
   cmake_parse_arguments(op "NO_TAPE" "" "" ${ARGN})
   set(parts kernels/${name}/${name}.h kernels/${name}/${name}_cpu.cpp
@@ -18,6 +19,9 @@ function(carousel_add_op name)
   endforeach()
 
   target_sources(carousel_kernels PRIVATE ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}_cpu.cpp)
+  if(EXISTS ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}.cpp)
+    target_sources(carousel_kernels PRIVATE ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}.cpp)
+  endif()
   carousel_cuda_sources(carousel_kernels ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}_cuda.cu)
   if(NOT op_NO_TAPE)
     target_sources(carousel_engine PRIVATE ${PROJECT_SOURCE_DIR}/engine/ops/${name}.cpp)

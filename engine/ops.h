@@ -39,6 +39,23 @@ struct Loss {
 Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
                           const LossOptions& options = {});
 
+/// The weights of an LSTM layer, named and laid out as PyTorch's.
+struct LstmParameters {
+  Var weight_ih, weight_hh;        ///< [4H, E], [4H, H]
+  Var bias_ih = {}, bias_hh = {};  ///< [4H] float, or both absent
+};
+struct LstmState {
+  Var h = {}, c = {};  ///< [B, H], c float; absent: zero
+};
+struct LstmOutput {
+  Var h;               ///< [T, B, H]
+  Var h_last, c_last;  ///< [B, H] the final state
+};
+/// One LSTM layer over a sequence x [T, B, E], T > 0, from state `initial`; where reset [T, B]
+/// (int32, may be empty) is not 0, a row starts anew. Gradients flow from all three outputs.
+LstmOutput lstm_sequence(Var x, const LstmParameters& parameters, const LstmState& initial = {},
+                         const Tensor& reset = {});
+
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);

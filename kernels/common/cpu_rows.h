@@ -1,0 +1,49 @@
+#pragma once
+
+#include <omp.h>
+
+#include <cstdint>
+
+namespace carousel {
+
+/// How a recurrence on the CPU shares the rows of a batch: which of them go through the whole
+/// sequence together. With rows enough, each thread takes its own: nobody waits for anybody between
+/// steps, and what a step touches stays in the thread's cache. With few, all rows go together and
+/// the threads share every product.
+struct BatchSlices {
+  std::int64_t batch = 0, count = 1;
+
+  explicit BatchSlices(std::int64_t rows) : batch(rows) {
+    constexpr std::int64_t kLeastRows = 8;  // a product with fewer runs well below full speed
+    constexpr std::int64_t kMostRows = 16;
+    const std::int64_t threads = omp_in_parallel() ? 1 : omp_get_max_threads();
+    if (rows < kLeastRows * threads) return;
+    const std::int64_t per_round = threads * kMostRows;
+    count = threads * ((rows + per_round - 1) / per_round);
+  }
+  std::int64_t most_rows() const { return (batch + count - 1) / count; }
+  std::int64_t first(std::int64_t slice) const { return batch * slice / count; }
+
+  /// Calls f(first row, one past the last) for every slice.
+  template <class F>
+  void for_each(const F& f) const {
+    if (count == 1) return f(std::int64_t{0}, batch);
+#pragma omp parallel for schedule(static)
+    for (std::int64_t s = 0; s < count; ++s) f(first(s), first(s + 1));
+  }
+};
+
+/// Calls f(row) for the rows of a slice, on several threads if there is enough to do and the slice
+/// has them to itself. `width` is the number of units of a row, each worth tens of operations.
+template <class F>
+void for_rows(std::int64_t first, std::int64_t last, std::int64_t width, const F& f) {
+  constexpr std::int64_t kParallelUnits = 8 * 1024;
+  if (omp_in_parallel() || (last - first) * width < kParallelUnits) {
+    for (std::int64_t row = first; row < last; ++row) f(row);
+    return;
+  }
+#pragma omp parallel for schedule(static)
+  for (std::int64_t row = first; row < last; ++row) f(row);
+}
+
+}  // namespace carousel
