@@ -70,6 +70,10 @@ void Parameters::materialize(const Device& device, DType compute, std::uint64_t 
 }
 
 Var Parameters::on(Tape& tape, std::size_t index) {
+  if (tape.generation() != generation_) {
+    for (Entry& entry : entries_) entry.var = {};
+    generation_ = tape.generation();
+  }
   Entry& entry = entries_[index];
   if (!entry.var.present()) {
     const bool rounded = working_ && entry.shape.rank() >= 2;
@@ -77,10 +81,6 @@ Var Parameters::on(Tape& tape, std::size_t index) {
     tape.label(entry.var, entry.name);
   }
   return entry.var;
-}
-
-void Parameters::release_vars() {
-  for (Entry& entry : entries_) entry.var = {};
 }
 
 std::int64_t Parameters::element_count() const {

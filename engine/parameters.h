@@ -26,8 +26,6 @@ class Parameters {
   /// of one weight in two places (tied embeddings) share their gradient. Matrices come in the
   /// compute type, vectors (biases) in float.
   Var on(Tape& tape, std::size_t index);
-  /// Forgets the Vars: call before each pass, for the last one's tape may be gone.
-  void release_vars();
 
   std::size_t count() const { return entries_.size(); }
   const std::string& name(std::size_t index) const { return entries_[index].name; }
@@ -57,6 +55,7 @@ class Parameters {
   std::vector<Entry> entries_;
   DType compute_ = DType::f32;
   Tensor weights_, gradients_, working_;
+  std::uint64_t generation_ = 0;  ///< of the tape that the entries' Vars are on
 };
 
 }  // namespace carousel

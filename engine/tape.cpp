@@ -1,10 +1,23 @@
 #include "engine/tape.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <utility>
 
 namespace carousel {
+
+namespace {
+
+std::uint64_t next_generation() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+Tape::Tape(Arena& arena, bool recording)
+    : arena_(arena), recording_(recording), generation_(next_generation()) {}
 
 const Tensor& Var::value() const { return tape_->slots_[index_].value; }
 
@@ -106,6 +119,7 @@ std::vector<Tensor> Tape::unreached_parameters() const {
 void Tape::clear() {
   slots_.clear();
   rules_.clear();
+  generation_ = next_generation();
 }
 
 }  // namespace carousel

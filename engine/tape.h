@@ -48,12 +48,15 @@ class Var {
 class Tape {
  public:
   /// `recording` false: values only; nothing needs a gradient and no rule is kept.
-  Tape(Arena& arena, bool recording) : arena_(arena), recording_(recording) {}
+  Tape(Arena& arena, bool recording);
   Tape(const Tape&) = delete;
   Tape& operator=(const Tape&) = delete;
 
   const Device& device() const { return arena_.device(); }
   bool recording() const { return recording_; }
+  /// A number that no other tape has, nor this one before it was last cleared: tells whether a Var
+  /// kept outside is still good.
+  std::uint64_t generation() const { return generation_; }
 
   /// Whether products of float tensors may round their inputs to tf32, where the device can.
   bool tf32() const { return tf32_; }
@@ -103,6 +106,7 @@ class Tape {
   Var add(Slot slot);
   Arena& arena_;
   bool recording_;
+  std::uint64_t generation_;
   bool tf32_ = false;
   std::vector<Slot> slots_;
   std::vector<Rule> rules_;

@@ -1,0 +1,235 @@
+#include "models/lstm_lm.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+
+#include "engine/optimizer.h"
+#include "kernels/common/check.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+
+namespace carousel {
+namespace {
+
+constexpr std::int64_t kVocabulary = 17;
+
+/// A window of a text that repeats itself: token n is n² mod 17.
+Batch window(const Device& device, std::int64_t first, std::int64_t T, std::int64_t B) {
+  Batch batch;
+  std::vector<std::int32_t> token, target;
+  for (std::int64_t t = first; t < first + T; ++t) {
+    for (std::int64_t b = 0; b < B; ++b) {
+      const auto text = [&](std::int64_t n) {
+        const std::int64_t m = n + 5 * b;
+        return static_cast<std::int32_t>(m * m % kVocabulary);
+      };
+      token.push_back(text(t));
+      target.push_back(text(t + 1));
+    }
+  }
+  batch.token = Tensor(device, {T, B}, DType::i32);
+  batch.target = Tensor(device, {T, B}, DType::i32);
+  copy_from_host(batch.token, token.data());
+  copy_from_host(batch.target, target.data());
+  batch.tokens = T * B;
+  return batch;
+}
+
+float value(const Tensor& scalar) {
+  float v = 0;
+  copy_to_host(scalar, &v);
+  return v;
+}
+
+std::vector<float> values(const Tensor& tensor) {
+  std::vector<float> v(static_cast<std::size_t>(tensor.size()));
+  copy_to_host(tensor, v.data());
+  return v;
+}
+
+/// A model with its optimiser, stepped by hand.
+struct Training {
+  Training(const LstmLmConfig& config, const Device& device, DType compute = DType::f32,
+           std::int64_t batch = 3)
+      : model(config, device, compute, /*seed=*/7),
+        optimizer({.kind = "adam", .clip_norm = 1}, model.parameters().flat_weights(),
+                  model.parameters().flat_gradients(), model.parameters().flat_working()),
+        arena(device),
+        tape(arena, true),
+        state(model.initial_state(batch)),
+        step(device, {1}, DType::i64),
+        rate(device, {1}, DType::f32) {}
+
+  /// Forward and backward; the mean loss.
+  float gradients(const Batch& batch) {
+    tape.clear();
+    arena.reset();
+    ++steps;
+    copy_from_host(step, &steps);
+    Pass pass(tape, {.seed = 3, .step = step.view<std::int64_t, 1>()});
+    const Loss loss = model.loss(pass, batch, state);
+    tape.backward();
+    model.parameters().zero_unreached(tape);
+    pass.finish();
+    mean = loss.mean;
+    return value(loss.mean);
+  }
+
+  float train(const Batch& batch, float learning_rate) {
+    const float loss = gradients(batch);
+    copy_from_host(rate, &learning_rate);
+    optimizer.step(rate, step, mean);
+    return loss;
+  }
+
+  LstmLm model;
+  Optimizer optimizer;
+  Arena arena;
+  Tape tape;
+  RecurrentState state;
+  Tensor step, rate, mean;
+  std::int64_t steps = 0;
+};
+
+LstmLmConfig small() { return {.vocabulary = kVocabulary, .embed = 6, .hidden = 11, .layers = 2}; }
+
+class LstmLmOn : public testing::TestWithParam<Device> {};
+INSTANTIATE_TEST_SUITE_P(Devices, LstmLmOn, testing::ValuesIn(test::devices()),
+                         [](const auto& device) { return test::device_name(device.param); });
+
+TEST_P(LstmLmOn, BeginsKnowingNothing) {
+  Training training(small(), GetParam());
+  const float loss = training.gradients(window(GetParam(), 0, 9, 3));
+  EXPECT_NEAR(loss, std::log(17.0), 0.05 * std::log(17.0));
+}
+
+TEST_P(LstmLmOn, LearnsOneBatchByHeart) {
+  Training training({.vocabulary = kVocabulary, .embed = 8, .hidden = 24, .layers = 2}, GetParam());
+  const Batch batch = window(GetParam(), 0, 9, 3);
+  float loss = 0;
+  for (int i = 0; i < 150; ++i) {
+    training.state.zero();
+    loss = training.train(batch, 0.02F);
+  }
+  EXPECT_LT(loss, 0.1F);
+}
+
+TEST_P(LstmLmOn, TwoWindowsWithCarriedStateAreOneLongWindow) {
+  Training whole(small(), GetParam()), halves(small(), GetParam());
+  const float one = whole.gradients(window(GetParam(), 0, 10, 3));
+  const float first = halves.gradients(window(GetParam(), 0, 4, 3));
+  const float second = halves.gradients(window(GetParam(), 4, 6, 3));
+  EXPECT_NEAR(one, (4 * first + 6 * second) / 10, 1e-6);
+  for (std::size_t i = 0; i < whole.state.tensors.size(); ++i) {
+    EXPECT_EQ(values(whole.state.tensors[i].second), values(halves.state.tensors[i].second))
+        << whole.state.tensors[i].first;
+  }
+}
+
+TEST_P(LstmLmOn, NextLogitsContinueTheTrainedState) {
+  Training training(small(), GetParam());
+  const Batch batch = window(GetParam(), 0, 5, 3);
+  const float loss = training.gradients(batch);
+
+  Arena arena(GetParam());
+  Tape tape(arena, false);
+  const RecurrentState state = training.model.initial_state(3);
+  std::vector<std::int32_t> target(15);
+  copy_to_host(batch.target, target.data());
+  double sum = 0;
+  for (std::int64_t t = 0; t < 5; ++t) {
+    Pass pass(tape, {});
+    const auto logits = values(training.model.next_logits(pass, batch.token.slice(t, 1), state));
+    pass.finish();
+    for (std::size_t b = 0; b < 3; ++b) {
+      const float* row = logits.data() + b * kVocabulary;
+      double total = 0;
+      for (int v = 0; v < kVocabulary; ++v) total += std::exp(static_cast<double>(row[v]));
+      sum +=
+          std::log(total) - static_cast<double>(row[target[static_cast<std::size_t>(t) * 3 + b]]);
+    }
+  }
+  EXPECT_NEAR(loss, sum / 15, 1e-5);
+}
+
+TEST_P(LstmLmOn, TiedWeightsGetTheGradientsOfBothUses) {
+  LstmLmConfig config = small();
+  config.embed = config.hidden;
+  Training apart(config, GetParam());
+  config.tie_weights = true;
+  Training tied(config, GetParam());
+  // The same numbers in both: the untied output matrix is made the embedding.
+  const auto copy = [](const Tensor& from, const Tensor& to) {
+    copy_from_host(to, values(from).data());
+  };
+  Parameters &p = apart.model.parameters(), &q = tied.model.parameters();
+  const auto find = [](const Parameters& parameters, const std::string& name) {
+    for (std::size_t i = 0; i < parameters.count(); ++i) {
+      if (parameters.name(i) == name) return i;
+    }
+    return parameters.count();
+  };
+  for (std::size_t i = 0; i < q.count(); ++i) copy(q.weight(i), p.weight(find(p, q.name(i))));
+  const std::size_t embedding = find(p, "embedding.weight"), output = find(p, "output.weight");
+  copy(p.weight(embedding), p.weight(output));
+
+  const Batch batch = window(GetParam(), 0, 6, 3);
+  EXPECT_EQ(apart.gradients(batch), tied.gradients(batch));
+  auto both = values(p.gradient(embedding));
+  const auto out = values(p.gradient(output));
+  for (std::size_t i = 0; i < both.size(); ++i) both[i] += out[i];
+  EXPECT_TRUE(test::close(values(q.gradient(find(q, "embedding.weight"))), both,
+                          {.absolute = 1e-7, .relative = 1e-5}));
+}
+
+TEST_P(LstmLmOn, Bf16TrainsCloseToFloat) {
+  LstmLmConfig config = small();
+  config.dropout = 0.2;
+  Training exact(config, GetParam()), rounded(config, GetParam(), DType::bf16);
+  for (std::int64_t i = 0; i < 6; ++i) {
+    const Batch batch = window(GetParam(), 7 * i, 7, 3);
+    EXPECT_NEAR(exact.train(batch, 0.01F), rounded.train(batch, 0.01F), 0.02) << "step " << i;
+  }
+}
+
+class LstmLmParity : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, LstmLmParity, testing::Values(DType::f32, DType::bf16),
+                         [](const auto& type) { return name(type.param); });
+
+TEST_P(LstmLmParity, CpuAndCudaTrainAlike) {
+  CAROUSEL_SKIP_WITHOUT_CUDA();
+  LstmLmConfig config = small();
+  config.dropout = 0.3;
+  Training cpu(config, Cpu{}, GetParam()), cuda(config, *test::cuda_device(), GetParam());
+  const double tolerance = GetParam() == DType::f32 ? 1e-5 : 1e-2;
+  for (std::int64_t i = 0; i < 6; ++i) {
+    const float a = cpu.train(window(Cpu{}, 7 * i, 7, 3), 0.01F);
+    const float b = cuda.train(window(*test::cuda_device(), 7 * i, 7, 3), 0.01F);
+    EXPECT_NEAR(a, b, tolerance) << "step " << i;
+  }
+}
+
+TEST(LstmLm, NamesAndShapesArePyTorchs) {
+  LstmLm model(small(), Cpu{}, DType::f32, 1);
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < model.parameters().count(); ++i) {
+    names.push_back(model.parameters().name(i) + " " + model.parameters().weight(i).shape().text());
+  }
+  EXPECT_EQ(names,
+            (std::vector<std::string>{
+                "embedding.weight [17, 6]", "lstm.weight_ih_l0 [44, 6]",
+                "lstm.weight_hh_l0 [44, 11]", "lstm.bias_ih_l0 [44]", "lstm.bias_hh_l0 [44]",
+                "lstm.weight_ih_l1 [44, 11]", "lstm.weight_hh_l1 [44, 11]", "lstm.bias_ih_l1 [44]",
+                "lstm.bias_hh_l1 [44]", "output.weight [17, 11]", "output.bias [17]"}));
+}
+
+TEST(LstmLm, TyingNeedsEqualWidths) {
+  LstmLmConfig config = small();
+  config.tie_weights = true;
+  EXPECT_THROW(LstmLm(config, Cpu{}, DType::f32, 1), ConfigError);
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""The driver as a user meets it: what it prints where, and what it says to the mistakes people make.
+
+    driver_test.py CAROUSEL DEVICE [TEST...]
+"""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+CAROUSEL, DEVICE = sys.argv[1:3]
+
+CONFIG = """
+[model]
+kind = "lstm_lm"
+embed = 8
+hidden = 16
+layers = 2
+dropout = 0.1
+[data]
+text = "text.txt"
+tokens = "char"
+[train]
+steps = 12
+batch = 4
+window = 8
+report_every = 2
+evaluate_every = 6
+save_every = 4
+[optimizer]
+kind = "adamw"
+learning_rate = 1e-2
+clip_norm = 1.0
+"""
+TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
+
+
+def run(*arguments, status=0, **options):
+    """Runs the driver; every failure must be one line on standard error and nothing else there."""
+    command = [CAROUSEL, *map(str, arguments)]
+    if arguments and arguments[0] in ("train", "eval", "generate"):
+        command += ["--device", DEVICE, "--threads", "1"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+    if result.returncode != status:
+        raise AssertionError(f"{command} returned {result.returncode}, expected {status}:\n"
+                             f"{result.stdout}\n{result.stderr}")
+    return result
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+class DriverTest(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.here = pathlib.Path(self.folder.name)
+        (self.here / "text.txt").write_text(TEXT)
+        (self.here / "config.toml").write_text(CONFIG)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def train(self, *more, status=0, out="run"):
+        return run("train", self.here / "config.toml", "--out", self.here / out, *more,
+                   status=status)
+
+    def assert_one_line(self, result, *parts):
+        lines = result.stderr.strip().splitlines()
+        self.assertEqual(len(lines), 1, result.stderr)
+        self.assertEqual(result.stdout, "")
+        for part in parts:
+            self.assertIn(str(part), lines[0])
+
+    # What a run leaves behind.
+
+    def test_training_leaves_config_metrics_and_checkpoints(self):
+        result = self.train()
+        self.assertEqual(result.stdout, "")
+        lines = metrics(self.here / "run")
+        self.assertEqual([line["step"] for line in lines], [1, 2, 4, 6, 8, 10, 12])
+        for key in ("epoch", "tokens", "seconds", "loss", "gradient_norm", "learning_rate",
+                    "tokens_per_second"):
+            self.assertIn(key, lines[0])
+        self.assertEqual([l["step"] for l in lines if "validation_loss" in l], [6, 12])
+        self.assertEqual(lines[0]["tokens"], 32)
+        checkpoints = self.here / "run" / "checkpoints"
+        self.assertEqual(os.readlink(checkpoints / "last"), "step-12")
+        self.assertTrue((checkpoints / "best" / "model.safetensors").is_file())
+        self.assertIn("hidden = 16", (self.here / "run" / "config.toml").read_text())
+
+    def test_the_written_config_trains_the_same_run_again(self):
+        self.train()
+        run("train", self.here / "run" / "config.toml", "--out", self.here / "again")
+        one, two = (self.here / name / "checkpoints/last/model.safetensors"
+                    for name in ("run", "again"))
+        self.assertEqual(len(one.read_bytes()), len(two.read_bytes()))
+        self.assertEqual([l["loss"] for l in metrics(self.here / "run")],
+                         [l["loss"] for l in metrics(self.here / "again")])
+
+    def test_resuming_continues_and_a_finished_run_stays(self):
+        self.train()
+        self.train("--set", "train.steps=6", out="short")
+        self.train("--resume", out="short")
+        names = ("run", "short")
+        last = [(self.here / n / "checkpoints/last/state.safetensors").read_bytes() for n in names]
+        self.assertEqual(last[0], last[1])
+        before = (self.here / "run" / "metrics.jsonl").read_bytes()
+        self.assertIn("12", self.train("--resume").stderr)
+        self.assertEqual(before, (self.here / "run" / "metrics.jsonl").read_bytes())
+
+    def test_an_interrupt_saves_and_says_how_to_resume(self):
+        command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",
+                   "--device", DEVICE, "--threads", "1", "--set", "train.steps=1000000"]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        while not (self.here / "run" / "metrics.jsonl").is_file():
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        _, talk = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, talk)
+        self.assertIn("--resume", talk)
+        saved = os.readlink(self.here / "run" / "checkpoints" / "last")
+        self.assertEqual(int(saved.removeprefix("step-")), metrics(self.here / "run")[-1]["step"])
+
+    # eval and generate.
+
+    def test_eval_prints_nats_bits_and_perplexity(self):
+        self.train()
+        text = run("eval", self.here / "run", "--data", self.here / "text.txt").stdout
+        for word in ("nats", "bits", "perplexity"):
+            self.assertIn(word, text)
+        result = json.loads(run("eval", self.here / "run", "--data", self.here / "text.txt",
+                                "--json").stdout)
+        self.assertAlmostEqual(result["bits_per_token"], result["nats_per_token"] / 0.693147, 4)
+        self.assertEqual(result["tokens"], len(TEXT) - 1)
+
+    def test_generate_prints_the_text_alone_and_repeats_by_seed(self):
+        self.train()
+
+        def text(*more):
+            return run("generate", self.here / "run", "--tokens", 30, *more).stdout
+
+        one = text("--prompt", "the ", "--seed", 5)
+        self.assertTrue(one.startswith("the "))
+        self.assertEqual(len(one.rstrip("\n")), len(one) - 1)
+        self.assertEqual(one, text("--prompt", "the ", "--seed", 5))
+        self.assertNotEqual(one, text("--prompt", "the ", "--seed", 6))
+        self.assertEqual(text("--greedy", "--seed", 5), text("--greedy", "--seed", 6))
+        self.assertEqual(text("--greedy"), text("--top-k", 1))
+
+    def test_a_prompt_with_unknown_characters_is_taken_with_a_word(self):
+        self.train()
+        result = run("generate", self.here / "run", "--tokens", 5, "--prompt", "the \u00e9\u4e16")
+        self.assertIn("2", result.stderr)
+        self.assertIn("<unk>", result.stderr)
+        self.assertTrue(result.stdout.startswith("the \u00e9\u4e16"))
+
+    def test_models_lists_kinds_and_options(self):
+        self.assertIn("lstm_lm", run("models").stdout)
+        self.assertEqual(json.loads(run("models", "--json").stdout)[0]["kind"], "lstm_lm")
+
+    # Mistakes.
+
+    def test_no_command_and_unknown_words(self):
+        self.assertIn("train", run(status=2).stderr + run("--help").stdout)
+        run("trian", status=2)
+        run("train", self.here / "config.toml", status=2)
+
+    def test_a_config_that_is_not_there(self):
+        result = run("train", self.here / "none.toml", "--out", self.here / "run", status=1)
+        self.assert_one_line(result, "none.toml", "No such file")
+        self.assertFalse((self.here / "run").exists())
+
+    def test_config_mistakes_name_file_line_and_key(self):
+        cases = [("hidden = 16", "hiden = 16", ("hiden", "config.toml", "hidden")),
+                 ("[optimizer]", "[optimiser]", ("optimiser", "optimizer")),
+                 ("hidden = 16", "hidden = -1", ("model.hidden", "-1")),
+                 ("hidden = 16", "hidden = 'big'", ("model.hidden", "big")),
+                 ('kind = "lstm_lm"', 'kind = "lstm"', ("lstm_lm", "lstm")),
+                 ('tokens = "char"', 'tokens = "chars"', ("char", "chars")),
+                 ("[train]", "[train", ("config.toml",))]
+        for good, bad, parts in cases:
+            with self.subTest(bad):
+                (self.here / "config.toml").write_text(CONFIG.replace(good, bad, 1))
+                self.assert_one_line(self.train(status=1), *parts)
+                self.assertFalse((self.here / "run").exists())
+
+    def test_set_mistakes(self):
+        for word in ("model.hidden", "hidden=3", "model.hiden=3", "model.hidden=0", "=", ""):
+            with self.subTest(word):
+                self.assert_one_line(self.train("--set", word, status=1))
+
+    def test_data_mistakes(self):
+        cases = [(None, "No such file"), (b"", "empty"), (b"ab\xff\xfecd" * 99, "UTF-8"),
+                 (b"short", "window")]
+        for content, part in cases:
+            with self.subTest(part):
+                path = self.here / "text.txt"
+                path.unlink(missing_ok=True)
+                if content is not None:
+                    path.write_bytes(content)
+                self.assert_one_line(self.train(status=1), "text.txt", part)
+
+    def test_a_run_is_never_overwritten(self):
+        self.train()
+        before = sorted((p, p.stat().st_mtime_ns) for p in (self.here / "run").rglob("*"))
+        self.assert_one_line(self.train(status=1), "run", "--resume")
+        after = sorted((p, p.stat().st_mtime_ns) for p in (self.here / "run").rglob("*"))
+        self.assertEqual(before, after)
+
+    def test_resuming_nothing_or_another_model(self):
+        self.assert_one_line(self.train("--resume", status=1), "run")
+        self.train()
+        self.assert_one_line(self.train("--resume", "--set", "model.hidden=8", status=1), "hidden")
+
+    def test_a_run_that_is_not_there_or_damaged(self):
+        for command in (("generate",), ("eval", "--data", self.here / "text.txt")):
+            result = run(command[0], self.here / "none", *command[1:], status=1)
+            self.assert_one_line(result, "none")
+        self.train()
+        weights = self.here / "run/checkpoints/last/model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-7])
+        self.assert_one_line(run("generate", self.here / "run", status=1), "model.safetensors")
+
+    def test_numbers_out_of_range(self):
+        self.train()
+        for option, value in (("--temperature", 0), ("--temperature", -1), ("--top-p", 0),
+                              ("--top-p", 1.5), ("--top-k", -2), ("--tokens", -1)):
+            with self.subTest(option):
+                result = run("generate", self.here / "run", option, value, status=1)
+                self.assert_one_line(result, option)
+
+    def test_a_device_or_precision_that_is_not_there(self):
+        self.assert_one_line(self.train("--set", "train.device=gpu", status=1, out="a"), "gpu")
+        self.assert_one_line(self.train("--precision", "f16", status=1, out="b"), "f16")
+
+    def test_a_learning_rate_that_diverges_stops_and_saves_nothing_bad(self):
+        result = self.train("--set", "optimizer.kind=sgd", "--set", "optimizer.learning_rate=1e39",
+                            "--set", "optimizer.clip_norm=0", status=1)
+        self.assertRegex(result.stderr.strip().splitlines()[-1], r"step \d+ .*not a finite number")
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -1,0 +1,88 @@
+// The driver: parses the command line, calls the command, turns any error into one line.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <cstdio>
+#include <exception>
+
+#include "tools/commands.h"
+
+namespace carousel {
+namespace {
+
+void add_common(CLI::App& command, CommonArguments& common) {
+  command.add_option("--set", common.set, "override a config key, e.g. --set model.hidden=512")
+      ->type_name("SECTION.KEY=VALUE")
+      ->take_all();
+  command.add_option("--device", common.device, "auto, cpu or cuda");
+  command.add_option("--precision", common.precision, "f32, tf32 (CUDA's products) or bf16");
+  command.add_option("--threads", common.threads, "CPU threads; 0: all cores");
+  command.add_flag("--json", common.json, "print the result as JSON");
+}
+
+int run_command_line(int argc, char** argv) {
+  CLI::App app{"Carousel trains and runs sequence models.", "carousel"};
+  app.require_subcommand(1);
+  app.set_version_flag("--version", CAROUSEL_VERSION);
+  CommonArguments common;
+
+  TrainArguments train;
+  CLI::App* train_app = app.add_subcommand("train", "train a model as a config file says");
+  train_app->add_option("config", train.config, "the config, a TOML file")->required();
+  train_app->add_option("--out", train.out, "the run's folder: config, metrics, checkpoints")
+      ->required();
+  train_app->add_flag("--resume", train.resume, "continue the run from its last checkpoint");
+
+  EvalArguments eval;
+  CLI::App* eval_app = app.add_subcommand("eval", "measure a trained model on a text");
+  eval_app->add_option("run", eval.run, "a run's folder, or one of its checkpoints")->required();
+  eval_app->add_option("--data", eval.data, "a UTF-8 text file")->required();
+
+  GenerateArguments generate;
+  CLI::App* generate_app = app.add_subcommand("generate", "let a trained model write");
+  generate_app->add_option("run", generate.run, "a run's folder, or one of its checkpoints")
+      ->required();
+  generate_app->add_option("--prompt", generate.prompt, "what the text begins with");
+  generate_app->add_option("--tokens", generate.tokens, "how many tokens to write")
+      ->capture_default_str();
+  generate_app->add_option("--temperature", generate.temperature, "below 1: safer; above: bolder")
+      ->capture_default_str();
+  generate_app->add_option("--top-k", generate.top_k, "choose among the k likeliest; 0: all")
+      ->capture_default_str();
+  generate_app->add_option("--top-p", generate.top_p, "choose among the likeliest that make up p")
+      ->capture_default_str();
+  generate_app->add_flag("--greedy", generate.greedy, "always the likeliest");
+  generate_app->add_option("--seed", generate.seed, "the same seed writes the same text")
+      ->capture_default_str();
+
+  CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
+  for (CLI::App* command : {train_app, eval_app, generate_app, models_app}) {
+    add_common(*command, common);
+  }
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int status = app.exit(e);  // prints help, or the error
+    return status == 0 ? 0 : 2;
+  }
+  if (train_app->parsed()) return train_command(train, common);
+  if (eval_app->parsed()) return eval_command(eval, common);
+  if (generate_app->parsed()) return generate_command(generate, common);
+  return models_command(common);
+}
+
+}  // namespace
+}  // namespace carousel
+
+int main(int argc, char** argv) {
+  // A reader that went away (`carousel generate … | head`) is no error of ours to shout about.
+  std::signal(SIGPIPE, SIG_DFL);
+  try {
+    return carousel::run_command_line(argc, argv);
+  } catch (const std::exception& e) {
+    fmt::print(stderr, "carousel: {}\n", e.what());
+    return 1;
+  }
+}

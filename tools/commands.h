@@ -1,0 +1,44 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace carousel {
+
+/// What every command takes.
+struct CommonArguments {
+  std::vector<std::string> set;          ///< "section.key=value", over the config
+  std::optional<std::string> device;     ///< auto | cpu | cuda; short for --set train.device=…
+  std::optional<std::string> precision;  ///< f32 | tf32 | bf16
+  std::optional<int> threads;
+  bool json = false;
+};
+
+struct TrainArguments {
+  std::string config, out;
+  bool resume = false;
+};
+
+struct EvalArguments {
+  std::string run, data;
+};
+
+struct GenerateArguments {
+  std::string run, prompt;
+  std::int64_t tokens = 200;
+  double temperature = 1, top_p = 1;
+  std::int64_t top_k = 0;
+  bool greedy = false;
+  std::uint64_t seed = 1;
+};
+
+/// Each command returns the process's exit status and throws Error for what went wrong. Standard
+/// output gets what was asked for, standard error all talk.
+int train_command(const TrainArguments& arguments, const CommonArguments& common);
+int eval_command(const EvalArguments& arguments, const CommonArguments& common);
+int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
+int models_command(const CommonArguments& common);
+
+}  // namespace carousel

@@ -1,0 +1,80 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "engine/trainer.h"
+#include "kernels/common/check.h"
+#include "tools/commands.h"
+#include "tools/session.h"
+
+namespace carousel {
+namespace {
+
+/// A folder for the text's tokens that is gone afterwards: an evaluation leaves nothing behind.
+class ScratchFolder {
+ public:
+  ScratchFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "carousel-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw_io_error("cannot make a folder", name);
+    path_ = name;
+  }
+  ~ScratchFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace
+
+int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
+  TrainedModel trained(arguments.run, common);
+  const ScratchFolder scratch;
+  const TokenRange tokens = tokenised({arguments.data}, trained.vocabulary(), scratch.path());
+  const TrainConfig& train = trained.config().train;
+  const auto batches =
+      trained.config().data.unit == DataConfig::Unit::line
+          ? line_batches(
+                trained.device(), tokens,
+                {.batch = train.batch, .begin = trained.vocabulary().begin(), .shuffle = false})
+          : evaluation_batches(trained.device(), tokens,
+                               {.batch = train.batch, .window = train.window});
+  Arena arena(trained.device());
+  const Evaluation result = evaluate(trained.model(), *batches, arena);
+
+  const std::int64_t characters = tokens.file->characters();
+  const double bits = result.loss / std::log(2.0);
+  const double per_character =
+      result.loss * static_cast<double>(result.tokens) / static_cast<double>(characters);
+  if (common.json) {
+    fmt::print("{}\n", nlohmann::json{{"step", trained.step()},
+                                      {"tokens", result.tokens},
+                                      {"unknown_tokens", tokens.file->unknown()},
+                                      {"characters", characters},
+                                      {"nats_per_token", result.loss},
+                                      {"bits_per_token", bits},
+                                      {"perplexity", std::exp(result.loss)},
+                                      {"nats_per_character", per_character},
+                                      {"bits_per_character", per_character / std::log(2.0)}}
+                           .dump());
+    return 0;
+  }
+  fmt::print("{} tokens: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n", result.tokens,
+             result.loss, bits, std::exp(result.loss));
+  fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters, per_character,
+             per_character / std::log(2.0));
+  if (tokens.file->unknown() > 0) {
+    fmt::print(stderr, "eval: {} tokens are unknown to the model and count as <unk>\n",
+               tokens.file->unknown());
+  }
+  return 0;
+}
+
+}  // namespace carousel

@@ -1,0 +1,80 @@
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "engine/generator.h"
+#include "kernels/common/check.h"
+#include "tools/commands.h"
+#include "tools/session.h"
+
+namespace carousel {
+namespace {
+
+void check(const GenerateArguments& a) {
+  if (a.tokens < 0) throw ConfigError(fmt::format("--tokens is {}, expected 0 or more", a.tokens));
+  if (!(a.temperature > 0)) {
+    throw ConfigError(fmt::format(
+        "--temperature is {}, expected more than 0 (--greedy takes the likeliest)", a.temperature));
+  }
+  if (a.top_k < 0) throw ConfigError(fmt::format("--top-k is {}, expected 0 or more", a.top_k));
+  if (!(a.top_p > 0 && a.top_p <= 1)) {
+    throw ConfigError(fmt::format("--top-p is {}, expected more than 0 and at most 1", a.top_p));
+  }
+}
+
+void print(const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);  // each token shows as it comes
+}
+
+}  // namespace
+
+int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
+  check(arguments);
+  TrainedModel trained(arguments.run, common);
+  const Vocabulary& vocabulary = trained.vocabulary();
+
+  const Encoded prompt = vocabulary.encode(arguments.prompt, "--prompt");
+  if (prompt.unknown > 0) {
+    fmt::print(stderr,
+               "generate: {} of the prompt's {} tokens are unknown to the model: it reads "
+               "<unk> there\n",
+               prompt.unknown, prompt.ids.size());
+  }
+  Generator generator(trained.model(), {.temperature = arguments.temperature,
+                                        .top_k = arguments.top_k,
+                                        .top_p = arguments.top_p,
+                                        .greedy = arguments.greedy,
+                                        .seed = arguments.seed,
+                                        .blocked = vocabulary.unknown()});
+  TextDecoder decoder(vocabulary);
+  std::string text = arguments.prompt;
+  if (!common.json) print(arguments.prompt);
+  if (prompt.ids.empty() || vocabulary.begin() >= 0) generator.read(first_token(vocabulary));
+  for (const std::int32_t id : prompt.ids) {
+    generator.read(id);
+    decoder.next(id);  // so that it knows where in a line the text goes on
+  }
+  for (std::int64_t i = 0; i < arguments.tokens; ++i) {
+    const std::int32_t id = generator.next();
+    const std::string piece = decoder.next(id);
+    if (common.json) {
+      text += piece;
+    } else {
+      print(piece);
+    }
+    if (vocabulary.begin() >= 0 && id == vocabulary.end()) break;  // the sentence is over
+  }
+  text += decoder.finish();
+  if (common.json) {
+    print(nlohmann::json{{"prompt", arguments.prompt}, {"text", text}, {"seed", arguments.seed}}
+              .dump() +
+          "\n");
+  } else {
+    print("\n");
+  }
+  return 0;
+}
+
+}  // namespace carousel

@@ -1,0 +1,70 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "engine/data/corpus.h"
+#include "engine/optimizer.h"
+#include "engine/options.h"
+#include "engine/schedule.h"
+#include "engine/trainer.h"
+#include "models/registry.h"
+#include "tools/commands.h"
+
+namespace carousel {
+
+/// Section [data].
+struct DataConfig {
+  enum class Unit : std::uint8_t { stream, line };
+  std::filesystem::path text, validation;
+  TokenRules rules;
+  VocabularyLimits limits;
+  Unit unit = Unit::stream;
+  double train_fraction = 0.9;
+  std::string document_end;  ///< the token after which a new document begins
+  std::int64_t device_bytes = std::int64_t{1} << 30;
+};
+
+enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
+enum class Precision : std::uint8_t { f32, tf32, bf16 };
+
+/// Section [run]: where and how, which changes speed and rounding and not what is computed.
+struct MachineConfig {
+  DeviceChoice device = DeviceChoice::automatic;
+  Precision precision = Precision::f32;
+  std::int64_t threads = 0;
+};
+
+/// Everything a config file says, with defaults for the rest.
+class RunConfig {
+ public:
+  /// The file, then the command line's changes over it.
+  RunConfig(const std::filesystem::path& file, const CommonArguments& common);
+  /// A config as text, e.g. from a checkpoint; `name` stands for it in errors.
+  RunConfig(const std::string& text, const std::string& name, const CommonArguments& common);
+
+  /// The defaults of a kind of model.
+  explicit RunConfig(const std::string& model_kind);
+
+  std::string kind;
+  std::unique_ptr<ModelConfig> model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  Schedule schedule;
+  MachineConfig machine;
+
+  /// Every option as it ran: what the run's folder and its checkpoints keep.
+  std::string toml() const { return options_.toml(); }
+  /// Every option with its value and meaning, for people to read.
+  std::string help() const { return options_.help(); }
+
+ private:
+  void apply(Config config, const CommonArguments& common);
+  void describe();
+  Options options_;
+};
+
+}  // namespace carousel

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "engine/checkpoint.h"
+#include "tools/run_config.h"
+
+namespace carousel {
+
+/// Sets the threads and opens the device that a config asks for. ConfigError if this build or this
+/// machine has none, or if it does not know the precision.
+Device open_device(const MachineConfig& machine);
+
+/// What a run calls its device: "cpu", "cuda (emulated)", "NVIDIA H200".
+std::string device_text(const Device& device);
+
+/// The type in which products read their inputs.
+DType compute_type(Precision precision);
+
+/// What a checkpoint's weights mean: read by whoever loads them, here or in PyTorch.
+Metadata run_metadata(const RunConfig& config, const Vocabulary& vocabulary);
+
+/// A model as a checkpoint left it, ready to run.
+class TrainedModel {
+ public:
+  /// `path` is a run's folder or one of its checkpoints. FormatError if it is not of ours.
+  TrainedModel(const std::filesystem::path& path, const CommonArguments& common);
+
+  const RunConfig& config() const { return *config_; }
+  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  const Device& device() const { return device_; }
+  Model& model() { return *model_; }
+  std::int64_t step() const { return step_; }
+
+ private:
+  std::unique_ptr<RunConfig> config_;
+  std::unique_ptr<Vocabulary> vocabulary_;
+  Device device_;
+  std::unique_ptr<Model> model_;
+  std::int64_t step_ = 0;
+};
+
+/// The tokens a text begins with when nothing else is said: <bos>, <eos>, a newline, or the first
+/// token there is.
+std::int32_t first_token(const Vocabulary& vocabulary);
+
+}  // namespace carousel

@@ -1,0 +1,217 @@
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <csignal>
+
+#include "kernels/common/check.h"
+#include "tools/commands.h"
+#include "tools/session.h"
+#include "tools/train_log.h"
+
+namespace carousel {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::atomic<bool> stop_asked{false};
+extern "C" void ask_to_stop(int) { stop_asked = true; }
+
+/// The first Ctrl-C (or a polite kill) ends training after the step; the second ends the process.
+void watch_interrupts() {
+  struct sigaction action {};
+  action.sa_handler = ask_to_stop;
+  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+/// The run's folder, ours alone while this lives. A new one that fails before its first checkpoint
+/// is taken away again, so that the corrected command can be given as it was.
+class RunFolder {
+ public:
+  RunFolder(const fs::path& path, bool resume) : path_(path), created_(!resume) {
+    const bool there = fs::exists(path);
+    if (resume && !there) {
+      throw ConfigError(fmt::format("--resume: there is no run {}", path.string()));
+    }
+    if (!resume && there && !(fs::is_directory(path) && fs::is_empty(path))) {
+      throw ConfigError(
+          fmt::format("{} exists already: give --resume to continue that run, or another folder",
+                      path.string()));
+    }
+    fs::create_directories(path);
+    lock_ = open((path / "lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+    if (lock_ < 0) throw_io_error("cannot open", (path / "lock").string());
+    if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+      close(lock_);
+      throw ConfigError(fmt::format("{} is being trained by another process", path.string()));
+    }
+  }
+  ~RunFolder() {
+    std::error_code ignored;
+    if (created_ && !fs::exists(path_ / "checkpoints" / "last", ignored)) {
+      fs::remove_all(path_, ignored);
+    }
+    close(lock_);
+  }
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+ private:
+  fs::path path_;
+  bool created_;
+  int lock_;
+};
+
+/// What may change when a run continues: how long and how it is watched, and where it runs.
+bool may_change(const std::string& name) {
+  static const char* const names[] = {
+      "train.steps",        "train.report_every",  "train.evaluate_every", "train.save_every",
+      "train.sample_every", "train.sample_tokens", "train.patience",       "train.keep",
+      "data.text",          "data.validation",     "data.device_bytes",    "run.device",
+      "run.threads"};
+  return std::find(std::begin(names), std::end(names), name) != std::end(names);
+}
+
+/// ConfigError if the config asks for another run than the one that is there.
+void expect_same_run(const RunConfig& config, const SavedCheckpoint& saved,
+                     const fs::path& folder) {
+  const Config now = Config::parse(config.toml(), "config", folder);
+  const Config then = Config::parse(saved.metadata().at("carousel.config"), "checkpoint", folder);
+  for (const Setting& setting : now.settings()) {
+    const Setting* before = then.find(setting.section, setting.key);
+    if (before != nullptr && before->text != setting.text && !may_change(setting.name())) {
+      throw ConfigError(fmt::format("--resume: {} is {} now, and {} was trained with {}",
+                                    setting.name(), setting.text, folder.string(), before->text));
+    }
+  }
+}
+
+struct Texts {
+  Corpus corpus;
+  std::unique_ptr<BatchSource> train, validation;
+};
+
+Texts open_texts(const RunConfig& config, const Device& device, const fs::path& cache) {
+  const DataConfig& data = config.data;
+  TokenRules rules = data.rules;
+  const bool lines = data.unit == DataConfig::Unit::line;
+  if (lines) rules.newline = Newline::line;
+  CorpusFiles files{.train = {data.text.string()},
+                    .validation = {},
+                    .test = {},
+                    .train_ratio = data.train_fraction,
+                    .cache = cache.string()};
+  if (!data.validation.empty()) files.validation = {data.validation.string()};
+  const Vocabulary vocabulary = counted_vocabulary(files.train, rules, data.limits, files.cache);
+  Texts texts{.corpus = open_corpus(files, vocabulary), .train = {}, .validation = {}};
+
+  const Vocabulary& v = texts.corpus.vocabulary;
+  StreamOptions stream{.batch = config.train.batch,
+                       .window = config.train.window,
+                       .seed = static_cast<std::uint64_t>(config.train.seed),
+                       .device_bytes = static_cast<std::size_t>(data.device_bytes)};
+  if (!data.document_end.empty()) {
+    stream.document_end = v.id(data.document_end);
+    if (stream.document_end < 0) {
+      throw ConfigError(fmt::format("data.document_end is '{}', which is no token of {}",
+                                    data.document_end, data.text.string()));
+    }
+  }
+  const LineOptions line{.batch = config.train.batch,
+                         .begin = v.begin(),
+                         .seed = static_cast<std::uint64_t>(config.train.seed)};
+  LineOptions in_order = line;
+  in_order.shuffle = false;
+  texts.train = lines ? line_batches(device, texts.corpus.train, line)
+                      : stream_batches(device, texts.corpus.train, stream);
+  if (texts.corpus.validation.count > 1) {
+    texts.validation = lines ? line_batches(device, texts.corpus.validation, in_order)
+                             : evaluation_batches(device, texts.corpus.validation, stream);
+  }
+  return texts;
+}
+
+void tell_the_end(ProgressBar& progress, TrainEnd end, const TrainingRun& run,
+                  const TrainArguments& arguments) {
+  progress.clear();
+  if (end == TrainEnd::interrupted) {
+    progress.line(
+        fmt::format("stopped after step {} and saved; to go on: carousel train {} --out "
+                    "{} --resume",
+                    run.step, arguments.config, arguments.out));
+    return;
+  }
+  progress.line(
+      fmt::format("{} after {} steps, {} tokens, {} of training{}",
+                  end == TrainEnd::early ? "stopped early" : "done", run.step,
+                  count_text(static_cast<double>(run.tokens)), duration_text(run.seconds),
+                  std::isfinite(run.best_loss)
+                      ? fmt::format("; best validation loss {:.4f} nats per token", run.best_loss)
+                      : ""));
+}
+
+}  // namespace
+
+int train_command(const TrainArguments& arguments, const CommonArguments& common) {
+  const RunConfig config(fs::path(arguments.config), common);
+  const Device device = open_device(config.machine);
+  const fs::path out(arguments.out);
+  const RunFolder folder(out, arguments.resume);
+  CheckpointFolder checkpoints(out, static_cast<int>(config.train.keep));
+  checkpoints.remove_leftovers();
+  std::unique_ptr<SavedCheckpoint> saved;
+  if (arguments.resume) {
+    saved = std::make_unique<SavedCheckpoint>(find_checkpoint(out));
+    expect_same_run(config, *saved, out);
+  }
+
+  Texts texts = open_texts(config, device, out / "cache");
+  const Vocabulary& vocabulary = texts.corpus.vocabulary;
+  const Metadata metadata = run_metadata(config, vocabulary);
+  if (saved && saved->metadata().at("carousel.vocabulary") != vocabulary.text()) {
+    throw ConfigError(fmt::format("--resume: {} has changed: its vocabulary is not that of run {}",
+                                  config.data.text.string(), arguments.out));
+  }
+  const std::unique_ptr<Model> model = config.model->make(
+      vocabulary.size(), device, compute_type(config.machine.precision), config.train.seed);
+  Parameters& parameters = model->parameters();
+  Optimizer optimizer(config.optimizer, parameters.flat_weights(), parameters.flat_gradients(),
+                      parameters.flat_working());
+  TrainingRun run{.model = *model,
+                  .optimizer = optimizer,
+                  .data = *texts.train,
+                  .state = model->initial_state(config.train.batch)};
+  if (saved) restore(run, *saved);
+  write_file_atomically(out / "config.toml", config.toml());
+
+  TrainLog log(out, saved ? run.step : -1, config.train, vocabulary, device);
+  if (saved) run.seconds = seconds_so_far(out / "metrics.jsonl");
+  log.progress().line(fmt::format(
+      "{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}", config.kind,
+      count_text(static_cast<double>(parameters.element_count())), vocabulary.size(),
+      count_text(static_cast<double>(texts.corpus.train.count)),
+      count_text(static_cast<double>(texts.corpus.validation.count)), device_text(device)));
+  if (run.step >= config.train.steps) {
+    log.progress().line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
+                                    arguments.out, run.step));
+    return 0;
+  }
+  watch_interrupts();
+  Trainer trainer(run, {.config = config.train,
+                        .schedule = config.schedule,
+                        .validation = texts.validation.get(),
+                        .metadata = metadata,
+                        .checkpoints = checkpoints,
+                        .observer = log});
+  const TrainEnd end = trainer.train(stop_asked);
+  tell_the_end(log.progress(), end, run, arguments);
+  return end == TrainEnd::interrupted ? 130 : 0;
+}
+
+}  // namespace carousel
