@@ -235,7 +235,7 @@ void Sample<T>::check() const {
 template <class T>
 void run(const Cpu&, const Sample<T>& op) {
   const auto [rows, vocabulary] = op.logits.extent;
-#pragma omp parallel for schedule(static) if (rows * vocabulary > 32'768)
+#pragma omp parallel for schedule(static) if (rows > 1 && rows * vocabulary > 32'768)
   for (std::int64_t n = 0; n < rows; ++n) op.token(n) = sampled(op, n);
 }
 
