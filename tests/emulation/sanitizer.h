@@ -44,6 +44,7 @@ inline void* tsan_create() { return __tsan_create_fiber(__tsan_switch_to_fiber_n
 inline void tsan_switch(void* fiber) {
   __tsan_switch_to_fiber(fiber, __tsan_switch_to_fiber_no_sync);
 }
+inline void tsan_destroy(void* fiber) { __tsan_destroy_fiber(fiber); }
 inline void tsan_ignore(bool on) { on ? __tsan_ignore_thread_begin() : __tsan_ignore_thread_end(); }
 #else
 inline constexpr bool kThreadSanitizer = false;
@@ -52,6 +53,7 @@ inline void release(void*) {}
 inline void* tsan_current() { return nullptr; }
 inline void* tsan_create() { return nullptr; }
 inline void tsan_switch(void*) {}
+inline void tsan_destroy(void*) {}
 inline void tsan_ignore(bool) {}
 #endif
 

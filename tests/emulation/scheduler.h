@@ -1,49 +1,20 @@
 #pragma once
 
+#include <fmt/format.h>
+
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <string>
 
-#include "tests/emulation/intrinsics.h"
+#include "tests/emulation/collectives.h"
+#include "tests/emulation/kernel.h"
 #include "tests/emulation/language.h"
 
-// The one scheduler: threads of the resident blocks are fibers of the calling OS thread, and which
-// of those that can run does so next is drawn from a seeded generator. A fiber runs until it waits
-// or ends.
+// What the parts of the scheduler share: launch.cpp, thread.cpp, warp.cpp and async_copy.cpp.
 
 namespace emulation {
 
-/// A launch as cudaLaunchKernelEx gave it. `thread` is what each thread runs.
-struct Kernel {
-  const void* address = nullptr;
-  dim3 grid, block;
-  unsigned cluster = 1;
-  bool cooperative = false;
-  std::size_t shared_bytes = 0;
-  std::function<void()> thread;
-};
-
-/// Runs a launch to its end. Gives what went wrong, or nothing.
-std::string run_kernel(const Kernel& kernel);
-
-/// From a running thread: ends the launch with this message. Does not return.
-[[noreturn]] void fail(const std::string& what);
-
-/// Fills with 0x7FF1, which is NaN in every floating-point type and absurd as an integer.
-void fill_fresh(void* memory, std::size_t bytes);
 inline constexpr std::uint64_t kFreshWord = 0x7FF17FF17FF17FF1U;
-
-/// The name of a function of this executable.
-std::string symbol_name(const void* address);
-
-// One OS thread holds them all.
-inline constexpr unsigned kMultiprocessors = 7;  // few and odd; with 1024 threads each, just
-inline constexpr unsigned kThreadsPerMultiprocessor = 1024;  // under ThreadSanitizer's limit
-inline constexpr std::size_t kSharedLimit = std::size_t{227} << 10;
-inline constexpr std::size_t kSharedPerMultiprocessor = std::size_t{228} << 10;
-
-// What scheduler.cpp and warp.cpp share.
 
 struct Fiber;
 struct Block;
@@ -57,15 +28,21 @@ struct Barrier {
   Site site{};                     // of those that wait
   const Thread* exited = nullptr;  // some thread that has ended
   unsigned predicates[2] = {};
-  std::uint64_t order[2] = {};  // ThreadSanitizer's edges
+  std::uint64_t* order = nullptr;  // two places for ThreadSanitizer's edges
 };
+
+struct PendingCopy {
+  void* to;
+  const void* from;
+  unsigned group;
+};
+inline constexpr unsigned kPendingCopies = 32;
 
 struct Thread {
   enum class State : std::uint8_t { fresh, ready, waiting, ended };
   uint3 index{};  // in its block
   State state = State::fresh;
   Fiber* fiber = nullptr;
-  void* tsan = nullptr;
   Block* block = nullptr;
   Warp* warp = nullptr;
   unsigned lane = 0;
@@ -74,6 +51,8 @@ struct Thread {
   Site site{};
   std::uint64_t value = 0;  // brought to a warp's collective, and taken from it
   unsigned source = 0;
+  unsigned copies = 0, group = 0;  // of cp.async
+  PendingCopy* pending = nullptr;  // made when first needed
 };
 
 enum class Collective : std::uint8_t { syncwarp, shuffle, ballot };
@@ -85,11 +64,13 @@ struct Gathering {
   Site site{};
 };
 
+inline constexpr unsigned kWarpOrders = 64;
+
 struct Warp {
   Thread* lanes = nullptr;
   unsigned live = 0, gatherings = 0, orders = 0;
   Gathering gathering[32];
-  std::uint64_t order[64] = {};
+  std::uint64_t* order = nullptr;  // kWarpOrders places
 };
 
 struct Block {
@@ -99,6 +80,7 @@ struct Block {
   struct Cluster* cluster = nullptr;
   Barrier barrier;
   unsigned char* shared = nullptr;
+  std::uint64_t* orders = nullptr;
 };
 
 struct Cluster {
@@ -107,12 +89,44 @@ struct Cluster {
   unsigned live = 0;
 };
 
+/// What both halves of the scheduler know of the launch that runs.
+struct Launch {
+  const Kernel& kernel;
+  Thread* thread = nullptr;  // the running one
+  Thread** ready = nullptr;  // those that can run: room for all
+  unsigned ready_count = 0;
+  unsigned live = 0;       // threads of resident blocks that have not ended
+  std::uint64_t idle = 0;  // spin points passed since anything happened
+  std::string failure{};
+  std::uint64_t started = 0, ended = 0;  // ThreadSanitizer's edges from and to the host
+};
+extern Launch* launch;
+
+void run_thread() noexcept;  // a fiber's body
 Thread& running();
 void yield();                               // others may run first
 void wait_here(const char* what, Site at);  // until wake()
 void wake(Thread& thread);
 void leave_warp(Thread& thread);
-std::string describe(const Thread& thread);
 bool same(Site a, Site b);
 
+/// From a running thread: ends the launch with this message. The thread is abandoned where it is,
+/// so that nothing it owns is destroyed: the text is made in here.
+[[noreturn]] void fail_with(fmt::string_view text, fmt::format_args values);
+template <class... Values>
+[[noreturn]] void fail(fmt::format_string<const Values&...> text, const Values&... values) {
+  fail_with(text, fmt::make_format_args(values...));
+}
+
 }  // namespace emulation
+
+template <>
+struct fmt::formatter<emulation::Site> : fmt::formatter<fmt::string_view> {
+  fmt::appender format(emulation::Site site, fmt::format_context& context) const;
+};
+
+/// "thread (1, 0, 0) of block (2, 0, 0)", and what it waits for, if it does.
+template <>
+struct fmt::formatter<emulation::Thread> : fmt::formatter<fmt::string_view> {
+  fmt::appender format(const emulation::Thread& thread, fmt::format_context& context) const;
+};

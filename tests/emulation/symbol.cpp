@@ -11,7 +11,7 @@
 #include <string_view>
 #include <vector>
 
-#include "tests/emulation/scheduler.h"
+#include "tests/emulation/kernel.h"
 
 namespace emulation {
 namespace {

@@ -57,20 +57,18 @@ std::uint64_t* gather(Collective kind, unsigned mask, Site at) {
   Warp& warp = *self.warp;
   const unsigned own = 1U << self.lane;
   if ((mask & own) == 0) {
-    fail(fmt::format("{} is not in the mask {:#x} it gives {} at {}:{}", describe(self), mask,
-                     name(kind), at.file, at.line));
+    fail("{} is not in the mask {:#x} it gives {} at {}", self, mask, name(kind), at);
   }
   unsigned index = 0;
   while (index < warp.gatherings && warp.gathering[index].mask != mask) ++index;
   if (index == warp.gatherings) {
     warp.gathering[warp.gatherings++] = {
-        .mask = mask, .arrived = 0, .order = warp.orders++ % 64, .kind = kind, .site = at};
+        .mask = mask, .arrived = 0, .order = warp.orders++ % kWarpOrders, .kind = kind, .site = at};
   }
   Gathering& gathering = warp.gathering[index];
   if (gathering.kind != kind || !same(gathering.site, at)) {
-    fail(fmt::format("divergent warp: {} came to {} at {}:{} while others wait for {} at {}:{}",
-                     describe(self), name(kind), at.file, at.line, name(gathering.kind),
-                     gathering.site.file, gathering.site.line));
+    fail("divergent warp: {} came to {} at {} while others wait for {} at {}", self, name(kind), at,
+         name(gathering.kind), gathering.site);
   }
   std::uint64_t* const order = &warp.order[gathering.order];
   if (kind == Collective::syncwarp) release(order);

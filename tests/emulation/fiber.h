@@ -1,0 +1,23 @@
+#pragma once
+
+namespace emulation {
+
+/// A stack of its own on the calling OS thread, from a pool.
+struct Fiber;
+
+/// A fiber that, at its first resume(), calls `body`. The body returns when it is done; the fiber
+/// then goes back to the pool with give_back().
+Fiber* take_fiber(void (*body)());
+void give_back(Fiber* fiber);
+
+/// Takes back a fiber that suspended and will not be resumed. What its body last did happened
+/// before whoever acquires `order`.
+void abandon(Fiber* fiber, void* order);
+
+/// From the host: runs the fiber until it suspends or its body returns.
+void resume(Fiber* fiber);
+
+/// From a fiber: back to the host.
+void suspend();
+
+}  // namespace emulation
