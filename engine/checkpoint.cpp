@@ -232,16 +232,22 @@ void CheckpointFolder::remove_old(std::int64_t newest_step) {
     if (!error) linked.insert(to.filename().string());
   }
   // Steps beyond this one are of a run that was wound back: neither counted nor removed.
-  std::vector<std::int64_t> candidates = steps();
-  std::erase_if(candidates, [&](std::int64_t step) { return step > newest_step; });
-  const auto count = static_cast<std::ptrdiff_t>(candidates.size());
-  const auto old = std::max<std::ptrdiff_t>(0, count - std::max(keep_newest_, 0));
-  for (std::ptrdiff_t i = 0; i < old; ++i) {
-    const std::string name = step_name(candidates[static_cast<std::size_t>(i)]);
-    if (!linked.contains(name)) remove_folder(folder_ / name, calls_);
+  std::vector<std::int64_t> others = steps();
+  std::erase_if(others, [&](std::int64_t step) {
+    return step > newest_step || linked.contains(step_name(step));
+  });
+  const auto count = static_cast<std::int64_t>(others.size());
+  for (std::int64_t i = 0; i < count - keep_newest_; ++i) {
+    remove_folder(folder_ / step_name(others[static_cast<std::size_t>(i)]), calls_);
   }
 }
 
-int CheckpointFolder::remove_leftovers() { return carousel::remove_leftovers(folder_, calls_); }
+int CheckpointFolder::remove_leftovers() {
+  const int removed = carousel::remove_leftovers(folder_, calls_);
+  const auto newest = last();
+  const auto step = newest ? step_of(newest->filename().string()) : std::nullopt;
+  if (step) remove_old(*step);
+  return removed;
+}
 
 }  // namespace carousel

@@ -81,8 +81,8 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path);
 /// complete checkpoints.
 class CheckpointFolder {
  public:
-  /// Keeps the `keep_newest` newest checkpoints besides those a link points to.
-  explicit CheckpointFolder(const std::filesystem::path& run_folder, int keep_newest = 1,
+  /// Keeps the checkpoints that a link points to, and of the others the `keep_newest` newest.
+  explicit CheckpointFolder(const std::filesystem::path& run_folder, int keep_newest = 0,
                             SystemCalls& calls = kernel_calls());
 
   /// Writes the checkpoint, moves `best` (if it is the best) and then `last` to it, and removes
@@ -94,7 +94,8 @@ class CheckpointFolder {
   std::optional<std::filesystem::path> best() const;
   std::vector<std::int64_t> steps() const;  ///< of the checkpoints there are, ascending
 
-  /// Removes what a killed save left behind. To call at start, with the run's lock held.
+  /// Removes what a killed save left behind or did not come to remove; returns how many temporary
+  /// names there were. To call at start, with the run's lock held.
   int remove_leftovers();
 
  private:

@@ -62,12 +62,12 @@ class Save : public testing::TestWithParam<Scenario> {
   void prepare(const fs::path& run) const {
     FailingCalls none;
     for (const std::int64_t step : GetParam().before) {
-      CheckpointFolder(run, 1, none).save(step, checkpoint_of(Cpu{}, step), true);
+      CheckpointFolder(run, 0, none).save(step, checkpoint_of(Cpu{}, step), true);
     }
   }
   void save(const fs::path& run, SystemCalls& calls) const {
     const Scenario& s = GetParam();
-    CheckpointFolder(run, 1, calls).save(s.step, checkpoint_of(Cpu{}, s.step), s.is_best);
+    CheckpointFolder(run, 0, calls).save(s.step, checkpoint_of(Cpu{}, s.step), s.is_best);
   }
   int count_calls() const {
     const TemporaryFolder run;

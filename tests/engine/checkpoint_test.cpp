@@ -111,11 +111,21 @@ TEST(Checkpoint, LastBestAndTheNewestAreKept) {
   using Steps = std::vector<std::int64_t>;
   EXPECT_EQ(save(100, true), (Steps{100}));
   EXPECT_EQ(save(200, false), (Steps{100, 200}));
-  EXPECT_EQ(save(300, false), (Steps{100, 200, 300}));  // 100 is the best
-  EXPECT_EQ(save(400, true), (Steps{300, 400}));
-  EXPECT_EQ(save(500, false), (Steps{400, 500}));
+  EXPECT_EQ(save(300, false), (Steps{100, 200, 300}));       // 100 is the best
+  EXPECT_EQ(save(400, false), (Steps{100, 200, 300, 400}));  // 400 is the last
+  EXPECT_EQ(save(500, true), (Steps{300, 400, 500}));        // 500 is both
   EXPECT_EQ(folder.last()->filename(), "step-500");
-  EXPECT_EQ(folder.best()->filename(), "step-400");
+  EXPECT_EQ(folder.best()->filename(), "step-500");
+}
+
+TEST(Checkpoint, WhatAKilledSaveDidNotComeToRemoveGoesAtTheNextStart) {
+  const TemporaryFolder run;
+  for (const std::int64_t step : {1, 2, 3}) {
+    CheckpointFolder(run.path(), /*keep_newest=*/9).save(step, checkpoint_of(Cpu{}, step), false);
+  }
+  CheckpointFolder folder(run.path());
+  EXPECT_EQ(folder.remove_leftovers(), 0);
+  EXPECT_EQ(folder.steps(), std::vector<std::int64_t>{3});
 }
 
 TEST(Checkpoint, NothingALinkOfTheUsersPointsToIsRemoved) {

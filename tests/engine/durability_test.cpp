@@ -78,7 +78,7 @@ class OrderChecker final : public SystemCalls {
 TEST(Checkpoint, NothingIsReliedOnBeforeItIsDurable) {
   const TemporaryFolder run;
   OrderChecker calls;
-  CheckpointFolder folder(run / "a/new/run", 1, calls);
+  CheckpointFolder folder(run / "a/new/run", 0, calls);
   for (const std::int64_t step : {1, 2, 3, 3, 4}) {  // 3 twice: replaced in place
     folder.save(step, checkpoint_of(Cpu{}, step), step == 2);
     calls.expect_all_durable();
