@@ -1,12 +1,10 @@
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <csignal>
+#include <optional>
 
 #include "kernels/common/check.h"
 #include "tools/commands.h"
@@ -30,34 +28,35 @@ void watch_interrupts() {
   sigaction(SIGTERM, &action, nullptr);
 }
 
-/// The run's folder, ours alone while this lives. A new one that fails before its first checkpoint
-/// is taken away again, so that the corrected command can be given as it was.
+/// The run's folder, ours alone while this lives, without what killed processes left in it. A new
+/// one that fails before its first checkpoint is taken away again, so that the corrected command can
+/// be given as it was.
 class RunFolder {
  public:
   RunFolder(const fs::path& path, bool resume) : path_(path), created_(!resume) {
-    const bool there = fs::exists(path);
+    const bool there = fs::exists(path),
+               empty = there && fs::is_directory(path) && fs::is_empty(path);
     if (resume && !there) {
       throw ConfigError(fmt::format("--resume: there is no run {}", path.string()));
     }
-    if (!resume && there && !(fs::is_directory(path) && fs::is_empty(path))) {
+    // A run that was killed before its first save has no checkpoint yet, but a lock.
+    if (resume && !empty && !fs::exists(path / ".lock") && !fs::exists(path / "checkpoints")) {
+      throw ConfigError(fmt::format("--resume: {} is not the folder of a run", path.string()));
+    }
+    if (!resume && there && !empty) {
       throw ConfigError(
           fmt::format("{} exists already: give --resume to continue that run, or another folder",
                       path.string()));
     }
-    fs::create_directories(path);
-    lock_ = open((path / "lock").c_str(), O_CREAT | O_RDWR | O_CLOEXEC, 0644);
-    if (lock_ < 0) throw_io_error("cannot open", (path / "lock").string());
-    if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-      close(lock_);
-      throw ConfigError(fmt::format("{} is being trained by another process", path.string()));
-    }
+    make_folders(path);
+    lock_.emplace(path);
+    for (const fs::path& place : {path, path / "cache"}) remove_leftovers(place);
   }
   ~RunFolder() {
     std::error_code ignored;
     if (created_ && !fs::exists(path_ / "checkpoints" / "last", ignored)) {
       fs::remove_all(path_, ignored);
     }
-    close(lock_);
   }
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
@@ -65,7 +64,7 @@ class RunFolder {
  private:
   fs::path path_;
   bool created_;
-  int lock_;
+  std::optional<FolderLock> lock_;
 };
 
 /// What may change when a run continues: how long and how it is watched, and where it runs.
@@ -166,8 +165,8 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   CheckpointFolder checkpoints(out, static_cast<int>(config.train.keep));
   checkpoints.remove_leftovers();
   std::unique_ptr<SavedCheckpoint> saved;
-  if (arguments.resume) {
-    saved = std::make_unique<SavedCheckpoint>(find_checkpoint(out));
+  if (const auto last = checkpoints.last()) {  // none: killed before the first save, begins again
+    saved = std::make_unique<SavedCheckpoint>(*last);
     expect_same_run(config, *saved, out);
   }
 

@@ -79,9 +79,7 @@ class Run:
         (here / "text.txt").write_text(TEXT)
         self.config.write_text(CONFIG.format(steps=steps, save_every=save_every,
                                              evaluate_every=2 * save_every))
-        began = time.monotonic()
         self.finish()
-        self.seconds = time.monotonic() - began
         self.unbroken = Outcome(self.folder)
         assert [line["step"] for line in self.unbroken.metrics] == list(range(1, steps + 1))
 
@@ -121,6 +119,12 @@ class Run:
         assert result.returncode == 0, result.returncode
         return int(result.stdout)
 
+    def reported(self):
+        try:
+            return (self.folder / "metrics.jsonl").read_bytes().count(b"\n")
+        except FileNotFoundError:
+            return 0
+
     def last_step(self):
         try:
             return int(os.readlink(self.folder / "checkpoints/last").removeprefix("step-"))
@@ -155,6 +159,17 @@ class CrashTest(unittest.TestCase):
         self.short.forget()
         self.expect_unbroken_outcome(self.short)
 
+    def test_only_a_run_is_resumed(self):
+        """A mistyped folder is not written into, though a run without a checkpoint may be."""
+        run = self.short
+        run.forget()
+        run.folder.mkdir()
+        (run.folder / "letter.txt").write_text("Dear")
+        result = subprocess.run(run.command(), capture_output=True, text=True, env=ENVIRONMENT)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("is not the folder of a run", result.stderr)
+        self.assertEqual([p.name for p in run.folder.iterdir()], ["letter.txt"])
+
     def test_half_a_run_killed_and_resumed(self):
         run = self.long
         run.forget()
@@ -168,8 +183,8 @@ class CrashTest(unittest.TestCase):
         for kill in range(kills):
             run.forget()
             for _ in range(1 + kill % 3):  # some runs are killed again after they were resumed
-                end = time.monotonic() + chance.uniform(0, 0.9) * run.seconds
-                if not run.kill_when(lambda: time.monotonic() >= end):
+                begin, wait = chance.randrange(run.steps * 9 // 10), chance.uniform(0, 0.02)
+                if not run.kill_when(lambda: run.reported() >= begin and not time.sleep(wait)):
                     break
             last = run.last_step()
             unfinished += last < run.steps
