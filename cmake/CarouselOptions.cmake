@@ -37,6 +37,13 @@ elseif(NOT CAROUSEL_CUDA STREQUAL "OFF")
   message(FATAL_ERROR "CAROUSEL_CUDA is '${CAROUSEL_CUDA}', expected OFF, ON or EMULATED")
 endif()
 
+# Where there is ccache, a second build folder or a second clone compiles what has changed.
+find_program(CAROUSEL_CCACHE ccache)
+if(CAROUSEL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}
+                                  CCACHE_NOHASHDIR=1 ${CAROUSEL_CCACHE})
+endif()
+
 find_package(fmt REQUIRED)
 find_package(OpenMP REQUIRED)
 find_package(nlohmann_json REQUIRED)

@@ -4,8 +4,8 @@
 #include <span>
 #include <string>
 
-#include "engine/options.h"
 #include "engine/model.h"
+#include "engine/options.h"
 
 namespace carousel {
 

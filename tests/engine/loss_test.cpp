@@ -28,7 +28,8 @@ Tensor uniform(const Device& device, Shape shape, unsigned seed) {
 
 Tensor targets(const Device& device) {  // as [T, B], the last one ignored
   std::vector<std::int32_t> values;
-  for (std::int32_t n = 0; n < kRows; ++n) values.push_back(n * 5 % kVocab);
+  for (std::int32_t n = 0; n < kRows; ++n)
+    values.push_back(static_cast<std::int32_t>(n * 5 % kVocab));
   values.back() = kIgnoreTarget;
   Tensor tensor(device, {3, 4}, DType::i32);
   copy_from_host(tensor, values.data());

@@ -128,6 +128,17 @@ TEST_P(LstmLmOn, TwoWindowsWithCarriedStateAreOneLongWindow) {
   }
 }
 
+TEST_P(LstmLmOn, TheSecondStepAllocatesNothing) {
+  Training training(small(), GetParam());
+  const Batch first = window(GetParam(), 0, 9, 3), second = window(GetParam(), 9, 9, 3);
+  training.train(first, 0.01F);
+  const MemoryUse before = memory_use(GetParam());
+  training.train(second, 0.01F);
+  const MemoryUse after = memory_use(GetParam());
+  EXPECT_EQ(after.allocations, before.allocations);
+  EXPECT_EQ(after.peak, before.peak);
+}
+
 TEST_P(LstmLmOn, NextLogitsContinueTheTrainedState) {
   Training training(small(), GetParam());
   const Batch batch = window(GetParam(), 0, 5, 3);

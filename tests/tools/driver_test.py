@@ -16,6 +16,8 @@ import time
 import unittest
 
 CAROUSEL, DEVICE = sys.argv[1:3]
+# Sanitizers keep books of their own, so that resident memory is not the program's.
+SANITIZED = b"__asan_init" in pathlib.Path(CAROUSEL).read_bytes()
 
 CONFIG = """
 [model]
@@ -115,6 +117,31 @@ class DriverTest(unittest.TestCase):
         before = (self.here / "run" / "metrics.jsonl").read_bytes()
         self.assertIn("12", self.train("--resume").stderr)
         self.assertEqual(before, (self.here / "run" / "metrics.jsonl").read_bytes())
+
+    @unittest.skipIf(DEVICE == "cuda", "the emulated device counts its memory itself")
+    def test_memory_does_not_grow_and_is_what_was_printed(self):
+        (self.here / "text.txt").write_text(TEXT * 40)
+
+        def peak(steps, *more):
+            """Largest resident set in bytes, and the peak that the run printed."""
+            command = [CAROUSEL, "train", self.here / "config.toml", "--out",
+                       self.here / f"run-{steps}-{len(more)}", "--device", DEVICE, "--threads", "1",
+                       "--set", "data.train_fraction=1.0", "--set", f"train.steps={steps}", *more]
+            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            talk = process.stderr.read()
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.assertEqual(process.returncode, 0, talk)
+            number, unit = re.search(r"memory: peak ([\d.]+) (KB|MB|GB)", talk).groups()
+            return usage.ru_maxrss * 1024, float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+        large = ("--set", "model.hidden=160", "--set", "train.window=250", "--set", "train.batch=32")
+        small_measured, small_printed = peak(2)
+        measured, printed = peak(2, *large)
+        if not SANITIZED:
+            self.assertAlmostEqual((measured - small_measured) / (printed - small_printed), 1, delta=0.05)
+        longer, _ = peak(7, *large)
+        self.assertLess(longer, measured * 1.02)
 
     def test_an_interrupt_saves_and_says_how_to_resume(self):
         command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",
