@@ -19,7 +19,6 @@ import time
 import unittest
 
 CAROUSEL, KILL_AT_CALL, DEVICE = sys.argv[1:4]
-EMULATED = DEVICE == "cuda"  # some hundred times slower: fewer steps and fewer kills
 
 CONFIG = """
 [model]
@@ -137,7 +136,7 @@ class CrashTest(unittest.TestCase):
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
         here = pathlib.Path(cls.temporary.name)
-        cls.long = Run(here / "long", *((12, 2) if EMULATED else (200, 10)))
+        cls.long = Run(here / "long", 200, 10)
         cls.short = Run(here / "short", 6, 2)
 
     @classmethod
@@ -179,7 +178,7 @@ class CrashTest(unittest.TestCase):
 
     def test_kills_at_random_moments(self):
         run, chance, unfinished = self.long, random.Random(41), 0
-        kills = 6 if EMULATED else 20
+        kills = 20
         for kill in range(kills):
             run.forget()
             for _ in range(1 + kill % 3):  # some runs are killed again after they were resumed
@@ -203,7 +202,7 @@ class CrashTest(unittest.TestCase):
         begin = f".step-{2 * step}.tmp."
         calls = run.calls_from(begin) - run.calls_from(f".step-{3 * step}.tmp.")
         self.assertGreater(calls, 30)
-        for at in range(0, calls, 7 if EMULATED else 1):
+        for at in range(calls):
             with self.subTest(call=at, of=calls):
                 self.assertEqual(run.traced(begin, at).returncode, 137)
                 self.assertIn(run.last_step(), (step, 2 * step))
@@ -215,7 +214,7 @@ class CrashTest(unittest.TestCase):
         begin = str(run.folder)
         calls = run.calls_from(begin) - run.calls_from(f".step-{run.save_every}.tmp.")
         self.assertGreater(calls, 5)
-        for at in range(0, calls, 7 if EMULATED else 1):
+        for at in range(calls):
             with self.subTest(call=at, of=calls):
                 self.assertEqual(run.traced(begin, at).returncode, 137)
                 self.assertEqual(run.last_step(), 0)
