@@ -137,41 +137,49 @@ constexpr std::size_t kGap =
 #else
     0;
 #endif
-constexpr std::size_t kBlockBytes = std::size_t{4} << 20;
+// Small tensors share blocks of this size; one of a quarter of it or more has its own, so that
+// what is held from the device is what tensors fill, but for less than one block.
+constexpr std::size_t kBlockBytes = std::size_t{1} << 20;
 
 std::size_t padded(std::size_t bytes) {
   return (bytes + kGap + kAlignment - 1) / kAlignment * kAlignment;
 }
 }  // namespace
 
+void* Arena::take(Pool& pool, std::size_t bytes, std::size_t block_bytes) {
+  std::vector<Block>& blocks = pool.blocks;
+  while (pool.current < blocks.size() &&
+         blocks[pool.current].used + bytes > blocks[pool.current].memory.bytes()) {
+    ++pool.current;
+  }
+  if (pool.current == blocks.size()) {
+    blocks.push_back({Memory(device_, block_bytes), 0});
+    reserved_ += block_bytes;
+    forbid_access(device_, blocks.back().memory.data(), block_bytes);
+  }
+  Block& block = blocks[pool.current];
+  void* data = static_cast<std::byte*>(block.memory.data()) + block.used;
+  block.used += bytes;
+  used_ += bytes;
+  return data;
+}
+
 Tensor Arena::tensor(Shape shape, DType dtype) {
   const auto bytes = static_cast<std::size_t>(shape.size()) * bytes_per_element(dtype);
   const std::size_t need = std::max(padded(bytes), kAlignment);
-  while (current_ < blocks_.size() &&
-         blocks_[current_].used + need > blocks_[current_].memory.bytes()) {
-    ++current_;
-  }
-  if (current_ == blocks_.size()) {
-    // A large tensor gets a block of its own size; small ones share.
-    const std::size_t size = std::max(need, kBlockBytes);
-    blocks_.push_back({Memory(device_, size), 0});
-    reserved_ += size;
-    forbid_access(device_, blocks_.back().memory.data(), size);
-  }
-  Block& block = blocks_[current_];
-  void* data = static_cast<std::byte*>(block.memory.data()) + block.used;
-  block.used += need;
-  used_ += need;
+  void* data = need < kBlockBytes / 4 ? take(small_, need, kBlockBytes) : take(large_, need, need);
   allow_access(device_, data, bytes);
   return Tensor::at(device_, shape, dtype, data);
 }
 
 void Arena::reset() {
-  for (Block& block : blocks_) {
-    forbid_access(device_, block.memory.data(), block.memory.bytes());
-    block.used = 0;
+  for (Pool* pool : {&small_, &large_}) {
+    for (Block& block : pool->blocks) {
+      forbid_access(device_, block.memory.data(), block.memory.bytes());
+      block.used = 0;
+    }
+    pool->current = 0;
   }
-  current_ = 0;
   used_ = 0;
 }
 

@@ -142,9 +142,14 @@ class Arena {
     Memory memory;
     std::size_t used = 0;
   };
+  struct Pool {
+    std::vector<Block> blocks;
+    std::size_t current = 0;  ///< block being handed out from
+  };
+  void* take(Pool& pool, std::size_t bytes, std::size_t block_bytes);
   Device device_;
-  std::vector<Block> blocks_;
-  std::size_t current_ = 0;  ///< block being handed out from
+  Pool small_;  ///< shared blocks: what a tensor leaves over, the next ones fill
+  Pool large_;  ///< a block for each tensor
   std::size_t used_ = 0, reserved_ = 0;
 };
 

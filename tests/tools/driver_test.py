@@ -129,6 +129,7 @@ class DriverTest(unittest.TestCase):
                        "--set", "data.train_fraction=1.0", "--set", f"train.steps={steps}", *more]
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
             talk = process.stderr.read()
+            process.stderr.close()
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
             self.assertEqual(process.returncode, 0, talk)
