@@ -69,7 +69,9 @@ Trainer::Trainer(TrainingRun& run, const TrainerParts& parts)
       reported_step_(run.step),
       reported_tokens_(run.tokens),
       reported_at_(Clock::now()),
-      last_saved_(run.step) {}
+      last_saved_(run.step) {
+  tape_.allow_tf32(parts.tf32);
+}
 
 double Trainer::rate_of(std::int64_t step) const {
   return learning_rate(parts_.schedule, step) * run_.plateau.factor;

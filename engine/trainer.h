@@ -64,6 +64,7 @@ struct TrainerParts {
   const Metadata& metadata;  ///< of every checkpoint
   CheckpointFolder& checkpoints;
   TrainObserver& observer;
+  bool tf32 = false;  ///< training's products of float may round their inputs, on CUDA
 };
 
 /// Trains a run from where it stands to config.steps, with reports, evaluations and checkpoints on

@@ -207,7 +207,8 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                         .validation = texts.validation.get(),
                         .metadata = metadata,
                         .checkpoints = checkpoints,
-                        .observer = log});
+                        .observer = log,
+                        .tf32 = config.machine.precision == Precision::tf32});
   const TrainEnd end = trainer.train(stop_asked);
   tell_the_end(log.progress(), end, run, arguments);
   return end == TrainEnd::interrupted ? 130 : 0;
