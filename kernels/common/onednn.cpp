@@ -14,7 +14,14 @@ const dnnl::engine& engine() {
   return cpu;
 }
 
-int threads() { return omp_in_parallel() ? 1 : omp_get_max_threads(); }
+int threads() {
+  if (omp_in_parallel()) return 1;
+  // oneDNN cuts its work for as many threads as OpenMP names, and what a thread that never starts
+  // should have done stays undone. So none is named that OMP_THREAD_LIMIT or OMP_DYNAMIC withholds.
+  omp_set_dynamic(0);
+  if (omp_get_max_threads() > omp_get_thread_limit()) omp_set_num_threads(omp_get_thread_limit());
+  return omp_get_max_threads();
+}
 
 memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed) {
   return {{rows, columns},
