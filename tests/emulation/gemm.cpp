@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <vector>
 
 #include "kernels/common/bf16.h"
@@ -51,7 +52,7 @@ void run_product(const Gemm& p) {
       const float x = a[static_cast<std::size_t>(i * p.k + l)];
       const float* const from = b.data() + l * p.n;
       float* const sum = row.data();
-      for (std::int64_t j = 0; j < p.n; ++j) sum[j] += x * from[j];
+      for (std::int64_t j = 0; j < p.n; ++j) sum[j] = std::fma(x, from[j], sum[j]);
     }
     for (std::int64_t j = 0; j < p.n; ++j) {
       Out& out = c[i * p.n + j];

@@ -59,7 +59,7 @@ Grid::Grid(const Kernel& launched)
       clusters_(std::uint64_t{kernel.grid.x} * kernel.grid.y * kernel.grid.z / kernel.cluster) {
   const std::uint64_t cluster_threads = std::uint64_t{block_threads_} * kernel.cluster;
   // Enough blocks at once to meet each other, few enough to leave many for later.
-  const std::uint64_t limit = std::max<std::uint64_t>(1, 2048 / cluster_threads);
+  const std::uint64_t limit = std::max<std::uint64_t>(2, 1024 / cluster_threads);
   const std::uint64_t wanted =
       kernel.cooperative ? clusters_ : std::min<std::uint64_t>(limit, 2 + random_below(4));
   const auto resident = static_cast<std::size_t>(std::min(wanted, clusters_));

@@ -20,7 +20,8 @@ namespace {
 // Address space, far more than the device has memory: an address is used again as late as possible.
 constexpr std::size_t kRegionBytes = std::size_t{kAddressSanitizer || kThreadSanitizer ? 16 : 64}
                                      << 30;
-constexpr std::size_t kQuarantineBytes = std::size_t{256} << 20;
+constexpr std::size_t kQuarantineBytes =
+    std::size_t{kAddressSanitizer || kThreadSanitizer ? 64 : 256} << 20;
 constexpr std::size_t kRedzoneBytes = 256;
 constexpr std::size_t kPageBytes = 4096;
 constexpr unsigned char kCanary = 0xC5;
