@@ -35,7 +35,8 @@ struct Region {
   char* base = nullptr;
   std::size_t used = 0;        // bytes from base that were ever part of an allocation
   std::size_t live_bytes = 0;  // of allocations
-  int open = 0;                // DeviceAccess objects
+  std::size_t peak_bytes = 0, allocations = 0;
+  int open = 0;  // DeviceAccess objects
   std::map<char*, std::size_t> live;
   std::deque<Freed> quarantine;
   std::size_t quarantine_bytes = 0;
@@ -67,8 +68,14 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   std::abort();
 }
 
+void print_counters() {
+  std::fprintf(stderr, "emulated device: %zu bytes at most, %zu allocations\n", region().peak_bytes,
+               region().allocations);
+}
+
 Region* make_region() {
   auto* made = new Region;
+  if (std::getenv("CAROUSEL_EMULATION_COUNTERS") != nullptr) std::atexit(print_counters);
   void* base =
       mmap(nullptr, kRegionBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (base == MAP_FAILED) {
@@ -127,6 +134,8 @@ void* device_allocate(std::size_t bytes) {
   char* const block = take_block(r, span(bytes));
   if (block == nullptr) return nullptr;
   r.live_bytes += bytes;
+  r.peak_bytes = std::max(r.peak_bytes, r.live_bytes);
+  ++r.allocations;
   r.live.emplace(block, bytes);
   const DeviceAccess access(block, span(bytes));
   unpoison(block, span(bytes));

@@ -118,31 +118,44 @@ class DriverTest(unittest.TestCase):
         self.assertIn("12", self.train("--resume").stderr)
         self.assertEqual(before, (self.here / "run" / "metrics.jsonl").read_bytes())
 
+    def train_measured(self, steps, *more):
+        """Trains on a longer text, without validation: the peak that the run printed in bytes, the
+        largest resident set in bytes, and the run's whole talk."""
+        (self.here / "text.txt").write_text(TEXT * 40)
+        command = [CAROUSEL, "train", self.here / "config.toml", "--out",
+                   self.here / f"run-{steps}-{len(more)}", "--device", DEVICE, "--threads", "1",
+                   "--set", "data.train_fraction=1.0", "--set", f"train.steps={steps}", *more]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
+                                   env={**os.environ, "CAROUSEL_EMULATION_COUNTERS": "1"})
+        talk = process.stderr.read()
+        process.stderr.close()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.assertEqual(process.returncode, 0, talk)
+        number, unit = re.search(r"memory: peak ([\d.]+) (KB|MB|GB)", talk).groups()
+        printed = float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+        return printed, usage.ru_maxrss * 1024, talk
+
     @unittest.skipIf(DEVICE == "cuda" or SANITIZED, "resident memory is not the run's own here")
     def test_memory_does_not_grow_and_is_what_was_printed(self):
-        (self.here / "text.txt").write_text(TEXT * 40)
-
-        def peak(steps, *more):
-            """Largest resident set in bytes, and the peak that the run printed."""
-            command = [CAROUSEL, "train", self.here / "config.toml", "--out",
-                       self.here / f"run-{steps}-{len(more)}", "--device", DEVICE, "--threads", "1",
-                       "--set", "data.train_fraction=1.0", "--set", f"train.steps={steps}", *more]
-            process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-            talk = process.stderr.read()
-            process.stderr.close()
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = os.waitstatus_to_exitcode(status)
-            self.assertEqual(process.returncode, 0, talk)
-            number, unit = re.search(r"memory: peak ([\d.]+) (KB|MB|GB)", talk).groups()
-            return usage.ru_maxrss * 1024, float(number) * {"KB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
-
         large = ("--set", "model.hidden=160", "--set", "train.window=250", "--set", "train.batch=32")
-        small_measured, small_printed = peak(2)
-        measured, printed = peak(2, *large)
+        small_printed, small_measured, _ = self.train_measured(2)
+        printed, measured, _ = self.train_measured(2, *large)
         self.assertAlmostEqual((measured - small_measured) / (printed - small_printed), 1,
                                delta=0.05)
-        longer, _ = peak(7, *large)
+        _, longer, _ = self.train_measured(7, *large)
         self.assertLess(longer, measured * 1.02)
+
+    @unittest.skipIf(DEVICE == "cpu", "the CPU keeps no counters of its own")
+    def test_the_device_counts_the_printed_peak_and_no_allocation_after_the_first_step(self):
+        def counted(steps):
+            printed, _, talk = self.train_measured(steps)
+            found = re.search(r"emulated device: (\d+) bytes at most, (\d+) allocations", talk)
+            return printed, *map(int, found.groups())
+
+        one, seven = counted(1), counted(7)
+        self.assertEqual(one, seven)
+        self.assertAlmostEqual(one[1] / one[0], 1, delta=0.05)
 
     def test_an_interrupt_saves_and_says_how_to_resume(self):
         command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",
