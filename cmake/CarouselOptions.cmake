@@ -29,6 +29,8 @@ if(CAROUSEL_CUDA STREQUAL "ON")
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit 12.4 REQUIRED)
+  # Where tools/gpu_check --pack puts the libraries that travel with the programs.
+  set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
   set(CAROUSEL_HAS_CUDA TRUE)
 elseif(CAROUSEL_CUDA STREQUAL "EMULATED")
   set(CAROUSEL_HAS_CUDA TRUE)
