@@ -68,7 +68,7 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
   section.add("nesterov", optimizer.nesterov, "momentum looks ahead");
   section.add("beta1", optimizer.beta1, "of adam", fraction);
   section.add("beta2", optimizer.beta2, "of adam", fraction);
-  section.add("epsilon", optimizer.epsilon, "of adam", {.least = 0});
+  section.add("epsilon", optimizer.epsilon, "of adam", {.least = 1e-30, .most = 1});
   section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
   section.add("clip_norm", optimizer.clip_norm, "of the whole gradient; 0: none", {.least = 0});
   section.add("clip_value", optimizer.clip_value, "of each element, after clip_norm; 0: none",
