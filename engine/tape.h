@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "engine/tensor.h"
+#include "kernels/common/device.h"
 
 namespace carousel {
 
@@ -64,6 +66,15 @@ class Tape {
 
   /// Uninitialised memory until the arena is reset: an op's output, or what it keeps.
   Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
+
+  /// Checks an op and runs it on this tape's device, with scratch memory of this step.
+  template <class Op>
+  void run_with_scratch(Op op) {
+    const auto bytes = static_cast<std::int64_t>(scratch_bytes(device(), op));
+    const Tensor memory = tensor({(bytes + 3) / 4}, DType::i32);  // there is no tensor of bytes
+    op.scratch = {static_cast<std::byte*>(memory.mutable_data()), {bytes}};
+    run(device(), op);
+  }
 
   /// A value without a gradient: data, a state carried from the last window.
   Var constant(Tensor value);

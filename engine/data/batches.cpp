@@ -14,9 +14,12 @@
 #include "kernels/common/fence.h"
 #include "kernels/common/memory.h"
 #include "kernels/copy/copy.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 
 namespace carousel {
 namespace {
+
+static_assert(GatherWindows::kNoTarget == kIgnoreTarget, "a window's missing target has no loss");
 
 // Batches in the ring, and how many of them may be on their way to the device: the host runs
 // ahead of the device by no more than that, and the thread always has a slot to fill.

@@ -1,7 +1,5 @@
 #include "kernels/embedding/embedding.h"
 
-#include <cstddef>
-
 #include "engine/ops.h"
 #include "kernels/common/check.h"
 
@@ -23,13 +21,6 @@ Shape with_width(const Shape& token, std::int64_t width) {
   }
 }
 
-/// Bytes of the tape's arena; i32 is there only because a tensor has a type.
-View<std::byte, 1> scratch(Tape& tape, std::size_t bytes) {
-  const auto count = static_cast<std::int64_t>((bytes + 3) / 4);
-  const Tensor memory = tape.tensor({count}, DType::i32);
-  return {static_cast<std::byte*>(memory.mutable_data()), {4 * count}};
-}
-
 }  // namespace
 
 Var embedding(Var weight, const Tensor& token) {
@@ -41,17 +32,14 @@ Var embedding(Var weight, const Tensor& token) {
                                            .token = token.view<std::int32_t, 1>(),
                                            .y = y.mutable_view<T, 2>()});
   });
-  return tape.record(y, {weight}, [weight, token, width](const Tensor& d_y) {
+  return tape.record(y, {weight}, [weight, token](const Tensor& d_y) {
     const GradientTarget d_weight = weight.gradient();
-    Tape& owner = weight.tape();
     visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
-      const std::size_t bytes = embedding_scratch_bytes<T>(owner.device(), token.size(), width);
-      run(owner.device(),
+      weight.tape().run_with_scratch(
           EmbeddingBackward<T>{.d_y = d_y.view<T, 2>(),
                                .token = token.view<std::int32_t, 1>(),
                                .d_weight = d_weight.tensor.mutable_view<Accumulator<T>, 2>(),
-                               .accumulate_d_weight = d_weight.accumulate,
-                               .scratch = scratch(owner, bytes)});
+                               .accumulate_d_weight = d_weight.accumulate});
     });
   });
 }

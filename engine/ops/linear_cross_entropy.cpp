@@ -17,7 +17,7 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
     const GradientTarget d_hidden = hidden.gradient(), d_weight = weight.gradient();
     const GradientTarget d_bias = bias.present() ? bias.gradient() : GradientTarget{};
 
-    LinearCrossEntropy<T> op{
+    tape.run_with_scratch(LinearCrossEntropy<T>{
         .hidden = hidden.value().view<T, 2>(),
         .weight = weight.value().view<T, 2>(),
         .bias = bias.present() ? bias.value().view<A, 1>() : View<const A, 1>{},
@@ -31,11 +31,8 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
         .d_bias = d_bias.tensor.mutable_view<A, 1>(),
         .accumulate_d_hidden = d_hidden.accumulate,
         .accumulate_d_weight = d_weight.accumulate,
-        .accumulate_d_bias = d_bias.accumulate};
-    const auto bytes = static_cast<std::int64_t>(op.scratch_bytes(tape.device()));
-    const Tensor scratch = tape.tensor({bytes / 4}, DType::f32);
-    op.scratch = {static_cast<std::byte*>(scratch.mutable_data()), {bytes}};
-    run(tape.device(), op);
+        .accumulate_d_bias = d_bias.accumulate,
+        .tf32 = tape.tf32()});
     return result;
   });
 }

@@ -26,31 +26,22 @@ GradientTarget gradient_of(const Var& input) {
   return input.present() ? input.gradient() : GradientTarget{};
 }
 
-template <class Op>
-void run_with_scratch(Tape& tape, Op op) {
-  const auto bytes = static_cast<std::int64_t>(scratch_bytes(tape.device(), op));
-  // Words, for there is no tensor of bytes.
-  const Tensor memory = tape.tensor({(bytes + 3) / 4}, DType::i32);
-  op.scratch = {static_cast<std::byte*>(memory.mutable_data()), {bytes}};
-  run(tape.device(), op);
-}
-
 template <class T>
 void forward(const Saved& s) {
   using Acc = Accumulator<T>;
-  run_with_scratch(s.x.tape(),
-                   LstmSequenceForward<T>{.x = view_of<T, 3>(s.x),
-                                          .weight_ih = view_of<T, 2>(s.parameters.weight_ih),
-                                          .weight_hh = view_of<T, 2>(s.parameters.weight_hh),
-                                          .bias_ih = view_of<Acc, 1>(s.parameters.bias_ih),
-                                          .bias_hh = view_of<Acc, 1>(s.parameters.bias_hh),
-                                          .h0 = view_of<T, 2>(s.initial.h),
-                                          .c0 = view_of<Acc, 2>(s.initial.c),
-                                          .reset = s.reset.view<std::int32_t, 2>(),
-                                          .h = s.h.value().mutable_view<T, 3>(),
-                                          .c = s.c.mutable_view<Acc, 3>(),
-                                          .gates = s.gates.mutable_view<T, 3>(),
-                                          .tf32 = s.x.tape().tf32()});
+  s.x.tape().run_with_scratch(
+      LstmSequenceForward<T>{.x = view_of<T, 3>(s.x),
+                             .weight_ih = view_of<T, 2>(s.parameters.weight_ih),
+                             .weight_hh = view_of<T, 2>(s.parameters.weight_hh),
+                             .bias_ih = view_of<Acc, 1>(s.parameters.bias_ih),
+                             .bias_hh = view_of<Acc, 1>(s.parameters.bias_hh),
+                             .h0 = view_of<T, 2>(s.initial.h),
+                             .c0 = view_of<Acc, 2>(s.initial.c),
+                             .reset = s.reset.view<std::int32_t, 2>(),
+                             .h = s.h.value().mutable_view<T, 3>(),
+                             .c = s.c.mutable_view<Acc, 3>(),
+                             .gates = s.gates.mutable_view<T, 3>(),
+                             .tf32 = s.x.tape().tf32()});
 }
 
 template <class T>
@@ -62,34 +53,34 @@ void backward(const Saved& s) {
   const GradientTarget d_bias_ih = gradient_of(s.parameters.bias_ih);
   const GradientTarget d_bias_hh = gradient_of(s.parameters.bias_hh);
   const GradientTarget d_h0 = gradient_of(s.initial.h), d_c0 = gradient_of(s.initial.c);
-  run_with_scratch(s.x.tape(),
-                   LstmSequenceBackward<T>{.d_h = s.h.d().view<T, 3>(),
-                                           .d_h_last = s.h_last.d().view<T, 2>(),
-                                           .d_c_last = s.c_last.d().view<Acc, 2>(),
-                                           .x = view_of<T, 3>(s.x),
-                                           .weight_ih = view_of<T, 2>(s.parameters.weight_ih),
-                                           .weight_hh = view_of<T, 2>(s.parameters.weight_hh),
-                                           .h0 = view_of<T, 2>(s.initial.h),
-                                           .c0 = view_of<Acc, 2>(s.initial.c),
-                                           .reset = s.reset.view<std::int32_t, 2>(),
-                                           .h = s.h.value().view<T, 3>(),
-                                           .c = s.c.view<Acc, 3>(),
-                                           .gates = s.gates.mutable_view<T, 3>(),
-                                           .d_x = d_x.tensor.mutable_view<T, 3>(),
-                                           .d_weight_ih = d_weight_ih.tensor.mutable_view<Acc, 2>(),
-                                           .d_weight_hh = d_weight_hh.tensor.mutable_view<Acc, 2>(),
-                                           .d_bias_ih = d_bias_ih.tensor.mutable_view<Acc, 1>(),
-                                           .d_bias_hh = d_bias_hh.tensor.mutable_view<Acc, 1>(),
-                                           .d_h0 = d_h0.tensor.mutable_view<T, 2>(),
-                                           .d_c0 = d_c0.tensor.mutable_view<Acc, 2>(),
-                                           .accumulate_d_x = d_x.accumulate,
-                                           .accumulate_d_weight_ih = d_weight_ih.accumulate,
-                                           .accumulate_d_weight_hh = d_weight_hh.accumulate,
-                                           .accumulate_d_bias_ih = d_bias_ih.accumulate,
-                                           .accumulate_d_bias_hh = d_bias_hh.accumulate,
-                                           .accumulate_d_h0 = d_h0.accumulate,
-                                           .accumulate_d_c0 = d_c0.accumulate,
-                                           .tf32 = s.x.tape().tf32()});
+  s.x.tape().run_with_scratch(
+      LstmSequenceBackward<T>{.d_h = s.h.d().view<T, 3>(),
+                              .d_h_last = s.h_last.d().view<T, 2>(),
+                              .d_c_last = s.c_last.d().view<Acc, 2>(),
+                              .x = view_of<T, 3>(s.x),
+                              .weight_ih = view_of<T, 2>(s.parameters.weight_ih),
+                              .weight_hh = view_of<T, 2>(s.parameters.weight_hh),
+                              .h0 = view_of<T, 2>(s.initial.h),
+                              .c0 = view_of<Acc, 2>(s.initial.c),
+                              .reset = s.reset.view<std::int32_t, 2>(),
+                              .h = s.h.value().view<T, 3>(),
+                              .c = s.c.view<Acc, 3>(),
+                              .gates = s.gates.mutable_view<T, 3>(),
+                              .d_x = d_x.tensor.mutable_view<T, 3>(),
+                              .d_weight_ih = d_weight_ih.tensor.mutable_view<Acc, 2>(),
+                              .d_weight_hh = d_weight_hh.tensor.mutable_view<Acc, 2>(),
+                              .d_bias_ih = d_bias_ih.tensor.mutable_view<Acc, 1>(),
+                              .d_bias_hh = d_bias_hh.tensor.mutable_view<Acc, 1>(),
+                              .d_h0 = d_h0.tensor.mutable_view<T, 2>(),
+                              .d_c0 = d_c0.tensor.mutable_view<Acc, 2>(),
+                              .accumulate_d_x = d_x.accumulate,
+                              .accumulate_d_weight_ih = d_weight_ih.accumulate,
+                              .accumulate_d_weight_hh = d_weight_hh.accumulate,
+                              .accumulate_d_bias_ih = d_bias_ih.accumulate,
+                              .accumulate_d_bias_hh = d_bias_hh.accumulate,
+                              .accumulate_d_h0 = d_h0.accumulate,
+                              .accumulate_d_c0 = d_c0.accumulate,
+                              .tf32 = s.x.tape().tf32()});
 }
 
 }  // namespace

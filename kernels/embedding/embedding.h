@@ -54,7 +54,7 @@ struct EmbeddingBackward {
   View<const std::int32_t, 1> token;  ///< [N]    as in the forward pass
   View<Accumulator<T>, 2> d_weight;   ///< [V, E] out
   bool accumulate_d_weight = false;   ///< add to d_weight instead of overwriting it
-  View<std::byte, 1> scratch;  ///< [embedding_scratch_bytes<T>(device, N, E)], aligned to 256
+  View<std::byte, 1> scratch{};       ///< scratch_bytes(device, op), aligned to 256
   void check() const;
 };
 
@@ -66,9 +66,10 @@ constexpr std::int64_t embedding_tile(std::int64_t tokens) {
   return tile;
 }
 
-/// What EmbeddingBackward<T> needs for N tokens of width E.
 template <class T>
-std::size_t embedding_scratch_bytes(const Device& device, std::int64_t tokens, std::int64_t width);
+std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<T>&);
+template <class T>
+std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<T>&);
 
 template <class T>
 void run(const Cpu&, const EmbeddingForward<T>&);

@@ -4,10 +4,8 @@
 #include <array>
 #include <limits>
 #include <utility>
-#include <variant>
 
 #include "kernels/common/check.h"
-#include "kernels/common/cuda/sort.h"
 #include "kernels/embedding/embedding.h"
 #include "kernels/embedding/embedding_scratch.h"
 
@@ -18,13 +16,6 @@ namespace {
 // Below this many elements, waking the threads costs more than the work.
 constexpr std::int64_t kWorthThreads = 32'768;
 
-std::size_t sort_bytes(const Cpu&, std::int64_t) { return 0; }  // sort_by_token() needs none
-#if CAROUSEL_CUDA
-std::size_t sort_bytes(const Cuda& device, std::int64_t tokens) {
-  return sort_scratch_bytes(device, tokens);
-}
-#endif
-
 // Columns summed at a time: their sums stay in the first-level cache while rows stream past.
 constexpr std::int64_t kColumns = 512;
 
@@ -34,7 +25,7 @@ constexpr std::int64_t kAhead = 4;
 /// Least significant digit first; every pass is a stable counting sort, so the whole is. The cost
 /// does not depend on V beyond its number of digits.
 template <class T>
-void sort_by_token(const EmbeddingBackward<T>& op, EmbeddingScratch<T>& scratch) {
+void sort_by_token(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& scratch) {
   const std::int64_t tokens = op.token.extent[0], vocab = op.d_weight.extent[0];
   const int bits = embedding_key_bits(vocab);
   const int passes = std::max(1, (bits + 10) / 11);
@@ -156,15 +147,11 @@ void zero_missed(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& s) {
 
 }  // namespace
 
-void expect_scratch(std::int64_t got, std::size_t need) {
-  if (static_cast<std::size_t>(got) >= need) return;
-  throw ShapeError(fmt::format("embedding: scratch bytes is {}, expected at least {}", got, need));
-}
-
 template <class T>
-std::size_t embedding_scratch_bytes(const Device& device, std::int64_t tokens, std::int64_t width) {
-  return EmbeddingScratch<T>(nullptr, tokens, width).bytes +
-         std::visit([&](const auto& d) { return sort_bytes(d, tokens); }, device);
+std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<T>& op) {
+  ScratchCutter cut;
+  EmbeddingScratch<T>(cut, op);
+  return cut.bytes();
 }
 
 template <class T>
@@ -181,7 +168,6 @@ void EmbeddingBackward<T>::check() const {
   if (tokens > std::numeric_limits<std::int32_t>::max()) {
     throw ShapeError(fmt::format("embedding: d_y rows is {}, expected fewer than 2^31", tokens));
   }
-  expect_scratch(scratch.extent[0], EmbeddingScratch<T>(nullptr, tokens, width).bytes);
 }
 
 template <class T>
@@ -201,10 +187,12 @@ void run(const Cpu&, const EmbeddingForward<T>& op) {
 }
 
 template <class T>
-void run(const Cpu&, const EmbeddingBackward<T>& op) {
+void run(const Cpu& cpu, const EmbeddingBackward<T>& op) {
+  ScratchCutter cut(cpu, op.scratch);
+  const EmbeddingScratch<T> scratch(cut, op);
+  cut.expect_enough("embedding: scratch bytes");
   const auto [tokens, width] = op.d_y.extent;
   if (width == 0) return;
-  EmbeddingScratch<T> scratch(op.scratch.data, tokens, width);
   sort_by_token(op, scratch);
   if (!op.accumulate_d_weight) zero_missed(op, scratch);
 #pragma omp parallel for schedule(static) if (tokens * width > kWorthThreads)
@@ -219,9 +207,9 @@ template struct EmbeddingForward<double>;
 template struct EmbeddingBackward<float>;
 template struct EmbeddingBackward<bf16>;
 template struct EmbeddingBackward<double>;
-template std::size_t embedding_scratch_bytes<float>(const Device&, std::int64_t, std::int64_t);
-template std::size_t embedding_scratch_bytes<bf16>(const Device&, std::int64_t, std::int64_t);
-template std::size_t embedding_scratch_bytes<double>(const Device&, std::int64_t, std::int64_t);
+template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<float>&);
+template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<bf16>&);
+template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<double>&);
 template void run(const Cpu&, const EmbeddingForward<float>&);
 template void run(const Cpu&, const EmbeddingForward<bf16>&);
 template void run(const Cpu&, const EmbeddingForward<double>&);

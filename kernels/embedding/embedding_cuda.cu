@@ -62,7 +62,7 @@ __global__ void embedding_forward_kernel(const __grid_constant__ EmbeddingForwar
   }
 }
 
-/// What the backward kernels share; `s` lies in device memory.
+/// What the backward kernels share; the arrays of `s` lie in device memory.
 template <class T>
 struct Plan {
   EmbeddingScratch<T> s;
@@ -241,7 +241,20 @@ __global__ void embedding_join_kernel(const __grid_constant__ EmbeddingBackward<
   }
 }
 
+template <class T>
+std::int64_t sort_bytes(const Cuda& device, const EmbeddingBackward<T>& op) {
+  return static_cast<std::int64_t>(sort_scratch_bytes(device, op.token.extent[0]));
+}
+
 }  // namespace
+
+template <class T>
+std::size_t scratch_bytes(const Cuda& device, const EmbeddingBackward<T>& op) {
+  ScratchCutter cut;
+  EmbeddingScratch<T>(cut, op);
+  cut.take<std::byte>(sort_bytes(device, op));
+  return cut.bytes();
+}
 
 template <class T>
 void run(const Cuda& device, const EmbeddingForward<T>& op) {
@@ -252,14 +265,15 @@ void run(const Cuda& device, const EmbeddingForward<T>& op) {
 
 template <class T>
 void run(const Cuda& device, const EmbeddingBackward<T>& op) {
+  ScratchCutter cut(device, op.scratch);
+  const EmbeddingScratch<T> s(cut, op);
+  std::byte* const sorting = cut.take<std::byte>(sort_bytes(device, op));
+  cut.expect_enough("embedding: scratch bytes");
   const auto [tokens, width] = op.d_y.extent;
   const std::int64_t vocab = op.d_weight.extent[0];
   if (width == 0) return;
-  expect_scratch(op.scratch.extent[0], embedding_scratch_bytes<T>(device, tokens, width));
   const RowGrid<T> rows(width);
-  const Plan<T> plan{EmbeddingScratch<T>(op.scratch.data, tokens, width), rows.columns_each,
-                     rows.column_blocks};
-  const EmbeddingScratch<T>& s = plan.s;
+  const Plan<T> plan{s, rows.columns_each, rows.column_blocks};
   if (tokens > 0) {
     launch(device, {.blocks = blocks_for(tokens, kThreads), .threads = kThreads},
            embedding_keys_kernel<T>, op, plan);
@@ -269,7 +283,7 @@ void run(const Cuda& device, const EmbeddingBackward<T>& op) {
                         .values_out = s.positions,
                         .count = tokens,
                         .bits = embedding_key_bits(vocab),
-                        .scratch = s.rest});
+                        .scratch = sorting});
   }
   if (!op.accumulate_d_weight) {
     launch(device, {.blocks = blocks_for(vocab, kThreads), .threads = kThreads},
@@ -284,6 +298,10 @@ void run(const Cuda& device, const EmbeddingBackward<T>& op) {
 }
 
 template <>
+std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<double>&) {
+  throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
+}
+template <>
 void run(const Cuda&, const EmbeddingForward<double>&) {
   throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
 }
@@ -291,6 +309,8 @@ template <>
 void run(const Cuda&, const EmbeddingBackward<double>&) {
   throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
 }
+template std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<float>&);
+template std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<bf16>&);
 template void run(const Cuda&, const EmbeddingForward<float>&);
 template void run(const Cuda&, const EmbeddingForward<bf16>&);
 template void run(const Cuda&, const EmbeddingBackward<float>&);

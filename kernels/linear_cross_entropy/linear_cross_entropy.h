@@ -34,13 +34,13 @@ namespace carousel {
 ///          and that row of d_hidden NaN, and so all of d_weight and d_bias. An ignored row has
 ///          loss 0 and d_hidden 0.
 /// Errors   ShapeError if the extents disagree, V == 0, chunk_rows < 0 or scratch is smaller than
-///          scratch_bytes(device); ConfigError unless 0 ≤ ε ≤ 1. N == 0: mean_loss and count
+///          scratch_bytes(device, op); ConfigError unless 0 ≤ ε ≤ 1. N == 0: mean_loss and count
 ///          become 0, gradients of the weights 0 or are left, as their flag says.
 /// Accuracy losses, and gradients times count, are within kLinearCrossEntropyTolerance and
 ///          kLinearCrossEntropyGradientTolerance of the oracle for |hidden| ≤ 1 and |weight| ≤
 ///          8 / √H; bf16 gradients carry the rounding of g to bf16. Repeats bit for bit
 ///          with the same device, chunk and number of threads.
-/// Memory   scratch_bytes(device): at most kScratchLimit, unless one row of logits is more. Each
+/// Memory   scratch_bytes(device, op): at most kScratchLimit, unless one row of logits is more. Each
 ///          chunk reads weight twice, and reads and writes d_weight.
 /// Source   the chunks: Hsu et al. 2024, arXiv:2410.10989 (Liger Kernel); the idea of never
 ///          holding all logits: Wijmans et al. 2024, arXiv:2411.09009 (which recomputes them).
@@ -59,7 +59,8 @@ struct LinearCrossEntropy {
   View<Accumulator<T>, 1> d_bias{};      ///< [V]    out, may be absent
   bool accumulate_d_hidden = false, accumulate_d_weight = false, accumulate_d_bias = false;
   std::int64_t chunk_rows = 0;   ///< rows of logits held at once; 0: what suits the device
-  View<std::byte, 1> scratch{};  ///< scratch_bytes(device), aligned as Memory is
+  bool tf32 = false;             ///< float on CUDA: products round inputs to tf32
+  View<std::byte, 1> scratch{};  ///< scratch_bytes(device, op), aligned as Memory is
 
   void check() const;
   bool wants_gradient() const {
@@ -70,11 +71,14 @@ struct LinearCrossEntropy {
   /// least H, for with fewer the weights and their gradients, which pass by once per chunk, are
   /// more traffic than the logits; within kScratchLimit; at most N, in chunks of equal size.
   std::int64_t rows_per_chunk(const Device& device) const;
-  std::size_t scratch_bytes(const Device& device) const;
 
   static constexpr std::int64_t kScratchLimit = std::int64_t{64} << 20;
 };
 
+template <class T>
+std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<T>&);
+template <class T>
+std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<T>&);
 template <class T>
 void run(const Cpu&, const LinearCrossEntropy<T>&);
 template <class T>

@@ -67,7 +67,7 @@ std::int64_t LinearCrossEntropy<T>::rows_per_chunk(const Device& device) const {
       static_cast<std::int64_t>(linear_cross_entropy::kSeparateGradient<T> ? sizeof(T) : 0);
   const std::int64_t row_bytes = weight.extent[0] * (kElement + (wants_gradient() ? kGradient : 0));
   const std::int64_t cached = (is_cpu(device) ? kCpuCacheBytes : kCudaCacheBytes) / row_bytes;
-  // An eighth is left for alignment and the slices of d_bias.
+  // An eighth is left for alignment and the sums of d_bias.
   const std::int64_t allowed = kScratchLimit / 8 * 7 / row_bytes;
   const std::int64_t most = std::max<std::int64_t>(std::min(std::max(cached, width), allowed), 1);
   const std::int64_t chunks = (rows + most - 1) / most;
@@ -75,21 +75,10 @@ std::int64_t LinearCrossEntropy<T>::rows_per_chunk(const Device& device) const {
 }
 
 template <class T>
-std::size_t LinearCrossEntropy<T>::scratch_bytes(const Device& device) const {
-  return linear_cross_entropy::divide(*this, rows_per_chunk(device), !is_cpu(device), nullptr)
-      .bytes;
-}
-
-template <class T>
-linear_cross_entropy::Scratch<T> linear_cross_entropy::scratch(const LinearCrossEntropy<T>& op,
-                                                               const Device& device) {
-  const Scratch<T> result = divide(op, op.rows_per_chunk(device), !is_cpu(device), op.scratch.data);
-  const auto given = static_cast<std::size_t>(op.scratch.extent[0]);
-  if (given < result.bytes) {
-    throw ShapeError(
-        fmt::format("linear_cross_entropy: scratch is {} bytes, expected {}", given, result.bytes));
-  }
-  return result;
+std::size_t scratch_bytes(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
+  ScratchCutter cut;
+  linear_cross_entropy::lay_out(cut, op, cpu);
+  return cut.bytes();
 }
 
 namespace {
@@ -200,7 +189,9 @@ void run_chunk(const LinearCrossEntropy<T>& op, const Chunk<T>& chunk, Accumulat
 template <class T>
 void run(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
   using A = Accumulator<T>;
-  const auto scratch = linear_cross_entropy::scratch(op, cpu);
+  ScratchCutter cut(cpu, op.scratch);
+  const auto scratch = linear_cross_entropy::lay_out(cut, op, cpu);
+  cut.expect_enough("linear_cross_entropy: scratch bytes");
   const std::int64_t rows = op.hidden.extent[0];
   const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(cpu), 1);
   const auto count = rows - std::count(op.target.data, op.target.data + rows, kIgnoreTarget);
@@ -222,11 +213,8 @@ template struct LinearCrossEntropy<double>;
 template void run(const Cpu&, const LinearCrossEntropy<float>&);
 template void run(const Cpu&, const LinearCrossEntropy<bf16>&);
 template void run(const Cpu&, const LinearCrossEntropy<double>&);
-#if CAROUSEL_CUDA
-template linear_cross_entropy::Scratch<float> linear_cross_entropy::scratch(
-    const LinearCrossEntropy<float>&, const Device&);
-template linear_cross_entropy::Scratch<bf16> linear_cross_entropy::scratch(
-    const LinearCrossEntropy<bf16>&, const Device&);
-#endif
+template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<float>&);
+template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<bf16>&);
+template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<double>&);
 
 }  // namespace carousel

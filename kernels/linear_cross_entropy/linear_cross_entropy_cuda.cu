@@ -102,91 +102,24 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   });
 }
 
-/// out[s, v] (+)= Σ in[n, v] over the rows n of slice s.
-template <class T>
-struct SliceSums {
-  const T* in;  ///< [rows, columns]
-  float* out;   ///< [slices, columns]
-  std::int64_t rows, columns, slices;
-  bool accumulate;
-};
-
-constexpr int kTileColumns = 64;
-constexpr int kTileRows = 4;
-struct SliceShared {
-  float sum[kTileRows][kTileColumns];
-};
-
-// One block per 64 columns and slice: neighbouring threads read neighbouring columns, and four rows
-// at a time are summed apart, then added in order.
-template <class T>
-__global__ void __launch_bounds__(kTileColumns* kTileRows)
-    linear_cross_entropy_bias_kernel(const __grid_constant__ SliceSums<T> op) {
-  auto& shared = dynamic_shared<SliceShared>();
-  const std::int64_t tiles = (op.columns + kTileColumns - 1) / kTileColumns;
-  const std::int64_t slice_rows = (op.rows + op.slices - 1) / op.slices;
-  for (std::int64_t b = blockIdx.x; b < tiles * op.slices; b += gridDim.x) {
-    const std::int64_t slice = b / tiles;
-    const std::int64_t v = b % tiles * kTileColumns + threadIdx.x % kTileColumns;
-    const std::int64_t first = slice * slice_rows, until = first + slice_rows;
-    const std::int64_t end = until < op.rows ? until : op.rows;
-    float sum = 0.0F;
-    if (v < op.columns) {
-      for (std::int64_t n = first + threadIdx.x / kTileColumns; n < end; n += kTileRows) {
-        sum += static_cast<float>(op.in[n * op.columns + v]);
-      }
-    }
-    shared.sum[threadIdx.x / kTileColumns][threadIdx.x % kTileColumns] = sum;
-    __syncthreads();
-    if (threadIdx.x < kTileColumns && v < op.columns) {
-      float total = 0.0F;
-      for (int i = 0; i < kTileRows; ++i) total += shared.sum[i][threadIdx.x];
-      float& out = op.out[slice * op.columns + v];
-      out = op.accumulate ? out + total : total;
-    }
-    __syncthreads();  // the next tile writes shared.sum
-  }
-}
-
-template <class T>
-void sum_slices(const Cuda& device, const SliceSums<T>& op) {
-  const std::int64_t tiles = (op.columns + kTileColumns - 1) / kTileColumns;
-  launch(device,
-         {.blocks = blocks_for(tiles * op.slices, 1),
-          .threads = kTileColumns * kTileRows,
-          .shared_bytes = sizeof(SliceShared)},
-         linear_cross_entropy_bias_kernel<T>, op);
-}
-
 template <class T>
 void add_bias_gradient(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
   const std::int64_t vocab = op.weight.extent[0];
-  const std::int64_t slices = linear_cross_entropy::slices(chunk.rows);
-  const bool accumulate = op.accumulate_d_bias || chunk.first != 0;
-  const bool at_once = slices == 1;
-  sum_slices<T>(device, {.in = chunk.scratch.d_logits,
-                         .out = at_once ? op.d_bias.data : chunk.scratch.bias_slices,
-                         .rows = chunk.rows,
-                         .columns = vocab,
-                         .slices = slices,
-                         .accumulate = at_once && accumulate});
-  if (at_once) return;
-  sum_slices<float>(device, {.in = chunk.scratch.bias_slices,
-                             .out = op.d_bias.data,
-                             .rows = slices,
-                             .columns = vocab,
-                             .slices = 1,
-                             .accumulate = accumulate});
+  run(device, ColumnSum<T>{.x = {chunk.scratch.d_logits, {chunk.rows, vocab}},
+                           .sum = op.d_bias,
+                           .scratch = {chunk.scratch.sums, {column_sum_scratch(chunk.rows, vocab)}},
+                           .accumulate = op.accumulate_d_bias || chunk.first != 0});
 }
 
 template <class T>
 void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
-  constexpr GemmType kType = std::is_same_v<T, bf16> ? GemmType::bf16 : GemmType::f32;
+  constexpr bool kBf16 = std::is_same_v<T, bf16>;
+  const GemmType type = kBf16 ? GemmType::bf16 : op.tf32 ? GemmType::tf32 : GemmType::f32;
   const std::int64_t vocab = op.weight.extent[0], width = op.weight.extent[1];
   const T* hidden = op.hidden.data + chunk.first * width;
-  gemm(device, {.type = kType,
+  gemm(device, {.type = type,
                 .transpose_b = true,
-                .float_output = kType == GemmType::bf16,
+                .float_output = kBf16,
                 .m = chunk.rows,
                 .n = vocab,
                 .k = width,
@@ -199,7 +132,7 @@ void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<
            linear_cross_entropy_row_kernel<T, kRowThreads>, op, chunk);
   });
   if (op.d_hidden.present()) {
-    gemm(device, {.type = kType,
+    gemm(device, {.type = type,
                   .accumulate = op.accumulate_d_hidden,
                   .m = chunk.rows,
                   .n = width,
@@ -209,10 +142,10 @@ void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<
                   .c = op.d_hidden.data + chunk.first * width});
   }
   if (op.d_weight.present()) {
-    gemm(device, {.type = kType,
+    gemm(device, {.type = type,
                   .transpose_a = true,
                   .accumulate = op.accumulate_d_weight || chunk.first != 0,
-                  .float_output = kType == GemmType::bf16,
+                  .float_output = kBf16,
                   .m = vocab,
                   .n = width,
                   .k = chunk.rows,
@@ -226,8 +159,17 @@ void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<
 }  // namespace
 
 template <class T>
+std::size_t scratch_bytes(const Cuda& device, const LinearCrossEntropy<T>& op) {
+  ScratchCutter cut;
+  linear_cross_entropy::lay_out(cut, op, device);
+  return cut.bytes();
+}
+
+template <class T>
 void run(const Cuda& device, const LinearCrossEntropy<T>& op) {
-  const auto scratch = linear_cross_entropy::scratch(op, Device(device));
+  ScratchCutter cut(device, op.scratch);
+  const auto scratch = linear_cross_entropy::lay_out(cut, op, device);
+  cut.expect_enough("linear_cross_entropy: scratch bytes");
   const std::int64_t rows = op.hidden.extent[0];
   const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(Device(device)), 1);
   launch(device, {.threads = kThreads, .shared_bytes = sizeof(CountShared)},
@@ -241,6 +183,9 @@ void run(const Cuda& device, const LinearCrossEntropy<T>& op) {
          linear_cross_entropy_mean_kernel<T>, op);
 }
 
+template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<float>&);
+template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<bf16>&);
+template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<double>&);
 template <>
 void run(const Cuda&, const LinearCrossEntropy<double>&) {
   throw ConfigError("linear_cross_entropy: f64 on CUDA, expected f32 or bf16");

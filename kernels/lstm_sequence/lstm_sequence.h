@@ -53,7 +53,7 @@ struct LstmSequenceForward {
   View<T, 3> h;                             ///< [T, B, H] out
   View<Accumulator<T>, 3> c;                ///< [T, B, H] out: cell states
   View<T, 3> gates;                         ///< [T, B, 4H] out: i, f, g, o, for the backward pass
-  View<std::byte, 1> scratch{};             ///< scratch_bytes(device, op), aligned to 64
+  View<std::byte, 1> scratch{};             ///< scratch_bytes(device, op), aligned to 256
   bool tf32 = false;                        ///< float on CUDA: products round inputs to tf32
   void check() const;
 };
@@ -109,7 +109,7 @@ struct LstmSequenceBackward {
   bool accumulate_d_bias_hh = false;
   bool accumulate_d_h0 = false;
   bool accumulate_d_c0 = false;
-  View<std::byte, 1> scratch{};  ///< scratch_bytes(device, op), aligned to 64
+  View<std::byte, 1> scratch{};  ///< scratch_bytes(device, op), aligned to 256
   bool tf32 = false;             ///< float on CUDA: products round inputs to tf32
   void check() const;
 };

@@ -262,16 +262,16 @@ std::size_t scratch_bytes(const Cpu&, const LstmSequenceBackward<T>& op) {
 }
 
 template <class T>
-void run(const Cpu&, const LstmSequenceForward<T>& op) {
-  ScratchCutter cut(op.scratch);
+void run(const Cpu& cpu, const LstmSequenceForward<T>& op) {
+  ScratchCutter cut(cpu, op.scratch);
   const ForwardPass<T> pass(op, cut);
   cut.expect_enough("lstm_sequence: scratch bytes");
   pass.run();
 }
 
 template <class T>
-void run(const Cpu&, const LstmSequenceBackward<T>& op) {
-  ScratchCutter cut(op.scratch);
+void run(const Cpu& cpu, const LstmSequenceBackward<T>& op) {
+  ScratchCutter cut(cpu, op.scratch);
   const BackwardPass<T> pass(op, cut);
   cut.expect_enough("lstm_sequence: scratch bytes");
   pass.run();

@@ -98,7 +98,7 @@ std::size_t scratch_bytes(const Cuda&, const LstmSequenceBackward<T>& op) {
 
 template <class T>
 void run(const Cuda& device, const LstmSequenceForward<T>& op) {
-  ScratchCutter cut(op.scratch);
+  ScratchCutter cut(device, op.scratch);
   float* const recurrent = lay_out_forward(cut, op);
   cut.expect_enough("lstm_sequence: scratch bytes");
   const auto [steps, batch, width] = op.h.extent;
@@ -126,7 +126,7 @@ void run(const Cuda& device, const LstmSequenceForward<T>& op) {
 
 template <class T>
 void run(const Cuda& device, const LstmSequenceBackward<T>& op) {
-  ScratchCutter cut(op.scratch);
+  ScratchCutter cut(device, op.scratch);
   const BackwardScratch<T> scratch = lay_out_backward(cut, op);
   cut.expect_enough("lstm_sequence: scratch bytes");
   const auto [steps, batch, width] = op.h.extent;

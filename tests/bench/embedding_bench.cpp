@@ -48,12 +48,10 @@ void embedding_backward(benchmark::State& state) {
   const Buffer<T> d_y(*device, std::vector<T>(static_cast<std::size_t>(tokens * width), T(1.0F)));
   const Buffer<std::int32_t> token(*device, zipf_tokens(tokens, vocab));
   const Buffer<float> d_weight(*device, static_cast<std::size_t>(vocab * width));
-  const std::size_t bytes = embedding_scratch_bytes<T>(*device, tokens, width);
-  const Buffer<std::byte> scratch(*device, bytes);
-  const EmbeddingBackward<T> op{.d_y = d_y.view(tokens, width),
-                                .token = token.view(tokens),
-                                .d_weight = d_weight.view(vocab, width),
-                                .scratch = scratch.view(bytes)};
+  EmbeddingBackward<T> op{.d_y = d_y.view(tokens, width),
+                          .token = token.view(tokens),
+                          .d_weight = d_weight.view(vocab, width)};
+  const auto scratch = test::give_scratch(*device, op);
   constexpr auto kBytes = static_cast<std::int64_t>(sizeof(T));
   test::time_gigabytes(state, *device, (tokens * kBytes + vocab * 4) * width,
                        [&] { run(*device, op); });

@@ -50,13 +50,11 @@ void linear_cross_entropy(benchmark::State& state) {
                            .d_hidden = d_hidden.view(rows, width),
                            .d_weight = d_weight.view(vocab, width),
                            .d_bias = d_bias.view(vocab)};
-  const std::size_t bytes = op.scratch_bytes(*device);
-  const Buffer<std::byte> scratch(*device, bytes);
-  op.scratch = scratch.view(bytes);
+  const auto scratch = test::give_scratch(*device, op);
 
   const double flops = 6.0 * static_cast<double>(rows * width) * static_cast<double>(vocab);
   test::time_rate(state, *device, "GFLOP/s", flops, [&] { run(*device, op); });
-  state.counters["scratch MB"] = 1e-6 * static_cast<double>(bytes);
+  state.counters["scratch MB"] = 1e-6 * static_cast<double>(op.scratch.extent[0]);
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

@@ -84,22 +84,16 @@ void finish(const Device& device) {
 #endif
 }
 
-template <class Op>
-Op with_scratch(const Device& device, Op op, Buffer<std::byte>& memory) {
-  memory = Buffer<std::byte>(device, scratch_bytes(device, op));
-  op.scratch = memory.view(scratch_bytes(device, op));
-  return op;
-}
-
 /// Forward alone, or forward and backward: gates are overwritten by the backward pass, so that it
 /// is not run twice on the same ones.
 template <class T, bool kTrain>
 void lstm_sequence(benchmark::State& state, Device device) {
   const Layer<T> layer{.device = device,
                        .size = {state.range(0), state.range(1), state.range(2), state.range(3)}};
-  Buffer<std::byte> scratch(device, 0), backward_scratch(device, 0);
-  const auto forward = with_scratch(device, layer.forward(), scratch);
-  const auto backward = with_scratch(device, layer.backward(), backward_scratch);
+  auto forward = layer.forward();
+  auto backward = layer.backward();
+  const auto forward_scratch = test::give_scratch(device, forward);
+  const auto backward_scratch = test::give_scratch(device, backward);
   for (auto _ : state) {
     run(device, forward);
     if (kTrain) run(device, backward);

@@ -1,11 +1,14 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 
 #include "kernels/common/bf16.h"
 #include "kernels/common/check.h"
 #include "kernels/common/random.h"
+#include "kernels/common/scratch.h"
 #include "kernels/common/view.h"
 #include "tests/support/close.h"
 
@@ -55,6 +58,33 @@ TEST(Check, MessagesNameWhatWasFoundAndExpected) {
   } catch (const ShapeError& e) {
     EXPECT_STREQ(e.what(), "lstm_sequence: weight_hh columns is 3, expected 4");
   }
+}
+
+TEST(ScratchCutter, CutsWhatItCounted) {
+  ScratchCutter counting;
+  EXPECT_EQ(counting.take<float>(3), nullptr);
+  EXPECT_EQ(counting.take<double>(0), nullptr);
+  counting.take<double>(65);
+  const Memory memory(Cpu{}, counting.bytes());
+  const View<std::byte, 1> scratch(static_cast<std::byte*>(memory.data()),
+                                   {static_cast<std::int64_t>(counting.bytes())});
+  {
+    ScratchCutter cut(Cpu{}, scratch);
+    float* const a = cut.take<float>(3);
+    double* const b = cut.take<double>(65);
+    EXPECT_NO_THROW(cut.expect_enough("scratch"));
+    EXPECT_EQ(static_cast<void*>(a), memory.data());
+    EXPECT_GE(reinterpret_cast<std::byte*>(b) - reinterpret_cast<std::byte*>(a), 256);
+    a[2] = 1;
+    b[64] = 1;
+#ifdef __SANITIZE_ADDRESS__
+    EXPECT_DEATH(a[3] = 1, "use-after-poison");
+    EXPECT_DEATH(b[65] = 1, "use-after-poison");
+#endif
+    cut.take<float>(1);
+    EXPECT_THROW(cut.expect_enough("scratch"), ShapeError);
+  }
+  std::fill_n(scratch.data, scratch.extent[0], std::byte{0});  // nothing stays forbidden
 }
 
 TEST(Close, NaNFails) {

@@ -43,17 +43,15 @@ Solution<T> solve(const Device& device, const Problem& p) {
   const auto d_weight =
       p.before.empty() ? Buffer<Accumulator<T>>(device, p.vocab * p.width)
                        : Buffer<Accumulator<T>>(device, test::stored<Accumulator<T>>(p.before));
-  const std::size_t bytes = embedding_scratch_bytes<T>(device, static_cast<std::int64_t>(tokens),
-                                                       static_cast<std::int64_t>(p.width));
-  const Buffer<std::byte> scratch(device, bytes);
   run(device, EmbeddingForward<T>{.weight = weight.view(p.vocab, p.width),
                                   .token = token.view(tokens),
                                   .y = y.view(tokens, p.width)});
-  run(device, EmbeddingBackward<T>{.d_y = d_y.view(tokens, p.width),
-                                   .token = token.view(tokens),
-                                   .d_weight = d_weight.view(p.vocab, p.width),
-                                   .accumulate_d_weight = !p.before.empty(),
-                                   .scratch = scratch.view(bytes)});
+  EmbeddingBackward<T> backward{.d_y = d_y.view(tokens, p.width),
+                                .token = token.view(tokens),
+                                .d_weight = d_weight.view(p.vocab, p.width),
+                                .accumulate_d_weight = !p.before.empty()};
+  const auto scratch = test::give_scratch(device, backward);
+  run(device, backward);
   return {y.read(), d_weight.read()};
 }
 
@@ -212,18 +210,18 @@ TEST(Embedding, RefusesWhatItsContractRefuses) {
   EXPECT_THROW(forward(2, 2).check(), ShapeError);
   EXPECT_THROW(forward(3, 1).check(), ShapeError);
 
-  const std::size_t bytes = embedding_scratch_bytes<float>(Cpu{}, 3, 2);
-  const Buffer<std::byte> scratch(Cpu{}, bytes);
-  const auto backward = [&](std::int64_t tokens, std::int64_t columns, std::size_t scratch_bytes) {
+  const auto backward = [&](std::int64_t tokens, std::int64_t columns) {
     return EmbeddingBackward<float>{.d_y = numbers.view(3, 2),
                                     .token = token.view(tokens),
-                                    .d_weight = numbers.view(4, columns),
-                                    .scratch = scratch.view(scratch_bytes)};
+                                    .d_weight = numbers.view(4, columns)};
   };
-  EXPECT_NO_THROW(backward(3, 2, bytes).check());
-  EXPECT_THROW(backward(2, 2, bytes).check(), ShapeError);
-  EXPECT_THROW(backward(3, 3, bytes).check(), ShapeError);
-  EXPECT_THROW(backward(3, 2, bytes / 2).check(), ShapeError);
+  EXPECT_NO_THROW(backward(3, 2).check());
+  EXPECT_THROW(backward(2, 2).check(), ShapeError);
+  EXPECT_THROW(backward(3, 3).check(), ShapeError);
+  EmbeddingBackward<float> cramped = backward(3, 2);
+  const auto scratch = test::give_scratch(Cpu{}, cramped);
+  --cramped.scratch.extent[0];
+  EXPECT_THROW(run(Cpu{}, cramped), ShapeError);
 }
 
 // Leg 5: invariants.

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/common/check.h"
+#include "kernels/matmul/matmul.h"
 #include "tests/kernels/linear_cross_entropy_problem.h"
 
 namespace carousel {
@@ -107,7 +108,7 @@ TEST(LinearCrossEntropy, ScratchIsWhatItSaysAndNeverMoreThanTheLimit) {
       const std::int64_t rows = op.rows_per_chunk(device);
       EXPECT_LE(rows, op.hidden.extent[0]);
       EXPECT_GE(rows, std::min<std::int64_t>(op.hidden.extent[0], 1));
-      return op.scratch_bytes(device);
+      return scratch_bytes(device, op);
     };
     for (const Size size : {Size{2048, 256, 65}, Size{100'000, 64, 5}, Size{4096, 1024, 50'257},
                             Size{65'536, 4096, 256'000}, Size{1'000'000, 8192, 65}}) {
@@ -126,6 +127,22 @@ TEST(LinearCrossEntropy, AsksTheDeviceForNoMemoryOfItsOwn) {
     run(device, arguments.op);
     EXPECT_EQ(memory_use(device).allocations, before.allocations);
     EXPECT_EQ(memory_use(device).peak, before.peak);
+  }
+}
+
+TEST(LinearCrossEntropy, Tf32RoundsProductsOnCudaAlone) {
+  for (const Device& device : test::devices()) {
+    const auto problem = random_problem<float>({40, 64, 65}, /*seed=*/3);
+    const auto solution = [&](bool tf32) {
+      Arguments<float> arguments(device, problem, {});
+      arguments.op.tf32 = tf32;
+      run(device, arguments.op);
+      return arguments.read();
+    };
+    const Solution exact = solution(false), rough = solution(true);
+    EXPECT_EQ(exact.d_weight == rough.d_weight, is_cpu(device));
+    EXPECT_TRUE(test::close(rough.loss, exact.loss, kMatmulTf32Tolerance));
+    EXPECT_TRUE(test::close(rough.d_weight, exact.d_weight, kMatmulTf32Tolerance));
   }
 }
 

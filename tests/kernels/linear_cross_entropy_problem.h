@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -58,9 +59,7 @@ struct Arguments {
       op.d_weight = d_weight.view(p.vocab, p.width);
       op.d_bias = d_bias.view(p.vocab);
     }
-    const std::size_t bytes = op.scratch_bytes(device);
-    scratch = Memory(device, bytes);
-    op.scratch = {static_cast<std::byte*>(scratch.data()), {static_cast<std::int64_t>(bytes)}};
+    scratch.emplace(test::give_scratch(device, op));
   }
   template <class X>
   static Buffer<X> output(const Device& device, std::size_t count, const How& how) {
@@ -80,7 +79,7 @@ struct Arguments {
   Buffer<std::int32_t> count;
   Buffer<T> d_hidden;
   Buffer<A> d_weight, d_bias;
-  Memory scratch;
+  std::optional<Buffer<std::byte>> scratch;
   LinearCrossEntropy<T> op;
 };
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "kernels/common/check.h"
+#include "kernels/matmul/matmul.h"
 #include "tests/kernels/lstm_sequence_problem.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
@@ -176,6 +177,19 @@ TEST(LstmSequence, TheNumberOfThreadsDoesNotChangeTheStates) {
     EXPECT_EQ(one.d.d_bias, many.d.d_bias) << count;
   }
   omp_set_num_threads(threads);
+}
+
+TEST(LstmSequence, Tf32RoundsProductsOnCudaAlone) {
+  const LstmProblem exact = random_lstm<float>({4, 3, 24, 40}, {}, 38);
+  LstmProblem rough = exact;
+  rough.tf32 = true;
+  for (const Device& device : devices()) {
+    const LstmSolution want = solve<float>(device, exact), got = solve<float>(device, rough);
+    EXPECT_EQ(got.h == want.h, is_cpu(device));
+    EXPECT_EQ(got.d.d_x == want.d.d_x, is_cpu(device));
+    EXPECT_TRUE(close(got.h, want.h, kMatmulTf32Tolerance));
+    EXPECT_TRUE(close(got.d.d_weight_hh, want.d.d_weight_hh, kMatmulTf32Tolerance));
+  }
 }
 
 TEST(LstmSequence, GradientsNobodyWantsAreNotNeeded) {

@@ -17,6 +17,7 @@ struct LstmProblem {
   reference::Lstm layer;
   reference::LstmOutputGradients out;
   bool accumulate = false;  ///< onto gradients that hold kOld everywhere
+  bool tf32 = false;
 };
 inline constexpr double kOld = 0.5;
 
@@ -94,7 +95,8 @@ class LstmRun {
             .reset = resets(),
             .h = h.view(steps, batch, width),
             .c = c.view(steps, batch, width),
-            .gates = gates.view(steps, batch, 4 * width)};
+            .gates = gates.view(steps, batch, 4 * width),
+            .tf32 = p.tf32};
   }
 
   LstmSequenceBackward<T> backward() const {
@@ -123,15 +125,15 @@ class LstmRun {
                                .accumulate_d_bias_ih = add,
                                .accumulate_d_bias_hh = add,
                                .accumulate_d_h0 = add,
-                               .accumulate_d_c0 = add};
+                               .accumulate_d_c0 = add,
+                               .tf32 = p.tf32};
     if (!p.out.d_h.empty()) op.d_h = d_h.view(steps, batch, width);
     return op;
   }
 
   template <class Op>
   void run(Op op) const {
-    const Buffer<std::byte> scratch(device, carousel::scratch_bytes(device, op));
-    op.scratch = scratch.view(carousel::scratch_bytes(device, op));
+    const auto scratch = give_scratch(device, op);
     carousel::run(device, op);
   }
 

@@ -1,7 +1,8 @@
 #pragma once
 
 #include <array>
-#include <cstring>
+#include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "kernels/common/memory.h"
@@ -44,6 +45,15 @@ class Buffer {
   std::size_t count_;
   Memory memory_;
 };
+
+/// Gives `op` the scratch memory it asks for; it is there as long as the result.
+template <class Op>
+[[nodiscard]] Buffer<std::byte> give_scratch(const Device& device, Op& op) {
+  const std::size_t bytes = scratch_bytes(device, op);
+  Buffer<std::byte> memory(device, bytes);
+  op.scratch = memory.view(bytes);
+  return memory;
+}
 
 /// Rounds through the storage type: what a float becomes when stored as T.
 template <class T>
