@@ -9,38 +9,58 @@
 
 namespace carousel {
 
+/// The bytes between the arrays of an op's scratch, which nothing may touch while it runs: only
+/// builds with the address checker have any.
+#if defined(__SANITIZE_ADDRESS__)
+class ScratchGaps {
+ public:
+  static constexpr std::size_t kLeast = 32;  ///< bytes after every array
+  ScratchGaps() = default;
+  ScratchGaps(const Device& device, View<std::byte, 1> memory) : device_(device), memory_(memory) {}
+  ~ScratchGaps() {
+    allow_access(device_, memory_.data, static_cast<std::size_t>(memory_.extent[0]));
+  }
+  ScratchGaps(const ScratchGaps&) = delete;
+  ScratchGaps& operator=(const ScratchGaps&) = delete;
+  void forbid(std::size_t first, std::size_t last) const {
+    if (last > static_cast<std::size_t>(memory_.extent[0])) return;
+    forbid_access(device_, memory_.data + first, last - first);
+  }
+
+ private:
+  Device device_;
+  View<std::byte, 1> memory_{};
+};
+#else
+struct ScratchGaps {
+  static constexpr std::size_t kLeast = 0;
+  ScratchGaps() = default;
+  ScratchGaps(const Device&, View<std::byte, 1>) {}
+  void forbid(std::size_t, std::size_t) const {}
+};
+#endif
+
 /// Takes arrays out of an op's scratch memory, one after the other. Without memory it only counts,
 /// so that one function both says how much an op needs and lays it out:
 ///
 ///     struct Parts { float* sums; std::int32_t* order; };
 ///     Parts lay_out(ScratchCutter& cut, …) { return {cut.take<float>(n), cut.take<std::int32_t>(m)}; }
-///
-/// While it lives, the address checker sees what an op writes between its arrays.
 class ScratchCutter {
  public:
   static constexpr std::size_t kAlignment = 256;  ///< of every array, if the memory's start has it
 
   ScratchCutter() = default;
   ScratchCutter(const Device& device, View<std::byte, 1> memory)
-      : device_(device), memory_(memory) {}
-  ~ScratchCutter() {
-    if (kGap != 0 && memory_.present()) {
-      allow_access(device_, memory_.data, static_cast<std::size_t>(memory_.extent[0]));
-    }
-  }
-  ScratchCutter(const ScratchCutter&) = delete;
-  ScratchCutter& operator=(const ScratchCutter&) = delete;
+      : memory_(memory), gaps_(device, memory) {}
 
   /// Null if count is 0.
   template <class T>
   T* take(std::int64_t count) {
     if (count == 0) return nullptr;
     const std::size_t first = bytes_, end = first + static_cast<std::size_t>(count) * sizeof(T);
-    bytes_ = (end + kGap + kAlignment - 1) / kAlignment * kAlignment;
+    bytes_ = (end + ScratchGaps::kLeast + kAlignment - 1) / kAlignment * kAlignment;
     if (!memory_.present()) return nullptr;
-    if (kGap != 0 && static_cast<std::int64_t>(bytes_) <= memory_.extent[0]) {
-      forbid_access(device_, memory_.data + end, bytes_ - end);
-    }
+    gaps_.forbid(end, bytes_);
     return reinterpret_cast<T*>(memory_.data + first);
   }
 
@@ -52,13 +72,8 @@ class ScratchCutter {
   }
 
  private:
-#if defined(__SANITIZE_ADDRESS__)
-  static constexpr std::size_t kGap = 32;  // at least this after every array
-#else
-  static constexpr std::size_t kGap = 0;
-#endif
-  Device device_;
   View<std::byte, 1> memory_{};
+  ScratchGaps gaps_;
   std::size_t bytes_ = 0;
 };
 
