@@ -168,7 +168,8 @@ template <class T>
 std::pair<double, double> worst_of_sweep() {
   double forward = 0, backward = 0;
   for (unsigned seed = 100; seed < 112; ++seed) {
-    const LstmSize size{1 + seed * 37 % 64, 1 + seed % 5, seed % 9, 1 + seed * 7 % 40};
+    LstmSize size{1 + seed * 37 % 64, 1 + seed % 5, seed % 9, 1 + seed * 7 % 40};
+    if (seed % 6 == 0) size = {2, 16, 128, 256};  // long sums
     const LstmProblem p = random_lstm<T>(
         size, {.biases = seed % 2 == 0, .state = seed % 3 != 0, .resets = seed % 4 == 1}, seed);
     const LstmSolution want = expected(p);
@@ -187,15 +188,11 @@ std::pair<double, double> worst_of_sweep() {
   return {forward, backward};
 }
 
-// The tolerance is at most ten times the worst error.
-static_assert(kLstmForwardTolerance.f32.worst >= 0.1 && kLstmForwardTolerance.bf16.worst >= 0.1);
-static_assert(kLstmBackwardTolerance.f32.worst >= 0.1 && kLstmBackwardTolerance.bf16.worst >= 0.1);
-
 template <class T>
 void expect_recorded_worst() {
   const auto [forward, backward] = worst_of_sweep<T>();
-  EXPECT_LE(forward, of<T>(kLstmForwardTolerance).worst);
-  EXPECT_LE(backward, of<T>(kLstmBackwardTolerance).worst);
+  expect_recorded(forward, of<T>(kLstmForwardTolerance));
+  expect_recorded(backward, of<T>(kLstmBackwardTolerance));
 }
 
 TEST(LstmSequence, SweepStaysWithinTheRecordedWorstInFloat) { expect_recorded_worst<float>(); }

@@ -164,7 +164,8 @@ struct Case {
   double spread;
   SamplingRules rules;
 };
-// One token, around a warp, a block of 512, a stretch of the vocabulary, and a real one.
+// One token, around a warp, a block of 512, a stretch of the vocabulary, real ones, and one that
+// fills every stretch.
 const std::vector<Case> kCases{
     {3, 1, 1, {.top_k = 1, .top_p = 0.5}},
     {9, 2, 1, {}},
@@ -176,6 +177,7 @@ const std::vector<Case> kCases{
     {2, 2049, 0.01, {.top_p = 0.99}},
     {2, 10'007, 2, {.temperature = 0.9, .top_k = 50}},
     {1, 50'257, 3, {.temperature = 0.8, .top_k = 2000, .top_p = 0.92}},
+    {1, 1 << 20, 1, {}},
 };
 
 template <class T>

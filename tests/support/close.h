@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstddef>
+#include <string>
 #include <vector>
 
 #include "kernels/common/tolerance.h"
@@ -56,6 +57,14 @@ double worst_excess(const std::vector<Got>& got, const std::vector<Want>& want,
     if (!(e <= worst)) worst = std::isnan(e) ? INFINITY : e;
   }
   return worst;
+}
+
+/// Judges a tolerance by the largest excess of its op's sweep over all devices of the build.
+inline void expect_recorded(double worst, const Tolerance& tolerance) {
+  testing::Test::RecordProperty("worst", std::to_string(worst));
+  EXPECT_LE(tolerance.worst, 1);
+  EXPECT_LE(worst, tolerance.worst);
+  EXPECT_GE(worst, 0.1) << "the tolerance is more than ten times the worst error seen";
 }
 
 }  // namespace carousel::test
