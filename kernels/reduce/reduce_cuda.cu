@@ -85,10 +85,8 @@ void run(const Cuda& device, const ColumnSum<T>& op) {
   } else {
     const auto [rows, columns] = op.x.extent;
     const std::int64_t groups = column_sum_groups(rows, columns);
-    if (groups > 1) {
-      expect_extent("reduce: length of scratch", op.scratch.extent[0],
+    expect_at_least("reduce: length of scratch", op.scratch.extent[0],
                     column_sum_scratch(rows, columns));
-    }
     const ColumnSumPlan plan{.tiles = (columns + kTile - 1) / kTile,
                              .groups = groups,
                              .rows_per_group = (rows + groups - 1) / groups};

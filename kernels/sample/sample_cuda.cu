@@ -182,9 +182,10 @@ __global__ void sample_kernel(const __grid_constant__ Sample<T> op, float scale)
     if (!none && !op.greedy) {  // the same for all threads of the block
       const Row<T> row{op, n, scale, sampling::logit(op, n, token)};
       Cut kept;
-      if (op.top_k > 0 && op.top_k < op.logits.extent[1]) {
+      const std::int64_t all = op.logits.extent[1], top_k = op.top_k == 0 ? all : op.top_k;
+      if (top_k < all) {
         kept = select(
-            row, kept, [&](Weight) { return static_cast<Weight>(op.top_k); },
+            row, kept, [&](Weight) { return static_cast<Weight>(top_k); },
             [](std::uint32_t) { return Weight{1}; }, shared);
       }
       if (op.top_p < 1) {

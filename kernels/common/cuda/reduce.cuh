@@ -71,7 +71,8 @@ __device__ T block_reduce(T value, const Op& op, BlockReduceStorage<T, kThreads>
     __syncthreads();  // the reduction before this one may still be reading
     if (threadIdx.x % kWarp == 0) storage.warp[threadIdx.x / kWarp] = value;
     __syncthreads();
-    value = warp_reduce<kWarps>(storage.warp[threadIdx.x % kWarps], op);
+    value = storage.warp[threadIdx.x % kWarps];  // g++ hides reads of arguments from TSan
+    value = warp_reduce<kWarps>(value, op);
   }
   return value;
 }
