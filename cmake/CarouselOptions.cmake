@@ -29,8 +29,10 @@ if(CAROUSEL_CUDA STREQUAL "ON")
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit 12.4 REQUIRED)
-  # Where tools/gpu_check --pack puts the libraries that travel with the programs.
+  # Where tools/gpu_check puts the libraries that travel with the programs. Old tags, for they hold
+  # for the libraries' own needs too.
   set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
+  add_link_options(-Wl,--disable-new-dtags)
   set(CAROUSEL_HAS_CUDA TRUE)
 elseif(CAROUSEL_CUDA STREQUAL "EMULATED")
   set(CAROUSEL_HAS_CUDA TRUE)

@@ -21,4 +21,4 @@ std::string device_name(const Device& device);
 }  // namespace carousel::test
 
 #define CAROUSEL_SKIP_WITHOUT_CUDA() \
-  if (carousel::test::cuda_device() == nullptr) GTEST_SKIP() << "no CUDA device in this build"
+  if (carousel::test::cuda_device() == nullptr) GTEST_SKIP() << "no CUDA device"
