@@ -6,6 +6,8 @@
 #include <string>
 #include <variant>
 
+#include "kernels/common/range.h"
+
 struct CUstream_st;  // cudaStream_t is a pointer to it; CUDA's headers stay inside .cu and .cuh
 
 namespace carousel {
@@ -47,11 +49,13 @@ using Device = std::variant<Cpu>;
 
 constexpr bool is_cpu(const Device& device) { return std::holds_alternative<Cpu>(device); }
 
-/// Checks an op's arguments and runs it where `device` says. The only dispatcher there is.
+/// Checks an op's arguments and runs it where `device` says, in a Range of its name. The only
+/// dispatcher there is.
 /// (D is deduced, so that an op lacking one device is a compile error and not a call to itself.)
 template <std::same_as<Device> D, class Op>
 void run(const D& device, const Op& op) {
   op.check();
+  const Range range(kOpName<Op>.data());
   std::visit([&](const auto& d) { run(d, op); }, device);
 }
 
