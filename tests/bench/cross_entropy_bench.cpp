@@ -1,7 +1,6 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "tests/support/bench.h"
@@ -19,19 +18,12 @@ struct Rows {
   std::int64_t rows, vocab;
   std::size_t count = static_cast<std::size_t>(rows),
               size = count * static_cast<std::size_t>(vocab);
-  Buffer<T> logits{device, values(size)};
+  Buffer<T> logits = test::uniform<T>(device, rows* vocab, 5);
   Buffer<std::int32_t> target{device, std::vector<std::int32_t>(count, 1)};
   Buffer<Accumulator<T>> ones{device, std::vector<Accumulator<T>>(count, 1)};
   Buffer<Accumulator<T>> loss{device, count}, lse{device, count};
   Buffer<T> d_logits{device, size};
 
-  static std::vector<T> values(std::size_t size) {
-    std::mt19937 random(7);
-    std::uniform_real_distribution<float> draw(-5, 5);
-    std::vector<T> result(size);
-    for (T& x : result) x = static_cast<T>(draw(random));
-    return result;
-  }
   void forward() const {
     run(device, CrossEntropyForward<T>{.logits = logits.view(rows, vocab),
                                        .target = target.view(rows),

@@ -2,7 +2,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <random>
 #include <vector>
 
 #include "tests/support/bench.h"
@@ -14,15 +13,7 @@ namespace carousel {
 namespace {
 
 using test::Buffer;
-
-template <class T>
-Buffer<T> uniform(const Device& device, std::int64_t count, double bound) {
-  std::mt19937 random(7);
-  std::uniform_real_distribution<double> draw(-bound, bound);
-  std::vector<T> values(static_cast<std::size_t>(count));
-  for (T& v : values) v = static_cast<T>(draw(random));
-  return Buffer<T>(device, values);
-}
+using test::uniform;
 
 template <class T>
 void linear_cross_entropy(benchmark::State& state) {

@@ -3,8 +3,8 @@
 #include <benchmark/benchmark.h>
 
 #include <cmath>
-#include <random>
 
+#include "tests/support/bench.h"
 #include "tests/support/buffer.h"
 #include "tests/support/device.h"
 
@@ -12,6 +12,7 @@ namespace carousel {
 namespace {
 
 using test::Buffer;
+using test::uniform;
 
 struct Size {
   std::int64_t T, B, I, H;
@@ -19,15 +20,6 @@ struct Size {
   /// Of the forward pass: two products. The backward pass has four of the same sizes.
   double flops() const { return 8.0 * static_cast<double>(T * B * H) * static_cast<double>(I + H); }
 };
-
-template <class T>
-Buffer<T> uniform(const Device& device, std::size_t count, double bound) {
-  std::mt19937 random(7);
-  std::uniform_real_distribution<double> draw(-bound, bound);
-  std::vector<T> values(count);
-  for (T& v : values) v = static_cast<T>(draw(random));
-  return Buffer<T>(device, values);
-}
 
 /// Everything a layer reads and writes in one training step.
 template <class T>

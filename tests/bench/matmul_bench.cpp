@@ -23,10 +23,8 @@ void product(benchmark::State& state) {
   if (!device) return;
   const std::int64_t m = state.range(1), n = state.range(2), k = state.range(3);
   const bool forward = state.range(4) == kForward;
-  const auto ones = [&](std::int64_t count) {
-    return Buffer<T>(*device, std::vector<T>(static_cast<std::size_t>(count), T(1.0F)));
-  };
-  const Buffer<T> a = ones(m * k), b = ones(k * n), c = ones(m * n);
+  const auto a = test::uniform<T>(*device, m * k), b = test::uniform<T>(*device, k * n);
+  const Buffer<T> c(*device, static_cast<std::size_t>(m * n));
   const Matmul<T> op{.a = forward ? a.view(m, k) : a.view(k, m),
                      .b = forward ? b.view(n, k) : b.view(k, n),
                      .c = c.view(m, n),
@@ -40,16 +38,17 @@ void product(benchmark::State& state) {
 /// One time step's h·Wᵀ with packed weights.
 void packed_product(benchmark::State& state) {
   const PackedShape shape{.k = state.range(2), .n = state.range(1), .rows = state.range(0)};
-  const auto floats = [](std::int64_t count) {
-    return std::vector<float>(static_cast<std::size_t>(count), 1.0F);
-  };
-  const auto weight = floats(shape.k * shape.n), h = floats(shape.rows * shape.k);
-  auto gates = floats(shape.rows * shape.n);
+  const auto weight = test::uniform<float>(Cpu{}, shape.k * shape.n);
+  const auto h = test::uniform<float>(Cpu{}, shape.rows * shape.k);
+  const Buffer<float> gates(Cpu{}, static_cast<std::size_t>(shape.rows * shape.n));
   const Memory storage(Cpu{}, PackedMatrix<float>::bytes(shape));
-  const PackedMatrix<float> packed(shape, weight.data(), true, storage.data());
+  const PackedMatrix<float> packed(shape, weight.view(shape.k * shape.n).data, true,
+                                   storage.data());
   test::time_rate(state, Cpu{}, "GFLOP/s",
-                  2.0 * static_cast<double>(shape.rows * shape.k * shape.n),
-                  [&] { packed.multiply(shape.rows, h.data(), gates.data(), false); });
+                  2.0 * static_cast<double>(shape.rows * shape.k * shape.n), [&] {
+                    packed.multiply(shape.rows, h.view(shape.rows * shape.k).data,
+                                    gates.view(shape.rows * shape.n).data, false);
+                  });
 }
 
 void shapes(benchmark::internal::Benchmark* b) {
