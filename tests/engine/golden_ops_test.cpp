@@ -1,0 +1,166 @@
+// Ops, through the tape, against what PyTorch computed: tests/golden/*.json.
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "engine/ops.h"
+#include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+#include "tests/support/golden.h"
+
+namespace carousel {
+namespace {
+
+using test::as_double;
+using test::close;
+using test::Golden;
+using test::part;
+
+/// A tape on which what a case is given are leaves, with gradients to compare.
+class GoldenOps : public testing::TestWithParam<std::tuple<Device, DType>> {
+ protected:
+  Device device = std::get<0>(GetParam());
+  DType dtype = std::get<1>(GetParam());
+  Arena arena{device};
+  Tape tape{arena, true};
+  std::vector<std::pair<std::string, Tensor>> gradients{};
+
+  Tolerance of(const Tolerances& tolerances) const {
+    return dtype == DType::f32 ? tolerances.f32 : tolerances.bf16;
+  }
+  /// A leaf, stored as `type`, whose gradient is kept as `gradient_type`.
+  Var leaf(const Golden& golden, const std::string& name, DType type, DType gradient_type) {
+    return tape.parameter(golden.tensor(name, device, type), gradient(golden, name, gradient_type));
+  }
+  /// What flows through a model: a T with a gradient that is T.
+  Var input(const Golden& golden, const std::string& name) {
+    return leaf(golden, name, dtype, dtype);
+  }
+  Var matrix(const Golden& golden, const std::string& name) {
+    return leaf(golden, name, dtype, DType::f32);
+  }
+  Var vector(const Golden& golden, const std::string& name) {
+    return leaf(golden, name, DType::f32, DType::f32);
+  }
+  Tensor gradient(const Golden& golden, const std::string& name, DType type) {
+    gradients.emplace_back(name, Tensor(device, golden.given.at(name).shape(), type));
+    return gradients.back().second;
+  }
+  /// A loss that sums `output`, each element times a given number.
+  static void weigh(const Var& output, const std::vector<double>& by) {
+    const GradientTarget d = output.gradient();
+    ASSERT_FALSE(d.accumulate);
+    test::write(d.tensor, by);
+  }
+  /// All gradients, times `factor`, against the recorded ones.
+  void expect_gradients(const Golden& golden, double factor, const Tolerance& tolerance) const {
+    EXPECT_EQ(gradients.size(), golden.gradients.size());
+    for (const auto& [name, got] : gradients) {
+      EXPECT_TRUE(close(test::scaled(as_double(got), factor),
+                        test::scaled(golden.gradients.at(name).values, factor), tolerance))
+          << name;
+    }
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenOps,
+                         testing::Combine(testing::ValuesIn(test::devices()),
+                                          testing::Values(DType::f32, DType::bf16)),
+                         [](const auto& each) {
+                           return test::device_name(std::get<0>(each.param)) + "_" +
+                                  name(std::get<1>(each.param));
+                         });
+
+/// Layer `index` of [layers, B, H].
+Tensor layer_of(const Tensor& all, std::size_t index) {
+  return all.slice(static_cast<std::int64_t>(index), 1).reshaped({all.shape()[1], all.shape()[2]});
+}
+
+TEST_P(GoldenOps, LstmOfTwoLayersFromAGivenState) {
+  const Golden golden("lstm");
+  constexpr std::size_t kLayers = 2;
+  const Tensor h = golden.tensor("h_0", device, dtype);
+  const Tensor c = golden.tensor("c_0", device, DType::f32);
+  const Tensor d_h = gradient(golden, "h_0", dtype), d_c = gradient(golden, "c_0", DType::f32);
+  Var x = input(golden, "x");
+  std::vector<LstmOutput> layers;
+  for (std::size_t l = 0; l < kLayers; ++l) {
+    const std::string suffix = "_l" + std::to_string(l);
+    layers.push_back(lstm_sequence(x,
+                                   {.weight_ih = matrix(golden, "weight_ih" + suffix),
+                                    .weight_hh = matrix(golden, "weight_hh" + suffix),
+                                    .bias_ih = vector(golden, "bias_ih" + suffix),
+                                    .bias_hh = vector(golden, "bias_hh" + suffix)},
+                                   {.h = tape.parameter(layer_of(h, l), layer_of(d_h, l)),
+                                    .c = tape.parameter(layer_of(c, l), layer_of(d_c, l))}));
+    x = layers.back().h;
+    weigh(layers[l].h_last, part(golden.given.at("d_h_n").values, l, kLayers));
+    weigh(layers[l].c_last, part(golden.given.at("d_c_n").values, l, kLayers));
+  }
+  weigh(x, golden.given.at("d_output").values);
+  tape.backward();
+  EXPECT_TRUE(tape.unreached_parameters().empty());
+
+  const Tolerance tolerance = of(kLstmForwardTolerance);
+  EXPECT_TRUE(close(as_double(x.value()), golden.values.at("output").values, tolerance));
+  for (std::size_t l = 0; l < kLayers; ++l) {
+    EXPECT_TRUE(close(as_double(layers[l].h_last.value()),
+                      part(golden.values.at("h_n").values, l, kLayers), tolerance));
+    EXPECT_TRUE(close(as_double(layers[l].c_last.value()),
+                      part(golden.values.at("c_n").values, l, kLayers), tolerance));
+  }
+  expect_gradients(golden, 1, of(kLstmBackwardTolerance));
+}
+
+double counted(const Golden& golden) {
+  double count = 0;
+  for (const double target : golden.given.at("target").values) count += target != kIgnoreTarget;
+  return count;
+}
+
+LossOptions loss_options(const Golden& golden) {
+  return {.label_smoothing = golden.options.at("label_smoothing")};
+}
+
+TEST_P(GoldenOps, CrossEntropySmoothedAndNotWithIgnoredTargets) {
+  for (const char* name : {"cross_entropy", "cross_entropy_smoothed"}) {
+    const Golden golden(name);
+    tape.clear(), arena.reset(), gradients.clear();
+    const Var logits = input(golden, "logits");
+    const Var rows =
+        cross_entropy(logits, golden.tensor("target", device, DType::i32), loss_options(golden));
+    const std::vector<double> each(golden.values.at("rows").values.size(), 1 / counted(golden));
+    weigh(rows, each);
+    tape.backward();
+    const std::vector<double> losses = as_double(rows.value());
+    const std::vector<double> mean{std::accumulate(losses.begin(), losses.end(), 0.0) /
+                                   counted(golden)};
+    const Tolerance tolerance = of(kCrossEntropyTolerance);
+    EXPECT_TRUE(close(losses, golden.values.at("rows").values, tolerance)) << name;
+    EXPECT_TRUE(close(mean, golden.values.at("mean").values, tolerance)) << name;
+    expect_gradients(golden, counted(golden), of(kCrossEntropyBackwardTolerance));
+  }
+}
+
+TEST_P(GoldenOps, LinearCrossEntropySmoothedAndNotWithIgnoredTargets) {
+  for (const char* name : {"linear_cross_entropy", "linear_cross_entropy_smoothed"}) {
+    const Golden golden(name);
+    tape.clear(), arena.reset(), gradients.clear();
+    const Loss loss = linear_cross_entropy(
+        input(golden, "hidden"), matrix(golden, "weight"), vector(golden, "bias"),
+        golden.tensor("target", device, DType::i32), loss_options(golden));
+    const Tolerance tolerance = of(kLinearCrossEntropyTolerance);
+    EXPECT_TRUE(close(as_double(loss.rows), golden.values.at("rows").values, tolerance)) << name;
+    EXPECT_TRUE(close(as_double(loss.mean), golden.values.at("mean").values, tolerance)) << name;
+    EXPECT_EQ(as_double(loss.count)[0], counted(golden));
+    expect_gradients(golden, counted(golden), of(kLinearCrossEntropyGradientTolerance));
+  }
+}
+
+}  // namespace
+}  // namespace carousel

@@ -1,0 +1,353 @@
+#!/usr/bin/python3
+"""Records what PyTorch computes, for the tests to compare Carousel with.
+
+    tests/golden/record.py [CASE ...]     writes tests/golden/CASE.json; without a CASE, all of them
+
+A recording holds what a case is given and what came out, so that no test needs PyTorch. PyTorch
+works in double precision: what is recorded are the true values, to some 15 digits, and not another
+float's rounding of them. What a case is given are multiples of powers of two that float and bf16
+hold exactly (learning rates: float), so that both can be judged by the same recording.
+
+tests/golden/setup installs PyTorch for Debian's own Python, which runs this.
+"""
+
+import argparse
+import json
+import math
+import pathlib
+import subprocess
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+HERE = pathlib.Path(__file__).resolve().parent
+SEED = 1
+IGNORED = -1
+
+
+def draw(*shape, bound=1, step=1 / 256):
+    """Multiples of `step` between −bound and bound. bf16 holds those up to 256 steps."""
+    assert bound / step <= 256
+    most = int(bound / step)
+    return torch.randint(-most, most + 1, shape).double() * step
+
+
+def draw_parameters(module, bound):
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(draw(*parameter.shape, bound=bound))
+
+
+def leaf(tensor):
+    return tensor.requires_grad_()
+
+
+def gradients(module):
+    return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+
+
+def values(module):
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+# Ops.
+
+
+def lstm():
+    """torch.nn.LSTM(3, 5, num_layers=2) from a given state; the loss is the sum of output, h_n and
+    c_n, each element times its own given number d_*."""
+    T, B, I, H, layers = 5, 2, 3, 5, 2
+    module = nn.LSTM(I, H, layers).double()
+    draw_parameters(module, bound=0.4375)
+    given = {"x": draw(T, B, I), "h_0": draw(layers, B, H), "c_0": draw(layers, B, H),
+             "d_output": draw(T, B, H), "d_h_n": draw(layers, B, H), "d_c_n": draw(layers, B, H)}
+    x, h_0, c_0 = (leaf(given[name]) for name in ("x", "h_0", "c_0"))
+    output, (h_n, c_n) = module(x, (h_0, c_0))
+    loss = ((output * given["d_output"]).sum() + (h_n * given["d_h_n"]).sum() +
+            (c_n * given["d_c_n"]).sum())
+    loss.backward()
+    return {"given": given | values(module),
+            "values": {"output": output, "h_n": h_n, "c_n": c_n},
+            "gradients": {"x": x.grad, "h_0": h_0.grad, "c_0": c_0.grad} | gradients(module)}
+
+
+def targets(rows, vocabulary):
+    """Words, of which the second and the last row are ignored."""
+    target = torch.randint(0, vocabulary, (rows,))
+    target[1] = target[-1] = IGNORED
+    return target
+
+
+def loss_of(logits, target, smoothing):
+    """Per row, and the mean over the rows that count."""
+    both = [functional.cross_entropy(logits, target, ignore_index=IGNORED, reduction=reduction,
+                                     label_smoothing=smoothing) for reduction in ("none", "mean")]
+    return {"rows": both[0], "mean": both[1]}
+
+
+def cross_entropy(smoothing=0.0):
+    """torch.nn.functional.cross_entropy(ignore_index=-1) of 7 rows, 2 of them ignored: the loss of
+    each row; the mean over the others and its gradient."""
+    logits, target = leaf(draw(7, 11, bound=8, step=1 / 16)), targets(7, 11)
+    loss = loss_of(logits, target, smoothing)
+    loss["mean"].backward()
+    return {"options": {"label_smoothing": smoothing},
+            "given": {"logits": logits, "target": target},
+            "values": loss,
+            "gradients": {"logits": logits.grad}}
+
+
+def linear_cross_entropy(smoothing=0.0):
+    """torch.nn.Linear(5, 11), then torch.nn.functional.cross_entropy(ignore_index=-1) of 7 rows, 2
+    of them ignored: the loss of each row; the mean over the others and its gradients."""
+    linear = nn.Linear(5, 11).double()
+    draw_parameters(linear, bound=1)
+    hidden, target = leaf(draw(7, 5)), targets(7, 11)
+    loss = loss_of(linear(hidden), target, smoothing)
+    loss["mean"].backward()
+    return {"options": {"label_smoothing": smoothing},
+            "given": {"hidden": hidden, "target": target} | values(linear),
+            "values": loss,
+            "gradients": {"hidden": hidden.grad} | gradients(linear)}
+
+
+# Optimisers.
+
+
+def rates(steps, highest, warm_up):
+    """Rises linearly and falls along half a cosine, rounded so that float holds it."""
+    def rate(t):
+        if t < warm_up:
+            return highest * (t + 1) / warm_up
+        return highest * (1 + math.cos(math.pi * (t + 1 - warm_up) / (steps - warm_up))) / 2
+    return torch.tensor([round(rate(t) * 2**20) / 2**20 for t in range(steps)])
+
+
+STATE = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+
+
+def trajectory(kind, clip_norm=0.0, clip_value=0.0, **options):
+    """20 updates of two parameters, [2, 3] and [3], here laid out in a row, by given gradients and
+    learning rates: the norm of each gradient before clipping (torch.nn.utils.clip_grad_norm_, then
+    clip_grad_value_; 0 is none), the weights after each update, the optimiser's state at the end."""
+    steps, shapes = 20, ((2, 3), (3,))
+    sizes = [math.prod(shape) for shape in shapes]
+    weights = [leaf(draw(*shape)) for shape in shapes]
+    given = {"weight": torch.cat([w.detach().flatten() for w in weights]).clone(),
+             "gradient": draw(steps, sum(sizes)), "learning_rate": rates(steps, 2**-5, warm_up=4)}
+    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+    named = {key: value for key, value in options.items() if not key.startswith("beta")}
+    if "beta1" in options:
+        named["betas"] = (options["beta1"], options["beta2"])
+    optimizer = make(weights, lr=1.0, **named)
+    norms, trail = [], []
+    for gradient, rate in zip(given["gradient"], given["learning_rate"]):
+        for weight, part in zip(weights, gradient.split(sizes)):
+            weight.grad = part.reshape(weight.shape).clone()
+        norms.append(nn.utils.clip_grad_norm_(weights, clip_norm or math.inf))
+        if clip_value:
+            nn.utils.clip_grad_value_(weights, clip_value)
+        optimizer.param_groups[0]["lr"] = rate.item()
+        optimizer.step()
+        trail.append(torch.cat([w.detach().flatten() for w in weights]))
+    state = {name: torch.cat([optimizer.state[w][name].flatten() for w in weights])
+             for name in STATE if optimizer.state[weights[0]].get(name) is not None}
+    if "eps" in options:
+        options["epsilon"] = options.pop("eps")
+    return {"options": {"kind": kind, "clip_norm": clip_norm, "clip_value": clip_value} | options,
+            "given": given,
+            "values": {"norm": torch.stack(norms), "weight": torch.stack(trail)} | state}
+
+
+def clipping():
+    """torch.nn.utils.clip_grad_norm_ and clip_grad_value_, each alone and the second after the
+    first, of three gradients [2, 3] and [3], here laid out in a row: the first has a norm below the
+    limit, the last is zero."""
+    clip_norm, clip_value = 1.5, 0.25
+    gradient = torch.stack([draw(9, bound=0.25), draw(9), torch.zeros(9).double()])
+
+    def clipped(by_norm, by_value):
+        rows, norms = [], []
+        for row in gradient:
+            parts = [leaf(torch.zeros(2, 3).double()), leaf(torch.zeros(3).double())]
+            parts[0].grad, parts[1].grad = row[:6].reshape(2, 3).clone(), row[6:].clone()
+            norms.append(nn.utils.clip_grad_norm_(parts, clip_norm if by_norm else math.inf))
+            if by_value:
+                nn.utils.clip_grad_value_(parts, clip_value)
+            rows.append(torch.cat([p.grad.flatten() for p in parts]))
+        return torch.stack(rows), torch.stack(norms)
+
+    by_norm, norm = clipped(True, False)
+    assert norm[0] < clip_norm < norm[1]
+    return {"options": {"clip_norm": clip_norm, "clip_value": clip_value},
+            "given": {"gradient": gradient},
+            "values": {"norm": norm, "by_norm": by_norm, "by_value": clipped(False, True)[0],
+                       "by_both": clipped(True, True)[0]}}
+
+
+# Models.
+
+
+class LstmLm(nn.Module):
+    """Carousel's lstm_lm of PyTorch's parts, under the same names."""
+
+    def __init__(self, vocabulary, embed, hidden, layers, tied=False):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, embed)
+        self.lstm = nn.LSTM(embed, hidden, layers)
+        self.output = nn.Linear(hidden, vocabulary)
+        if tied:
+            self.output.weight = self.embedding.weight
+
+    def forward(self, token, state, reset=None):
+        """Logits [T, B, V] and the final state; where reset [T, B] is 1, a row starts anew."""
+        x = self.embedding(token)
+        if reset is None:
+            hidden, state = self.lstm(x, state)
+            return self.output(hidden), state
+        steps = []
+        for t in range(len(x)):
+            keep = (1 - reset[t])[None, :, None]
+            hidden, state = self.lstm(x[t:t + 1], tuple(s * keep for s in state))
+            steps.append(hidden)
+        return self.output(torch.cat(steps)), state
+
+
+def lstm_lm(tied=False):
+    """A whole language model, torch.nn.Embedding, LSTM and Linear, over 8 windows of a text with
+    ignored targets and restarting rows, from a given state. Of the first window: logits and loss
+    (rows, mean) without restarts and without smoothing; final state, smoothed loss and all gradients
+    with both. Then training by AdamW on one window after the other, the state carried along: each
+    window's loss and gradient norm before clipping."""
+    windows, T, B, V, H, layers, smoothing = 8, 5, 2, 11, 4, 2, 0.125
+    E = H if tied else 3
+    clip_norm, decay, rate = 0.4, 0.125, 2**-5
+    module = LstmLm(V, E, H, layers, tied).double()
+    draw_parameters(module, bound=0.5)
+    with torch.no_grad():  # livelier at both ends, so that gradients are not small
+        module.embedding.weight.copy_(draw(V, E, bound=2, step=1 / 128))
+        if not tied:
+            module.output.weight.copy_(draw(V, H, bound=2, step=1 / 128))
+    given = {"token": torch.randint(0, V, (windows, T, B)),
+             "target": torch.randint(0, V, (windows, T, B)),
+             "reset": (torch.rand(windows, T, B) < 0.2).int(),
+             "h_0": draw(layers, B, H), "c_0": draw(layers, B, H)} | values(module)
+    given["target"][torch.rand(windows, T, B) < 0.2] = IGNORED
+    given["target"][0, 2, 1], given["reset"][0, 3, 0] = IGNORED, 1
+    state = given["h_0"], given["c_0"]
+
+    logits, _ = module(given["token"][0], state)
+    result = {"logits": logits} | loss_of(logits.flatten(0, 1), given["target"][0].flatten(), 0.0)
+
+    optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=decay)
+    losses, norms = [], []
+    for token, target, reset in zip(given["token"], given["target"], given["reset"]):
+        optimizer.zero_grad(set_to_none=True)
+        logits, state = module(token, state, reset)
+        state = tuple(s.detach() for s in state)
+        loss = loss_of(logits.flatten(0, 1), target.flatten(), smoothing)["mean"]
+        loss.backward()
+        if not losses:
+            result |= {"h_n": state[0], "c_n": state[1]}
+            first_gradients = gradients(module)
+        losses.append(loss.detach())
+        norms.append(nn.utils.clip_grad_norm_(module.parameters(), clip_norm))
+        optimizer.step()
+    assert min(norms) < clip_norm < max(norms)
+    result |= {"losses": torch.stack(losses), "norms": torch.stack(norms)}
+    return {"options": {"vocabulary": V, "embed": E, "hidden": H, "layers": layers,
+                        "tie_weights": tied, "label_smoothing": smoothing,
+                        "learning_rate": rate, "weight_decay": decay, "clip_norm": clip_norm},
+            "given": given, "values": result, "gradients": first_gradients}
+
+
+def initial_values():
+    """How weights begin, as [least, greatest, mean, variance] of each parameter of Embedding(200,
+    96), LSTM(96, 128, num_layers=2) and Linear(128, 200). uniform.*: as the modules draw them;
+    xavier.* and orthogonal.*: by torch.nn.init.xavier_uniform_ and orthogonal_, the LSTM's matrices
+    gate by gate, and the biases by zeros_; orthogonal.*: also the largest |element| of WᵀW − 1 or
+    WWᵀ − 1, whichever is smaller, over all gates."""
+    V, E, H, layers = 200, 96, 128, 2
+    result = {}
+    for kind, begin in (("uniform", None), ("xavier", nn.init.xavier_uniform_),
+                        ("orthogonal", nn.init.orthogonal_)):
+        module = LstmLm(V, E, H, layers).double()
+        for name, parameter in module.named_parameters():
+            gates = parameter.chunk(4) if name.startswith("lstm") else [parameter]
+            if begin and parameter.dim() == 1:
+                nn.init.zeros_(parameter)
+            elif begin and name != "embedding.weight":
+                with torch.no_grad():
+                    for gate in gates:
+                        gate.copy_(begin(torch.empty_like(gate)))
+            p = parameter.detach()
+            numbers = [p.min(), p.max(), p.mean(), p.var(unbiased=False)]
+            if kind == "orthogonal" and p.dim() == 2 and name != "embedding.weight":
+                grams = (min((g @ g.t(), g.t() @ g), key=len) for g in (g.detach() for g in gates))
+                numbers.append(max((gram - torch.eye(len(gram))).abs().max() for gram in grams))
+            result[f"{kind}.{name}"] = torch.stack(numbers)
+    return {"options": {"vocabulary": V, "embed": E, "hidden": H, "layers": layers},
+            "values": result}
+
+
+CASES = {
+    "lstm": (lstm, {}),
+    "cross_entropy": (cross_entropy, {}),
+    "cross_entropy_smoothed": (cross_entropy, {"smoothing": 0.125}),
+    "linear_cross_entropy": (linear_cross_entropy, {}),
+    "linear_cross_entropy_smoothed": (linear_cross_entropy, {"smoothing": 0.125}),
+    "sgd": (trajectory, {"kind": "sgd", "weight_decay": 0.1, "clip_norm": 1.5}),
+    "sgd_momentum": (trajectory, {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.1}),
+    "sgd_nesterov": (trajectory, {"kind": "sgd", "momentum": 0.9, "nesterov": True,
+                                  "weight_decay": 0.1, "clip_value": 0.5}),
+    "adam": (trajectory, {"kind": "adam", "beta1": 0.8, "beta2": 0.99, "eps": 1e-6,
+                          "weight_decay": 0.1, "clip_value": 0.5}),
+    "adamw": (trajectory, {"kind": "adamw", "beta1": 0.9, "beta2": 0.999, "eps": 1e-8,
+                           "weight_decay": 0.1, "clip_norm": 1.5}),
+    "clipping": (clipping, {}),
+    "lstm_lm": (lstm_lm, {}),
+    "lstm_lm_tied": (lstm_lm, {"tied": True}),
+    "initial_values": (initial_values, {}),
+}
+
+
+def package():
+    query = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}", "python3-torch"],
+                           capture_output=True, text=True)
+    return f" (Debian's {query.stdout})" if query.returncode == 0 else ""
+
+
+def text_of(recording):
+    """JSON with a tensor to a line. Numbers are written so that they read back to the last bit."""
+    lines = []
+    for key, value in recording.items():
+        if isinstance(value, dict) and key != "options":
+            entries = [f'  {json.dumps(name)}: {{"shape": {list(tensor.shape)}, "values": '
+                       f'{json.dumps(tensor.detach().flatten().tolist())}}}'
+                       for name, tensor in value.items()]
+            lines.append(f"{json.dumps(key)}: {{\n" + ",\n".join(entries) + "}")
+        else:
+            lines.append(f"{json.dumps(key)}: {json.dumps(value)}")
+    return "{" + ",\n".join(lines) + "}\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=", ".join(CASES))
+    cases = parser.parse_args().cases
+    for case in cases:
+        if case not in CASES:
+            parser.error(f"unknown case '{case}', expected one of: {', '.join(CASES)}")
+    torch.set_num_threads(1)
+    for case in cases or CASES:
+        make, arguments = CASES[case]
+        torch.manual_seed(SEED)
+        recording = {"recorded by": f"tests/golden/record.py {case}; PyTorch {torch.__version__}"
+                                    f"{package()}, CPU, double precision, seed {SEED}",
+                     "case": " ".join(make.__doc__.split())} | make(**arguments)
+        (HERE / f"{case}.json").write_text(text_of(recording))
+
+
+if __name__ == "__main__":
+    main()

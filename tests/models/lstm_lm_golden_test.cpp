@@ -1,0 +1,162 @@
+// The whole model against what PyTorch computed: tests/golden/lstm_lm*.json.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/optimizer.h"
+#include "kernels/linear_cross_entropy/linear_cross_entropy.h"
+#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "models/lstm_lm.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+#include "tests/support/golden.h"
+
+namespace carousel {
+namespace {
+
+using test::as_double;
+using test::close;
+using test::Golden;
+using Numbers = std::vector<double>;
+
+LstmLmConfig config_of(const nlohmann::json& options) {
+  return {.vocabulary = options.at("vocabulary"),
+          .embed = options.at("embed"),
+          .hidden = options.at("hidden"),
+          .layers = options.at("layers"),
+          .tie_weights = options.value("tie_weights", false),
+          .forget_bias = 0,
+          .label_smoothing = options.value("label_smoothing", 0.0)};
+}
+
+class GoldenLstmLm : public testing::TestWithParam<std::tuple<Device, DType, const char*>> {
+ protected:
+  const Device device = std::get<0>(GetParam());
+  const DType dtype = std::get<1>(GetParam());
+  const Golden golden{std::get<2>(GetParam())};
+  LstmLm model{config_of(golden.options), device, dtype, /*seed=*/1};
+  const Tensor token = given("token"), target = given("target"), reset = given("reset");
+  RecurrentState state = model.initial_state(token.shape()[2]);
+  Arena arena{device};
+
+  /// The model begins with the weights and the state that PyTorch's was given.
+  void SetUp() override {
+    Parameters& parameters = model.parameters();
+    for (std::size_t i = 0; i < parameters.count(); ++i) {
+      const Tensor weight = golden.tensor(parameters.name(i), device, DType::f32);
+      ASSERT_EQ(weight.shape(), parameters.weight(i).shape()) << parameters.name(i);
+      test::write(parameters.weight(i), as_double(weight));
+    }
+    EXPECT_EQ(parameters.count() + 5, golden.given.size());  // beside text and state
+    parameters.refresh_working();
+    for (std::size_t i = 0; i < state.tensors.size(); ++i) {
+      test::write(state.tensors[i].second, of_layer(golden.given, i % 2 == 0 ? "h_0" : "c_0", i));
+    }
+  }
+  /// Of a state [layers, B, H], what belongs to entry `i` of h_l0, c_l0, h_l1, …
+  Numbers of_layer(const std::map<std::string, test::Recorded>& numbers, const char* name,
+                   std::size_t i) const {
+    return test::part(numbers.at(name).values, i / 2, state.tensors.size() / 2);
+  }
+
+  Tensor given(const char* name) const { return golden.tensor(name, device, DType::i32); }
+  Tensor window(const Tensor& all, std::int64_t index) const {
+    return all.slice(index, 1).reshaped({all.shape()[1], all.shape()[2]});
+  }
+  Batch batch(std::int64_t index, bool with_resets) const {
+    Batch result;
+    result.token = window(token, index);
+    result.target = window(target, index);
+    if (with_resets) result.reset = window(reset, index);
+    return result;
+  }
+  const Numbers& want(const char* name) const { return golden.values.at(name).values; }
+};
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenLstmLm,
+                         testing::Combine(testing::ValuesIn(test::devices()),
+                                          testing::Values(DType::f32, DType::bf16),
+                                          testing::Values("lstm_lm", "lstm_lm_tied")),
+                         [](const auto& each) {
+                           return test::device_name(std::get<0>(each.param)) + "_" +
+                                  name(std::get<1>(each.param)) + "_" + std::get<2>(each.param);
+                         });
+
+TEST_P(GoldenLstmLm, LogitsAndLossFromAGivenState) {
+  Tape tape(arena, /*recording=*/false);
+  const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
+                                                  : kLstmForwardTolerance.bf16;
+  {
+    Pass pass(tape, {});
+    const Loss loss = model.loss(pass, batch(0, /*with_resets=*/false), state);
+    EXPECT_TRUE(close(as_double(loss.rows), want("rows"), tolerance));
+    EXPECT_TRUE(close(as_double(loss.mean), want("mean"), tolerance));
+  }
+  Numbers logits;
+  for (std::int64_t t = 0; t < token.shape()[1]; ++t) {
+    Pass pass(tape, {});
+    const Tensor next = model.next_logits(pass, window(token, 0).slice(t, 1), state);
+    for (const double logit : as_double(next)) logits.push_back(logit);
+    pass.finish();
+  }
+  EXPECT_TRUE(close(logits, want("logits"), tolerance));
+}
+
+TEST_P(GoldenLstmLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
+  Tape tape(arena, /*recording=*/true);
+  Pass pass(tape, {});
+  model.loss(pass, batch(0, /*with_resets=*/true), state);
+  tape.backward();
+  pass.finish();
+  EXPECT_TRUE(tape.unreached_parameters().empty());
+
+  for (std::size_t i = 0; i < state.tensors.size(); ++i) {
+    const auto& [name, tensor] = state.tensors[i];
+    EXPECT_TRUE(close(as_double(tensor), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
+                      dtype == DType::f32 ? kLstmForwardTolerance.f32 : kLstmForwardTolerance.bf16))
+        << name;
+  }
+  const Parameters& parameters = model.parameters();
+  EXPECT_EQ(parameters.count(), golden.gradients.size());
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    const Numbers& gradient = golden.gradients.at(parameters.name(i)).values;
+    const double factor = test::to_unit(gradient);
+    EXPECT_TRUE(close(
+        test::scaled(as_double(parameters.gradient(i)), factor), test::scaled(gradient, factor),
+        dtype == DType::f32 ? kLstmBackwardTolerance.f32 : kLstmBackwardTolerance.bf16))
+        << parameters.name(i);
+  }
+}
+
+TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
+  const nlohmann::json& options = golden.options;
+  const Parameters& parameters = model.parameters();
+  const Optimizer optimizer({.kind = "adamw",
+                             .weight_decay = options.at("weight_decay"),
+                             .clip_norm = options.at("clip_norm")},
+                            parameters.flat_weights(), parameters.flat_gradients(),
+                            parameters.flat_working());
+  Tape tape(arena, /*recording=*/true);
+  const Tensor rate(device, {1}, DType::f32), step(device, {1}, DType::i64);
+  test::write(rate, {options.at("learning_rate")});
+  Numbers losses, norms;
+  for (std::int64_t t = 1; t <= token.shape()[0]; ++t) {
+    tape.clear(), arena.reset();
+    Pass pass(tape, {});
+    const Loss loss = model.loss(pass, batch(t - 1, /*with_resets=*/true), state);
+    tape.backward();
+    parameters.zero_unreached(tape);
+    pass.finish();
+    copy_from_host(step, &t);
+    optimizer.step(rate, step, loss.mean);
+    losses.push_back(as_double(loss.mean)[0]);
+    norms.push_back(as_double(optimizer.gradient_norm())[0]);
+  }
+  const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
+                                                  : kLstmForwardTolerance.bf16;
+  EXPECT_TRUE(close(losses, want("losses"), tolerance));
+  EXPECT_TRUE(close(norms, want("norms"), tolerance));
+}
+
+}  // namespace
+}  // namespace carousel
