@@ -146,6 +146,18 @@ Scalars Scalars::from_json(const std::string& json, const std::string& file) {
   }
 }
 
+std::vector<std::string> read_weights(const SafetensorsFile& file,
+                                      std::span<const NamedTensor> tensors) {
+  expect_same_tensors(file, tensors, /*may_convert=*/true);
+  std::vector<std::string> converted;
+  for (const NamedTensor& t : tensors) {
+    if (file.read_into(t.name, t.tensor) != SafetensorsFile::Fit::exact) {
+      converted.push_back(t.name);
+    }
+  }
+  return converted;
+}
+
 SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
     : model_(folder / kModelFile),
       state_(folder / kStateFile),
@@ -154,14 +166,7 @@ SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
 
 std::vector<std::string> SavedCheckpoint::restore_weights(
     std::span<const NamedTensor> tensors) const {
-  expect_same_tensors(model_, tensors, /*may_convert=*/true);
-  std::vector<std::string> converted;
-  for (const NamedTensor& t : tensors) {
-    if (model_.read_into(t.name, t.tensor) != SafetensorsFile::Fit::exact) {
-      converted.push_back(t.name);
-    }
-  }
-  return converted;
+  return read_weights(model_, tensors);
 }
 
 void SavedCheckpoint::restore_state(std::span<const NamedTensor> tensors) const {

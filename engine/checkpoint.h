@@ -46,6 +46,13 @@ struct CheckpointData {
   Scalars scalars;                   ///< epoch, data position, schedule, best loss, seed
 };
 
+/// Fills the tensors from a file that holds exactly those: FormatError lists the names that are
+/// missing and those nobody asked for, or names the tensor whose shape or element type is another,
+/// and then no tensor has been touched. Returns the names that were converted between float and
+/// bf16.
+std::vector<std::string> read_weights(const SafetensorsFile& file,
+                                      std::span<const NamedTensor> tensors);
+
 /// A checkpoint on the disk: a folder of `model.safetensors` and `state.safetensors`.
 class SavedCheckpoint {
  public:
@@ -59,9 +66,7 @@ class SavedCheckpoint {
   const SafetensorsFile& model() const { return model_; }
   const SafetensorsFile& state() const { return state_; }
 
-  /// Fills the tensors, which must be exactly those saved: FormatError lists the names that are
-  /// missing and those nobody asked for, and then no tensor has been touched. Returns the names
-  /// that were converted between float and bf16.
+  /// As read_weights().
   std::vector<std::string> restore_weights(std::span<const NamedTensor> tensors) const;
   /// The same without conversion: a run that continues must continue exactly.
   void restore_state(std::span<const NamedTensor> tensors) const;

@@ -5,15 +5,6 @@
 namespace carousel {
 namespace {
 
-std::vector<NamedTensor> weights_of(const TrainingRun& run) {
-  const Parameters& parameters = run.model.parameters();
-  std::vector<NamedTensor> result;
-  for (std::size_t i = 0; i < parameters.count(); ++i) {
-    result.push_back({parameters.name(i), parameters.weight(i)});
-  }
-  return result;
-}
-
 std::vector<NamedTensor> state_of(const TrainingRun& run) {
   std::vector<NamedTensor> result;
   for (const auto& [name, tensor] : run.optimizer.state()) {
@@ -25,9 +16,19 @@ std::vector<NamedTensor> state_of(const TrainingRun& run) {
 
 }  // namespace
 
+std::vector<NamedTensor> named_weights(const Parameters& parameters) {
+  std::vector<NamedTensor> result;
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    result.push_back({parameters.name(i), parameters.weight(i)});
+  }
+  return result;
+}
+
 CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata) {
-  CheckpointData data{
-      .weights = weights_of(run), .state = state_of(run), .metadata = metadata, .scalars = {}};
+  CheckpointData data{.weights = named_weights(run.model.parameters()),
+                      .state = state_of(run),
+                      .metadata = metadata,
+                      .scalars = {}};
   Scalars& scalars = data.scalars;
   scalars.set("tokens", run.tokens);
   scalars.set("best_loss", run.best_loss);
@@ -42,7 +43,7 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
 }
 
 void restore(TrainingRun& run, const SavedCheckpoint& saved) {
-  const auto weights = weights_of(run), state = state_of(run);
+  const auto weights = named_weights(run.model.parameters()), state = state_of(run);
   saved.restore_weights(weights);
   saved.restore_state(state);
   run.model.parameters().refresh_working();

@@ -27,6 +27,9 @@ struct TrainingRun {
   std::int64_t evaluations_without_best = 0;
 };
 
+/// A model's weights as its checkpoints name them.
+std::vector<NamedTensor> named_weights(const Parameters& parameters);
+
 /// What the checkpoint of this moment holds. `metadata` says what the weights mean.
 CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata);
 

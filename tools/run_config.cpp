@@ -118,6 +118,8 @@ RunConfig::RunConfig(const std::string& model_kind)
 void RunConfig::describe() {
   OptionSection& section = options_.section("model", "what is trained");
   section.add("kind", kind, "see `carousel models`").require();
+  section.add("weights", weights,
+              "a safetensors file to begin with, named as PyTorch names; empty: as init says");
   model->describe(section);
   carousel::describe(options_.section("data", "what it learns"), data);
   carousel::describe(options_.section("train", "how long, and what is kept"), train);

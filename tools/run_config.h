@@ -49,6 +49,7 @@ class RunConfig {
   explicit RunConfig(const std::string& model_kind);
 
   std::string kind;
+  std::filesystem::path weights;  ///< model.weights: a file to begin with; may be empty
   std::unique_ptr<ModelConfig> model;
   DataConfig data;
   TrainConfig train;

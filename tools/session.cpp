@@ -3,9 +3,36 @@
 #include <fmt/format.h>
 #include <omp.h>
 
+#include "engine/data/utf8.h"
+#include "engine/training_run.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
+namespace {
+
+constexpr const char* kVocabularyKey = "carousel.vocabulary";  // in a checkpoint's metadata
+
+// Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
+void expect_vocabulary(const SafetensorsFile& file, const Vocabulary& expected) {
+  const std::string name = file.path().string();
+  const auto found = file.metadata().find(kVocabularyKey);
+  if (found == file.metadata().end()) return;
+  const Vocabulary theirs = Vocabulary::parse(found->second, name);
+  if (theirs.size() != expected.size()) {
+    throw FormatError(fmt::format("{}: its vocabulary has {} tokens, expected the {} of data.text",
+                                  name, theirs.size(), expected.size()));
+  }
+  for (std::int32_t id = 0; id < expected.size(); ++id) {
+    if (theirs.token(id) != expected.token(id)) {
+      throw FormatError(
+          fmt::format("{}: token {} of its vocabulary is '{}', expected '{}' as in "
+                      "data.text",
+                      name, id, escaped(theirs.token(id)), escaped(expected.token(id))));
+    }
+  }
+}
+
+}  // namespace
 
 Device open_device(const MachineConfig& machine) {
   if (machine.threads > 0) omp_set_num_threads(static_cast<int>(machine.threads));
@@ -42,9 +69,16 @@ Metadata run_metadata(const RunConfig& config, const Vocabulary& vocabulary) {
   return {{"format", "pt"},  // what PyTorch's own files say, so that its loaders take these
           {"carousel.version", "1"},
           {"carousel.config", config.toml()},
-          {"carousel.vocabulary", vocabulary.text()},
+          {kVocabularyKey, vocabulary.text()},
           {"carousel.gate_order", "i, f, g, o"},
           {"carousel.biases", "bias_ih and bias_hh are both added"}};
+}
+
+void load_weights(const SafetensorsFile& file, const Vocabulary& vocabulary, Model& model) {
+  expect_vocabulary(file, vocabulary);
+  Parameters& parameters = model.parameters();
+  read_weights(file, named_weights(parameters));
+  parameters.refresh_working();
 }
 
 TrainedModel::TrainedModel(const std::filesystem::path& path, const CommonArguments& common) {
@@ -61,17 +95,13 @@ TrainedModel::TrainedModel(const std::filesystem::path& path, const CommonArgume
     return found->second;
   };
   config_ = std::make_unique<RunConfig>(text("carousel.config"), file, common);
-  vocabulary_ = std::make_unique<Vocabulary>(Vocabulary::parse(text("carousel.vocabulary"), file));
+  vocabulary_ = std::make_unique<Vocabulary>(Vocabulary::parse(text(kVocabularyKey), file));
   device_ = open_device(config_->machine);
   model_ =
       config_->model->make(vocabulary_->size(), device_, compute_type(config_->machine.precision),
                            static_cast<std::uint64_t>(config_->train.seed));
   Parameters& parameters = model_->parameters();
-  std::vector<NamedTensor> weights;
-  for (std::size_t i = 0; i < parameters.count(); ++i) {
-    weights.push_back({parameters.name(i), parameters.weight(i)});
-  }
-  saved.restore_weights(weights);
+  saved.restore_weights(named_weights(parameters));
   parameters.refresh_working();
   step_ = saved.step();
 }

@@ -23,6 +23,10 @@ DType compute_type(Precision precision);
 /// What a checkpoint's weights mean: read by whoever loads them, here or in PyTorch.
 Metadata run_metadata(const RunConfig& config, const Vocabulary& vocabulary);
 
+/// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
+/// model's, by name and shape, and its vocabulary, where it records one, is that of the data.
+void load_weights(const SafetensorsFile& file, const Vocabulary& vocabulary, Model& model);
+
 /// A model as a checkpoint left it, ready to run.
 class TrainedModel {
  public:

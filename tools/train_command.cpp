@@ -67,13 +67,14 @@ class RunFolder {
   std::optional<FolderLock> lock_;
 };
 
-/// What may change when a run continues: how long and how it is watched, and where it runs.
+/// What may change when a run continues: how long and how it is watched, where it runs, and what it
+/// began with, for now the checkpoint has the weights.
 bool may_change(const std::string& name) {
   static const char* const names[] = {
       "train.steps",        "train.report_every",  "train.evaluate_every", "train.save_every",
       "train.sample_every", "train.sample_tokens", "train.patience",       "train.keep",
-      "data.text",          "data.validation",     "data.device_bytes",    "run.device",
-      "run.threads"};
+      "data.text",          "data.validation",     "data.device_bytes",    "model.weights",
+      "run.device",         "run.threads"};
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
@@ -170,6 +171,10 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
     expect_same_run(config, *saved, out);
   }
 
+  std::unique_ptr<SafetensorsFile> beginning;  // opened before the text is read: that may take long
+  if (!saved && !config.weights.empty()) {
+    beginning = std::make_unique<SafetensorsFile>(config.weights);
+  }
   Texts texts = open_texts(config, device, out / "cache");
   const Vocabulary& vocabulary = texts.corpus.vocabulary;
   const Metadata metadata = run_metadata(config, vocabulary);
@@ -187,6 +192,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                   .data = *texts.train,
                   .state = model->initial_state(config.train.batch)};
   if (saved) restore(run, *saved);
+  if (beginning) load_weights(*beginning, vocabulary, *model);
   write_file_atomically(out / "config.toml", config.toml());
 
   TrainLog log(out, saved ? run.step : -1, config.train, vocabulary, device);
@@ -196,6 +202,9 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
       count_text(static_cast<double>(parameters.element_count())), vocabulary.size(),
       count_text(static_cast<double>(texts.corpus.train.count)),
       count_text(static_cast<double>(texts.corpus.validation.count)), device_text(device)));
+  if (beginning) {
+    log.progress().line(fmt::format("weights: begin as in {}", beginning->path().string()));
+  }
   if (run.step >= config.train.steps) {
     log.progress().line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
                                     arguments.out, run.step));
