@@ -117,14 +117,15 @@ cudaError_t cudaFree(void* memory) {
 
 cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t handle) {
   const std::lock_guard lock(runtime_mutex());
-  if (find_stream(handle)->recording) return cudaErrorStreamCaptureUnsupported;
+  const auto stream = find_stream(handle);
+  if (stream->recording) return emulation::lose_capture(*stream);
   return cudaMalloc(memory, bytes);
 }
 
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t handle) {
   const std::lock_guard lock(runtime_mutex());
   const auto stream = find_stream(handle);
-  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (stream->recording) return emulation::lose_capture(*stream);
   if (memory == nullptr) return status();
   if (!emulation::is_allocated(memory, 1)) return cudaErrorInvalidValue;
   const auto work = [memory] {
@@ -172,7 +173,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     return status();
   }
   const bool lazy = emulation::is_pinned(to_device ? from : to, bytes);
-  if (!lazy && stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (!lazy && stream->recording) return emulation::lose_capture(*stream);
   if (to_device) {
     submit(*stream, lazy ? emulation::copy_from_pinned(to, from, bytes)
                          : emulation::copy_from_pageable(to, from, bytes));

@@ -45,6 +45,11 @@ std::shared_ptr<Stream> find_stream(cudaStream_t handle) {
   return found == streams().end() ? nullptr : found->second;
 }
 
+cudaError_t lose_capture(Stream& stream) {
+  stream.capture_lost = true;
+  return cudaErrorStreamCaptureUnsupported;
+}
+
 void submit(Stream& stream, const Request& request) {
   if (stream.recording) {
     stream.recording->push_back(request);
@@ -81,6 +86,7 @@ void reset() {
     stream->done = stream->last();
     stream->queue.clear();
     stream->recording.reset();
+    stream->capture_lost = false;
   }
 }
 

@@ -24,6 +24,7 @@ struct Stream {
   std::deque<Work> queue;
   std::uint64_t done = 0;  // of all that was ever queued, how many have run
   std::unique_ptr<std::vector<Request>> recording;
+  bool capture_lost = false;  // something was asked for that cannot be captured
   std::uint64_t last() const { return done + queue.size(); }
 };
 
@@ -34,6 +35,9 @@ std::recursive_mutex& runtime_mutex();
 std::shared_ptr<Stream> find_stream(cudaStream_t handle);
 cudaStream_t add_stream();
 void remove_stream(cudaStream_t handle);
+
+/// What a call answers that a capture does not allow. Only the end of the capture is left then.
+cudaError_t lose_capture(Stream& stream);
 
 /// Queues or records.
 void submit(Stream& stream, const Request& request);

@@ -7,6 +7,7 @@
 
 using emulation::drain;
 using emulation::find_stream;
+using emulation::lose_capture;
 using emulation::status;
 using emulation::Stream;
 using emulation::submit;
@@ -49,7 +50,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   const auto held = lock();
   const auto stream = find_stream(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (stream->recording) return lose_capture(*stream);
   drain(*stream, stream->last());
   return status();
 }
@@ -64,7 +65,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t handle, cudaEvent_t event, unsigned
   const auto held = lock();
   const auto stream = find_stream(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (stream->recording) return lose_capture(*stream);
   if (event->stream == nullptr) return status();
   const auto work = [other = event->stream, ticket = event->ticket] { drain(*other, ticket); };
   submit(*stream, [work] { return work; });
@@ -89,7 +90,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   const auto held = lock();
   const auto stream = find_stream(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (stream->recording) return lose_capture(*stream);
   const auto time = std::make_shared<Clock::time_point>();
   submit(*stream, [time] { return [time] { *time = Clock::now(); }; });
   *event = {.stream = stream, .ticket = stream->last(), .time = time};
@@ -135,16 +136,19 @@ cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   const auto stream = find_stream(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (!stream->recording) return cudaErrorInvalidValue;
-  *graph = new CUgraph_st{std::move(*stream->recording)};
-  stream->recording.reset();
-  return status();
+  const auto recorded = std::exchange(stream->recording, nullptr);
+  const bool lost = std::exchange(stream->capture_lost, false);
+  *graph = lost ? nullptr : new CUgraph_st{std::move(*recorded)};
+  return lost ? cudaErrorStreamCaptureInvalidated : status();
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* capturing) {
   const auto held = lock();
   const auto stream = find_stream(handle);
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
-  *capturing = stream->recording ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  *capturing = cudaStreamCaptureStatusNone;
+  if (stream->recording) *capturing = cudaStreamCaptureStatusActive;
+  if (stream->capture_lost) *capturing = cudaStreamCaptureStatusInvalidated;
   return status();
 }
 
