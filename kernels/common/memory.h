@@ -45,6 +45,7 @@ class PinnedMemory {
 
 /// Queues a copy from host memory. Pinned: the source must stay unchanged until the device has
 /// passed this point of its stream; pageable: it may be reused at once. (At once on the CPU.)
+/// CudaError while a graph is captured, as for allocating: kernels/common/graph.h.
 void copy_to_device(const Device& device, void* to, const void* from, std::size_t bytes);
 
 /// Copies to host memory and waits for it: one of the few places where the host waits.

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <string>
 
 #include "kernels/common/cuda/context.cuh"
 
@@ -27,9 +28,19 @@ void report(cudaError_t status, const char* what) {
   if (status != cudaSuccess) std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(status));
 }
 
+/// For what CUDA would take into a graph, where it would mean something else: memory that the graph
+/// owns, and host values as they are when it is launched.
+void refuse_in_capture(const Cuda& device, const char* what) {
+  cudaStreamCaptureStatus capturing{};
+  check_cuda(cudaStreamIsCapturing(device.stream(), &capturing), what);
+  if (capturing == cudaStreamCaptureStatusNone) return;
+  throw CudaError(std::string(what) + " is no part of a graph, and one is being captured");
+}
+
 }  // namespace
 
 void* allocate(const Cuda& device, std::size_t bytes) {
+  refuse_in_capture(device, "allocating device memory");
   void* data = nullptr;
   check_cuda(cudaMallocAsync(&data, std::max<std::size_t>(bytes, 1), device.stream()),
              "allocating device memory");
@@ -58,6 +69,7 @@ void release_pinned(const Cuda&, void* data) noexcept {
 
 void copy_to_device(const Cuda& device, void* to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
+  refuse_in_capture(device, "copying to the device");
   check_cuda(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device.stream()),
              "copying to the device");
 }

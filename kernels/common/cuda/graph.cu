@@ -1,0 +1,67 @@
+#include "kernels/common/graph.h"
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <type_traits>
+
+#include "kernels/common/cuda/context.cuh"
+
+namespace carousel {
+namespace {
+
+struct DestroyGraph {
+  void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
+};
+
+/// Throws as check_cuda does. A failed capture leaves its error behind as the runtime's last one,
+/// which a library would take for its own launch's.
+void check_capture(cudaError_t status, const char* what, Where at = Where::here()) {
+  if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
+  check_cuda(status, what, at);
+}
+
+}  // namespace
+
+CUgraphExec_st* capture_graph(const Cuda& device, const std::function<void()>& queue) {
+  if (device.context().synchronous) {
+    throw CudaError("CAROUSEL_SYNC=1 waits after every kernel, which no graph can");
+  }
+  // This thread alone is held to what a capture allows: others touch no device.
+  check_capture(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal),
+                "beginning a capture");
+  std::exception_ptr failure;
+  try {
+    queue();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  cudaGraph_t captured = nullptr;
+  const cudaError_t ended = cudaStreamEndCapture(device.stream(), &captured);
+  const std::unique_ptr<std::remove_pointer_t<cudaGraph_t>, DestroyGraph> graph(captured);
+  if (failure != nullptr) {
+    static_cast<void>(cudaGetLastError());
+    std::rethrow_exception(failure);
+  }
+  check_capture(ended, "ending a capture");
+  cudaGraphExec_t executable = nullptr;
+  check_capture(cudaGraphInstantiate(&executable, graph.get(), 0), "making a graph");
+  return executable;
+}
+
+void launch_graph(const Cuda& device, CUgraphExec_st* graph) {
+  check_cuda(cudaGraphLaunch(graph, device.stream()), "launching a graph");
+}
+
+void destroy_graph(const Cuda& device, CUgraphExec_st* graph) noexcept {
+  // It may still run. What a wait finds wrong is told to who waits for a result.
+  static_cast<void>(cudaStreamSynchronize(device.stream()));
+  const cudaError_t status = cudaGraphExecDestroy(graph);
+  if (status != cudaSuccess) {
+    std::fprintf(stderr, "destroying a graph: %s\n", cudaGetErrorString(status));
+  }
+}
+
+}  // namespace carousel
