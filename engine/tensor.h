@@ -125,8 +125,9 @@ void copy_from_host(const Tensor& tensor, const void* values);
 void copy_to_host(const Tensor& tensor, void* values);
 
 /// Memory for the tensors of one training step: handed out in order, taken back all at once. The
-/// same sequence of requests gets the same addresses, so that from the second step on nothing is
-/// allocated.
+/// same sequence of requests gets the same addresses whatever other sequences come between, for
+/// memory is only ever added behind what is there: from the second step on nothing is allocated,
+/// and a captured step stays true.
 class Arena {
  public:
   explicit Arena(const Device& device) : device_(device) {}
