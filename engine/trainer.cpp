@@ -62,6 +62,8 @@ Trainer::Trainer(TrainingRun& run, const TrainerParts& parts)
       device_(run.model.parameters().flat_weights().device()),
       arena_(device_),
       tape_(arena_, true),
+      graphs_(device_, parts.graph,
+              [this](const std::string& why) { parts_.observer.on_graph_refused(why); }),
       step_(device_, {1}, DType::i64),
       learning_rate_(device_, {1}, DType::f32),
       losses_(device_, {config_.report_every}, DType::f32),
@@ -77,9 +79,14 @@ double Trainer::rate_of(std::int64_t step) const {
   return learning_rate(parts_.schedule, step) * run_.plateau.factor;
 }
 
-Loss Trainer::record(const Batch& batch, std::int64_t step) {
+void Trainer::prepare(const Batch& batch, std::int64_t step) {
   copy_from_host(step_, &step);
+  const auto rate = static_cast<float>(rate_of(step));
+  copy_from_host(learning_rate_, &rate);
   if (batch.first) run_.state.zero();
+}
+
+Loss Trainer::record(const Batch& batch) {
   Parameters& parameters = run_.model.parameters();
   tape_.clear();
   arena_.reset();
@@ -92,17 +99,35 @@ Loss Trainer::record(const Batch& batch, std::int64_t step) {
   return loss;
 }
 
+StepGraphs::Key Trainer::key_of(const Batch& batch) const {
+  // Weights, optimiser and arena stay where they are as long as this trainer.
+  StepGraphs::Key key;
+  const auto add = [&](const Tensor& tensor) {
+    key.push_back(reinterpret_cast<std::uintptr_t>(tensor.data()));
+  };
+  for (int i = 0; i < 2; ++i) {
+    key.push_back(static_cast<std::uintptr_t>(batch.token.shape()[i]));
+  }
+  for (const Tensor* part : {&batch.token, &batch.target, &batch.reset, &batch.lengths}) {
+    add(*part);
+  }
+  for (const auto& [name, tensor] : run_.state.tensors) add(tensor);
+  return key;
+}
+
 void Trainer::queue_step() {
   const std::int64_t step = run_.step + 1;
   begun_.push_back(run_.data.position());
   const Batch batch = run_.data.next();
-  const Loss loss = record(batch, step);
-  const auto rate = static_cast<float>(rate_of(step));
-  copy_from_host(learning_rate_, &rate);
-  run_.optimizer.step(learning_rate_, step_, loss.mean);
+  prepare(batch, step);
+  const Tensor loss = graphs_.run(key_of(batch), [&] {
+    const Tensor mean = record(batch).mean;
+    run_.optimizer.step(learning_rate_, step_, mean);
+    return mean;
+  });
 
   const std::int64_t slot = step - 1 - reported_step_;
-  copy_scalar(loss.mean, losses_.slice(slot, 1));
+  copy_scalar(loss, losses_.slice(slot, 1));
   copy_scalar(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
   run_.step = step;
   run_.tokens += batch.tokens;
@@ -154,7 +179,9 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
   run_.data.seek(begun);
   run_.step = bad_step - 1;
   run_.state.zero();
-  record(run_.data.next(), bad_step);
+  const Batch batch = run_.data.next();
+  prepare(batch, bad_step);
+  record(batch);
   const std::string tensor = tape_.first_non_finite();
   throw Error(fmt::format(
       "training: the loss or the gradient of step {} is not a finite number; first such tensor: "

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "engine/step_graphs.h"
 #include "engine/training_run.h"
 
 namespace carousel {
@@ -44,6 +46,8 @@ class TrainObserver {
   virtual void before_save() = 0;
   virtual void on_save(std::int64_t step, bool is_best) = 0;
   virtual void on_sample(const TrainingRun& run) = 0;  ///< time for a sample
+  /// Steps are no graphs from now on, and why. At most once, and not if none were wanted.
+  virtual void on_graph_refused(const std::string& why) = 0;
 };
 
 /// Mean loss in nats over every target of `data` once, and the number of targets. Values live in
@@ -65,6 +69,7 @@ struct TrainerParts {
   CheckpointFolder& checkpoints;
   TrainObserver& observer;
   bool tf32 = false;  ///< training's products of float may round their inputs, on CUDA
+  bool graph = true;  ///< on CUDA, a step is one graph when it comes again; the same bits
 };
 
 /// Trains a run from where it stands to config.steps, with reports, evaluations and checkpoints on
@@ -78,10 +83,15 @@ class Trainer {
   /// went wrong, and no checkpoint is written from then on.
   TrainEnd train(const std::atomic<bool>& stop);
 
+  const StepGraphs& graphs() const { return graphs_; }
+
  private:
   using Clock = std::chrono::steady_clock;
   void queue_step();
-  Loss record(const Batch& batch, std::int64_t step);  ///< forward and backward
+  /// What a graph cannot hold of a step: this step's number, and the end of the state carried.
+  void prepare(const Batch& batch, std::int64_t step);
+  Loss record(const Batch& batch);  ///< forward and backward
+  StepGraphs::Key key_of(const Batch& batch) const;
   double rate_of(std::int64_t step) const;
   Report measure();  ///< what happened since the last report; checks that it was finite
   double validation_loss();
@@ -94,6 +104,7 @@ class Trainer {
   const Device device_;
   Arena arena_;
   Tape tape_;
+  StepGraphs graphs_;                ///< after the arena, whose memory they use
   Tensor step_, learning_rate_;      ///< [1] each: what changes from step to step, on the device
   Tensor losses_, norms_;            ///< [report_every]: one slot per step since the last report
   std::vector<DataPosition> begun_;  ///< where the data stood before each of those steps

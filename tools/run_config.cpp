@@ -58,6 +58,7 @@ void describe(OptionSection& section, MachineConfig& machine) {
   section.add("precision", machine.precision, "of products; weights stay float",
               {{"f32", Precision::f32}, {"tf32", Precision::tf32}, {"bf16", Precision::bf16}});
   section.add("threads", machine.threads, "CPU threads; 0: all cores", {0, 4096});
+  section.add("graph", machine.graph, "on CUDA, a step is one CUDA graph; the same bits");
 }
 
 void describe(OptionSection& section, OptimizerConfig& optimizer, double& learning_rate) {

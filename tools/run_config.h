@@ -35,6 +35,7 @@ struct MachineConfig {
   DeviceChoice device = DeviceChoice::automatic;
   Precision precision = Precision::f32;
   std::int64_t threads = 0;
+  bool graph = true;
 };
 
 /// Everything a config file says, with defaults for the rest.

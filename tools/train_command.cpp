@@ -71,10 +71,11 @@ class RunFolder {
 /// began with, for now the checkpoint has the weights.
 bool may_change(const std::string& name) {
   static const char* const names[] = {
-      "train.steps",        "train.report_every",  "train.evaluate_every", "train.save_every",
-      "train.sample_every", "train.sample_tokens", "train.patience",       "train.keep",
-      "data.text",          "data.validation",     "data.device_bytes",    "model.weights",
-      "run.device",         "run.threads"};
+      "train.steps",      "train.report_every", "train.evaluate_every",
+      "train.save_every", "train.sample_every", "train.sample_tokens",
+      "train.patience",   "train.keep",         "data.text",
+      "data.validation",  "data.device_bytes",  "model.weights",
+      "run.device",       "run.threads",        "run.graph"};
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
@@ -137,6 +138,12 @@ Texts open_texts(const RunConfig& config, const Device& device, const fs::path& 
   return texts;
 }
 
+/// How steps run, where there is a choice.
+const char* steps_text(const Device& device, const MachineConfig& machine) {
+  if (is_cpu(device)) return "";
+  return machine.graph ? ", steps as CUDA graphs" : ", eager steps";
+}
+
 void tell_the_end(ProgressBar& progress, TrainEnd end, const TrainingRun& run,
                   const TrainArguments& arguments) {
   progress.clear();
@@ -197,11 +204,12 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
 
   TrainLog log(out, saved ? run.step : -1, config.train, vocabulary, device);
   if (saved) run.seconds = seconds_so_far(out / "metrics.jsonl");
-  log.progress().line(fmt::format(
-      "{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}", config.kind,
-      count_text(static_cast<double>(parameters.element_count())), vocabulary.size(),
-      count_text(static_cast<double>(texts.corpus.train.count)),
-      count_text(static_cast<double>(texts.corpus.validation.count)), device_text(device)));
+  log.progress().line(
+      fmt::format("{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}{}",
+                  config.kind, count_text(static_cast<double>(parameters.element_count())),
+                  vocabulary.size(), count_text(static_cast<double>(texts.corpus.train.count)),
+                  count_text(static_cast<double>(texts.corpus.validation.count)),
+                  device_text(device), steps_text(device, config.machine)));
   if (beginning) {
     log.progress().line(fmt::format("weights: begin as in {}", beginning->path().string()));
   }
@@ -217,7 +225,8 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                         .metadata = metadata,
                         .checkpoints = checkpoints,
                         .observer = log,
-                        .tf32 = config.machine.precision == Precision::tf32});
+                        .tf32 = config.machine.precision == Precision::tf32,
+                        .graph = config.machine.graph});
   const TrainEnd end = trainer.train(stop_asked);
   tell_the_end(log.progress(), end, run, arguments);
   return end == TrainEnd::interrupted ? 130 : 0;

@@ -70,4 +70,8 @@ void TrainLog::on_sample(const TrainingRun& run) {
   progress_.line(fmt::format("step {}: a sample\n{}{}", run.step, text, decoder.finish()));
 }
 
+void TrainLog::on_graph_refused(const std::string& why) {
+  progress_.line(fmt::format("steps are eager from here on, not CUDA graphs: {}", why));
+}
+
 }  // namespace carousel

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <string>
 
 #include "engine/generator.h"
 #include "engine/metrics.h"
@@ -24,6 +25,7 @@ class TrainLog final : public TrainObserver {
   void before_save() override { metrics_.sync(); }
   void on_save(std::int64_t step, bool is_best) override;
   void on_sample(const TrainingRun& run) override;
+  void on_graph_refused(const std::string& why) override;
   ProgressBar& progress() { return progress_; }
 
  private:

@@ -160,6 +160,23 @@ class DriverTest(unittest.TestCase):
         self.assertEqual(one, seven)
         self.assertAlmostEqual(one[1] / one[0], 1, delta=0.05)
 
+    @unittest.skipIf(DEVICE == "cpu", "the CPU has no graphs")
+    def test_graph_and_eager_steps_end_alike_and_say_which_they_are(self):
+        talk = {"graph": self.train(out="graph").stderr,
+                "eager": self.train("--set", "run.graph=false", out="eager").stderr}
+        sync = {**os.environ, "CAROUSEL_SYNC": "1"}
+        talk["waiting"] = run("train", self.here / "config.toml", "--out", self.here / "waiting",
+                              env=sync).stderr
+        self.assertIn("steps as CUDA graphs", talk["graph"])
+        self.assertNotIn("eager", talk["graph"])
+        self.assertIn("eager steps", talk["eager"])
+        self.assertEqual(talk["waiting"].count("not CUDA graphs: CAROUSEL_SYNC=1"), 1)
+        states = {(self.here / name / "checkpoints/last/state.safetensors").read_bytes()
+                  for name in talk}
+        self.assertEqual(len(states), 1)
+        losses = {tuple(line["loss"] for line in metrics(self.here / name)) for name in talk}
+        self.assertEqual(len(losses), 1)
+
     def test_an_interrupt_saves_and_says_how_to_resume(self):
         command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",
                    "--device", DEVICE, "--threads", "1", "--set", "train.steps=1000000"]
