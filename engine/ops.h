@@ -50,11 +50,14 @@ struct LstmState {
 struct LstmOutput {
   Var h;               ///< [T, B, H]
   Var h_last, c_last;  ///< [B, H] the final state
+  Var c, gates;        ///< [T, B, H], [T, B, 4H]: what the rule keeps; for label(), not to use
 };
 /// One LSTM layer over a sequence x [T, B, E], T > 0, from state `initial`; where reset [T, B]
 /// (int32, may be empty) is not 0, a row starts anew. Gradients flow from all three outputs.
 LstmOutput lstm_sequence(Var x, const LstmParameters& parameters, const LstmState& initial = {},
                          const Tensor& reset = {});
+/// Labels a layer's values: "<name>, gate f", "<name>, cell state", "<name>, hidden state".
+void label(const LstmOutput& layer, const std::string& name);
 
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].

@@ -37,7 +37,15 @@ Var Tape::add(Slot slot) {
   return Var(this, slots_.size() - 1);
 }
 
-Var Tape::constant(Tensor value) { return add({.value = std::move(value), .gradient = {}}); }
+std::string Label::text(std::size_t block) const {
+  std::string result = part.empty() ? name : name + ", " + part;
+  if (block < blocks.size()) result += " " + blocks[block];
+  return result;
+}
+
+Var Tape::constant(Tensor value) {
+  return add({.value = std::move(value), .gradient = {}, .is_constant = true});
+}
 
 Var Tape::parameter(Tensor value, Tensor gradient) {
   return add({.value = std::move(value),
@@ -51,6 +59,13 @@ Var Tape::output(Tensor value, std::initializer_list<Var> inputs) {
     return input.present() && input.needs_gradient();
   });
   return add({.value = std::move(value), .gradient = {}, .needs_gradient = recording_ && needs});
+}
+
+Var Tape::overwritten(Tensor value, std::initializer_list<Var> inputs) {
+  const Var result = output(std::move(value), inputs);
+  Slot& slot = slots_[result.index_];
+  if (slot.needs_gradient) slot.gradient = slot.value;
+  return result;
 }
 
 void Tape::on_backward(std::initializer_list<Var> outputs, std::function<void()> rule) {
@@ -77,7 +92,19 @@ void Tape::backward() {
   }
 }
 
-void Tape::label(const Var& var, std::string text) { slots_[var.index_].label = std::move(text); }
+void Tape::label(const Var& var, Label label) { slots_[var.index_].label = std::move(label); }
+
+std::vector<LabelledValue> Tape::labelled() const {
+  std::vector<LabelledValue> result;
+  for (const Slot& slot : slots_) {
+    if (slot.label.name.empty()) continue;
+    result.push_back({.label = slot.label,
+                      .value = slot.value,
+                      .gradient = slot.written ? slot.gradient : Tensor{},
+                      .is_parameter = slot.is_parameter});
+  }
+  return result;
+}
 
 namespace {
 
@@ -95,9 +122,12 @@ bool all_finite(const Tensor& tensor) {
 
 std::string Tape::first_non_finite() const {
   const auto text = [](const Slot& slot) {
-    return slot.label.empty() ? "a value of shape " + slot.value.shape().text() : slot.label;
+    return slot.label.name.empty() ? "a value of shape " + slot.value.shape().text()
+                                   : slot.label.text();
   };
   for (const Slot& slot : slots_) {
+    // Constants were not computed, and a carried state among them holds the next window's by now.
+    if (slot.is_constant || slot.lost()) continue;
     if (!all_finite(slot.value)) return text(slot);
   }
   for (std::size_t i = slots_.size(); i-- > 0;) {

@@ -14,6 +14,24 @@ namespace carousel {
 
 class Tape;
 
+/// What a reader calls a value.
+struct Label {
+  std::string name;       ///< of what computes it: "lstm layer 1"
+  std::string part = {};  ///< which of its values, if there are several: "gate", "cell state"
+  std::vector<std::string> blocks = {};  ///< if a sequence's columns are equal blocks: i, f, …
+
+  /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
+  std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;
+};
+
+/// A value of a step, for whoever looks on.
+struct LabelledValue {
+  Label label;
+  Tensor value;     ///< lost where the gradient has been written over it
+  Tensor gradient;  ///< empty before a rule has written it, or if none does
+  bool is_parameter = false;
+};
+
 /// Where a backward rule writes a gradient: over what is there, or added to it. An empty tensor
 /// means that nobody asks for this gradient; ops take the absent view it gives.
 struct GradientTarget {
@@ -82,6 +100,10 @@ class Tape {
   /// value may be bf16. The first writer of the step overwrites it.
   Var parameter(Tensor value, Tensor gradient);
 
+  /// What an op keeps for its backward rule, which writes the gradient over it. For it to be seen,
+  /// not computed with.
+  Var overwritten(Tensor value, std::initializer_list<Var> inputs);
+
   /// An op's output. It needs a gradient if one of the inputs does; absent inputs do not.
   Var output(Tensor value, std::initializer_list<Var> inputs);
   /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
@@ -95,9 +117,12 @@ class Tape {
   /// gradients when they are recorded, so there is no root to name.
   void backward();
   /// What a reader would call this value, for messages.
-  void label(const Var& var, std::string text);
-  /// The label of the first value, in recording order, that holds a NaN or an infinity; else of the
-  /// last gradient that does, "gradient of …". Empty if there is none. Waits for the device.
+  void label(const Var& var, Label label);
+  /// The values that have a label, in recording order. The reverse is the order of the gradients.
+  std::vector<LabelledValue> labelled() const;
+  /// The label of the first value computed, in recording order, that holds a NaN or an infinity;
+  /// else of the last gradient that does, "the gradient of …". Empty if there is none. Waits for
+  /// the device.
   std::string first_non_finite() const;
   /// Gradients of parameters nobody reached since the tape was cleared; the caller zeroes them.
   std::vector<Tensor> unreached_parameters() const;
@@ -107,8 +132,9 @@ class Tape {
   friend class Var;
   struct Slot {
     Tensor value, gradient;
-    std::string label{};
-    bool needs_gradient = false, is_parameter = false, written = false;
+    Label label{};
+    bool needs_gradient = false, is_parameter = false, is_constant = false, written = false;
+    bool lost() const { return written && value.data() == gradient.data(); }
   };
   struct Rule {
     std::vector<std::size_t> outputs;

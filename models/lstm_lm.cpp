@@ -76,26 +76,32 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
                    const RecurrentState& state) {
   Tape& tape = pass.tape();
   const auto weight = [&](std::size_t index) { return parameters_.on(tape, index); };
-  const auto drop = [&](Var x, std::uint64_t place) {
-    return pass.training() ? dropout(x, static_cast<float>(config_.dropout), pass.random(place))
-                           : x;
+  const auto drop = [&](Var x, std::uint64_t place, const std::string& of) {
+    if (!pass.training() || config_.dropout == 0) return x;
+    const Var y = dropout(x, static_cast<float>(config_.dropout), pass.random(place));
+    tape.label(y, {"dropout after " + of});
+    return y;
   };
   Var x = embedding(weight(embedding_), token);  // [T, B, E]
-  tape.label(x, "the embedding's output");
-  x = drop(x, 0);
+  tape.label(x, {"embedding"});
+  x = drop(x, 0, "embedding");
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Layer& layer = layers_[l];
     const Tensor &h = state.tensors[2 * l].second, &c = state.tensors[2 * l + 1].second;
+    const std::string name = fmt::format("lstm layer {}", l);
+    const LstmState initial{.h = tape.constant(h), .c = tape.constant(c)};
+    tape.label(initial.h, {name, "initial hidden state"});
+    tape.label(initial.c, {name, "initial cell state"});
     const LstmOutput y = lstm_sequence(x,
                                        {.weight_ih = weight(layer.weight_ih),
                                         .weight_hh = weight(layer.weight_hh),
                                         .bias_ih = weight(layer.bias_ih),
                                         .bias_hh = weight(layer.bias_hh)},
-                                       {.h = tape.constant(h), .c = tape.constant(c)}, reset);
-    tape.label(y.h, fmt::format("the hidden states of layer {}", l));
+                                       initial, reset);
+    label(y, name);
     pass.carry(y.h_last.value(), h);  // [B, H]
     pass.carry(y.c_last.value(), c);
-    x = drop(y.h, l + 1);  // [T, B, H]
+    x = drop(y.h, l + 1, name);  // [T, B, H]
   }
   return x;
 }

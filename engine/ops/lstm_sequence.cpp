@@ -12,8 +12,7 @@ struct Saved {
   LstmParameters parameters;
   LstmState initial;
   Tensor reset;
-  Var h, h_last, c_last;
-  Tensor c, gates;
+  Var gates, c, h, h_last, c_last;
 };
 
 /// The value of an input that may be absent, as an op takes it.
@@ -39,8 +38,8 @@ void forward(const Saved& s) {
                              .c0 = view_of<Acc, 2>(s.initial.c),
                              .reset = s.reset.view<std::int32_t, 2>(),
                              .h = s.h.value().mutable_view<T, 3>(),
-                             .c = s.c.mutable_view<Acc, 3>(),
-                             .gates = s.gates.mutable_view<T, 3>(),
+                             .c = s.c.value().mutable_view<Acc, 3>(),
+                             .gates = s.gates.value().mutable_view<T, 3>(),
                              .tf32 = s.x.tape().tf32()});
 }
 
@@ -64,8 +63,8 @@ void backward(const Saved& s) {
                               .c0 = view_of<Acc, 2>(s.initial.c),
                               .reset = s.reset.view<std::int32_t, 2>(),
                               .h = s.h.value().view<T, 3>(),
-                              .c = s.c.view<Acc, 3>(),
-                              .gates = s.gates.mutable_view<T, 3>(),
+                              .c = s.c.value().view<Acc, 3>(),
+                              .gates = s.gates.gradient().tensor.mutable_view<T, 3>(),
                               .d_x = d_x.tensor.mutable_view<T, 3>(),
                               .d_weight_ih = d_weight_ih.tensor.mutable_view<Acc, 2>(),
                               .d_weight_hh = d_weight_hh.tensor.mutable_view<Acc, 2>(),
@@ -96,27 +95,43 @@ LstmOutput lstm_sequence(Var x, const LstmParameters& parameters, const LstmStat
   const DType dtype = x.dtype(), wide = dtype == DType::f64 ? DType::f64 : DType::f32;
   const Tensor h = tape.tensor({steps, batch, width}, dtype);
   const Tensor c = tape.tensor({steps, batch, width}, wide);
-  const auto output = [&](const Tensor& value) {
-    return tape.output(value, {x, parameters.weight_ih, parameters.weight_hh, parameters.bias_ih,
-                               parameters.bias_hh, initial.h, initial.c});
-  };
+  const std::initializer_list<Var> inputs{x,
+                                          parameters.weight_ih,
+                                          parameters.weight_hh,
+                                          parameters.bias_ih,
+                                          parameters.bias_hh,
+                                          initial.h,
+                                          initial.c};
   const auto last = [&](const Tensor& sequence) {
-    return output(sequence.slice(steps - 1, 1).reshaped({batch, width}));
+    return tape.output(sequence.slice(steps - 1, 1).reshaped({batch, width}), inputs);
   };
-  const Saved saved{.x = x,
-                    .parameters = parameters,
-                    .initial = initial,
-                    .reset = reset,
-                    .h = output(h),
-                    .h_last = last(h),
-                    .c_last = last(c),
-                    .c = c,
-                    .gates = tape.tensor({steps, batch, 4 * width}, dtype)};
+  // On the tape in the order in which a step computes them.
+  const Saved saved{
+      .x = x,
+      .parameters = parameters,
+      .initial = initial,
+      .reset = reset,
+      .gates = tape.overwritten(tape.tensor({steps, batch, 4 * width}, dtype), inputs),
+      .c = tape.output(c, inputs),
+      .h = tape.output(h, inputs),
+      .h_last = last(h),
+      .c_last = last(c)};
   visit_float(dtype, [&]<class T>(std::type_identity<T>) {
     forward<T>(saved);
     tape.on_backward({saved.h, saved.h_last, saved.c_last}, [saved] { backward<T>(saved); });
   });
-  return {saved.h, saved.h_last, saved.c_last};
+  return {.h = saved.h,
+          .h_last = saved.h_last,
+          .c_last = saved.c_last,
+          .c = saved.c,
+          .gates = saved.gates};
+}
+
+void label(const LstmOutput& layer, const std::string& name) {
+  Tape& tape = layer.h.tape();
+  tape.label(layer.gates, {name, "gate", {"i", "f", "g", "o"}});
+  tape.label(layer.c, {name, "cell state"});
+  tape.label(layer.h, {name, "hidden state"});
 }
 
 }  // namespace carousel

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "tests/support/device.h"
@@ -72,6 +73,54 @@ TEST(Tape, WithoutRecordingNothingNeedsAGradient) {
   const Var y = scaled(tape.parameter(weight, gradient), 2);
   EXPECT_FALSE(y.needs_gradient());
   EXPECT_FALSE(y.gradient().tensor);
+}
+
+TEST(Tape, NamesTheFirstValueComputedThatIsNotFinite) {
+  const Device cpu = Cpu{};
+  Arena arena(cpu);
+  Tape tape(arena, true);
+  const Tensor weight(cpu, {1}, DType::f32), gradient(cpu, {1}, DType::f32),
+      state(cpu, {1}, DType::f32);
+  weight.mutable_view<float, 1>()(0) = 1;
+  state.mutable_view<float, 1>()(0) = INFINITY;  // given, not computed
+  const Var w = tape.parameter(weight, gradient);
+  tape.label(tape.constant(state), {"initial state"});
+  EXPECT_EQ(tape.first_non_finite(), "");
+  const Var y = scaled(w, 2);
+  tape.label(y, {"layer 0", "gate"});
+  y.value().mutable_view<float, 1>()(0) = NAN;
+  EXPECT_EQ(tape.first_non_finite(), "layer 0, gate");
+}
+
+TEST(Tape, ShowsLabelledValuesAndTheGradientsThatWereWritten) {
+  const Device cpu = Cpu{};
+  Arena arena(cpu);
+  Tape tape(arena, true);
+  const Tensor weight(cpu, {1}, DType::f32), gradient(cpu, {1}, DType::f32);
+  weight.mutable_view<float, 1>()(0) = 1;
+  const Var w = tape.parameter(weight, gradient);
+  tape.label(w, {"weight"});
+  scaled(w, 2);  // without a label
+  const Tensor kept = tape.tensor({1}, DType::f32);
+  kept.mutable_view<float, 1>()(0) = 5;
+  const Var gates = tape.overwritten(kept, {w});
+  tape.label(gates, {"layer", "gate", {"i", "f"}});
+
+  const auto before = tape.labelled();
+  ASSERT_EQ(before.size(), 2U);
+  EXPECT_EQ(before[0].label.text(), "weight");
+  EXPECT_TRUE(before[0].is_parameter);
+  EXPECT_EQ(before[1].label.text(), "layer, gate");
+  EXPECT_EQ(before[1].label.text(1), "layer, gate f");
+  EXPECT_FALSE(before[1].gradient);
+
+  // The rule writes the gradient over the value, which nobody takes for a value from then on.
+  const GradientTarget target = gates.gradient();
+  EXPECT_EQ(target.tensor.data(), kept.data());
+  EXPECT_FALSE(target.accumulate);
+  target.tensor.mutable_view<float, 1>()(0) = NAN;
+  EXPECT_EQ(tape.labelled()[1].gradient.data(), kept.data());
+  EXPECT_EQ(tape.first_non_finite(), "the gradient of layer, gate");
 }
 
 TEST(Arena, TheSecondStepGetsTheSameAddressesAndAllocatesNothing) {
