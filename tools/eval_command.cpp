@@ -1,38 +1,14 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
 #include "engine/trainer.h"
-#include "kernels/common/check.h"
 #include "tools/commands.h"
 #include "tools/session.h"
+#include "tools/texts.h"
 
 namespace carousel {
-namespace {
-
-/// A folder for the text's tokens that is gone afterwards: an evaluation leaves nothing behind.
-class ScratchFolder {
- public:
-  ScratchFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "carousel-XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw_io_error("cannot make a folder", name);
-    path_ = name;
-  }
-  ~ScratchFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  ScratchFolder(const ScratchFolder&) = delete;
-  ScratchFolder& operator=(const ScratchFolder&) = delete;
-  std::string path() const { return path_.string(); }
-
- private:
-  std::filesystem::path path_;
-};
-
-}  // namespace
 
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
   TrainedModel trained(arguments.run, common);

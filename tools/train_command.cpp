@@ -9,6 +9,7 @@
 #include "kernels/common/check.h"
 #include "tools/commands.h"
 #include "tools/session.h"
+#include "tools/texts.h"
 #include "tools/train_log.h"
 
 namespace carousel {
@@ -93,51 +94,6 @@ void expect_same_run(const RunConfig& config, const SavedCheckpoint& saved,
   }
 }
 
-struct Texts {
-  Corpus corpus;
-  std::unique_ptr<BatchSource> train, validation;
-};
-
-Texts open_texts(const RunConfig& config, const Device& device, const fs::path& cache) {
-  const DataConfig& data = config.data;
-  TokenRules rules = data.rules;
-  const bool lines = data.unit == DataConfig::Unit::line;
-  if (lines) rules.newline = Newline::line;
-  CorpusFiles files{.train = {data.text.string()},
-                    .validation = {},
-                    .test = {},
-                    .train_ratio = data.train_fraction,
-                    .cache = cache.string()};
-  if (!data.validation.empty()) files.validation = {data.validation.string()};
-  const Vocabulary vocabulary = counted_vocabulary(files.train, rules, data.limits, files.cache);
-  Texts texts{.corpus = open_corpus(files, vocabulary), .train = {}, .validation = {}};
-
-  const Vocabulary& v = texts.corpus.vocabulary;
-  StreamOptions stream{.batch = config.train.batch,
-                       .window = config.train.window,
-                       .seed = static_cast<std::uint64_t>(config.train.seed),
-                       .device_bytes = static_cast<std::size_t>(data.device_bytes)};
-  if (!data.document_end.empty()) {
-    stream.document_end = v.id(data.document_end);
-    if (stream.document_end < 0) {
-      throw ConfigError(fmt::format("data.document_end is '{}', which is no token of {}",
-                                    data.document_end, data.text.string()));
-    }
-  }
-  const LineOptions line{.batch = config.train.batch,
-                         .begin = v.begin(),
-                         .seed = static_cast<std::uint64_t>(config.train.seed)};
-  LineOptions in_order = line;
-  in_order.shuffle = false;
-  texts.train = lines ? line_batches(device, texts.corpus.train, line)
-                      : stream_batches(device, texts.corpus.train, stream);
-  if (texts.corpus.validation.count > 1) {
-    texts.validation = lines ? line_batches(device, texts.corpus.validation, in_order)
-                             : evaluation_batches(device, texts.corpus.validation, stream);
-  }
-  return texts;
-}
-
 /// How steps run, where there is a choice.
 const char* steps_text(const Device& device, const MachineConfig& machine) {
   if (is_cpu(device)) return "";
@@ -182,8 +138,10 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   if (!saved && !config.weights.empty()) {
     beginning = std::make_unique<SafetensorsFile>(config.weights);
   }
-  Texts texts = open_texts(config, device, out / "cache");
-  const Vocabulary& vocabulary = texts.corpus.vocabulary;
+  const Corpus corpus = corpus_of(config, out / "cache");
+  const auto training = training_batches(config, corpus, device);
+  const auto validation = validation_batches(config, corpus, device);
+  const Vocabulary& vocabulary = corpus.vocabulary;
   const Metadata metadata = run_metadata(config, vocabulary);
   if (saved && saved->metadata().at("carousel.vocabulary") != vocabulary.text()) {
     throw ConfigError(fmt::format("--resume: {} has changed: its vocabulary is not that of run {}",
@@ -196,7 +154,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                       parameters.flat_working());
   TrainingRun run{.model = *model,
                   .optimizer = optimizer,
-                  .data = *texts.train,
+                  .data = *training,
                   .state = model->initial_state(config.train.batch)};
   if (saved) restore(run, *saved);
   if (beginning) load_weights(*beginning, vocabulary, *model);
@@ -207,9 +165,9 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   log.progress().line(
       fmt::format("{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}{}",
                   config.kind, count_text(static_cast<double>(parameters.element_count())),
-                  vocabulary.size(), count_text(static_cast<double>(texts.corpus.train.count)),
-                  count_text(static_cast<double>(texts.corpus.validation.count)),
-                  device_text(device), steps_text(device, config.machine)));
+                  vocabulary.size(), count_text(static_cast<double>(corpus.train.count)),
+                  count_text(static_cast<double>(corpus.validation.count)), device_text(device),
+                  steps_text(device, config.machine)));
   if (beginning) {
     log.progress().line(fmt::format("weights: begin as in {}", beginning->path().string()));
   }
@@ -221,7 +179,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   watch_interrupts();
   Trainer trainer(run, {.config = config.train,
                         .schedule = config.schedule,
-                        .validation = texts.validation.get(),
+                        .validation = validation.get(),
                         .metadata = metadata,
                         .checkpoints = checkpoints,
                         .observer = log,

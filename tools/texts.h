@@ -1,0 +1,36 @@
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "engine/data/batches.h"
+#include "engine/data/corpus.h"
+#include "tools/run_config.h"
+
+namespace carousel {
+
+/// The texts of a config as tokens, which are kept in the folder `cache` and read from there.
+Corpus corpus_of(const RunConfig& config, const std::filesystem::path& cache);
+
+/// What the config trains on. ConfigError if its document_end is no token.
+std::unique_ptr<BatchSource> training_batches(const RunConfig& config, const Corpus& corpus,
+                                              const Device& device);
+/// What it is evaluated on; null if there is nothing.
+std::unique_ptr<BatchSource> validation_batches(const RunConfig& config, const Corpus& corpus,
+                                                const Device& device);
+
+/// A folder for tokens that is gone afterwards: for commands that leave nothing behind.
+class ScratchFolder {
+ public:
+  ScratchFolder();
+  ~ScratchFolder();
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace carousel
