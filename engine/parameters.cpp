@@ -83,6 +83,12 @@ Var Parameters::on(Tape& tape, std::size_t index) {
   return entry.var;
 }
 
+Tensor Parameters::part_of(const Tensor& flat, std::size_t index) const {
+  std::int64_t first = 0;
+  for (std::size_t i = 0; i < index; ++i) first += padded(entries_[i].shape.size());
+  return part(flat, first, entries_[index].shape);
+}
+
 std::int64_t Parameters::element_count() const {
   std::int64_t total = 0;
   for (const Entry& entry : entries_) total += entry.shape.size();

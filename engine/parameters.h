@@ -38,6 +38,9 @@ class Parameters {
   const Tensor& flat_gradients() const { return gradients_; }  ///< [N] f32
   const Tensor& flat_working() const { return working_; }      ///< [N] bf16; empty for f32
 
+  /// What belongs to one parameter in a buffer laid out as flat_weights(), such as a moment.
+  Tensor part_of(const Tensor& flat, std::size_t index) const;
+
   /// Rounds the weights into the bf16 copy: after they were loaded. (Optimisers do it as they
   /// update.)
   void refresh_working() const;
