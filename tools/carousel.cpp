@@ -39,6 +39,19 @@ int run_command_line(int argc, char** argv) {
   eval_app->add_option("run", eval.run, "a run's folder, or one of its checkpoints")->required();
   eval_app->add_option("--data", eval.data, "a UTF-8 text file")->required();
 
+  CompareArguments compare;
+  CLI::App* compare_app = app.add_subcommand(
+      "compare", "train on two devices or in two precisions, or again, and find the differences");
+  compare_app
+      ->add_option("path", compare.path,
+                   "a config; or a run's folder: replays its metrics, unless sides are given")
+      ->required();
+  compare_app->add_option("--devices", compare.devices, "of the two sides, e.g. cpu,cuda")
+      ->delimiter(',');
+  compare_app->add_option("--precisions", compare.precisions, "of the two sides, e.g. f32,bf16")
+      ->delimiter(',');
+  compare_app->add_option("--steps", compare.steps, "optimiser steps")->capture_default_str();
+
   GenerateArguments generate;
   CLI::App* generate_app = app.add_subcommand("generate", "let a trained model write");
   generate_app->add_option("run", generate.run, "a run's folder, or one of its checkpoints")
@@ -57,7 +70,7 @@ int run_command_line(int argc, char** argv) {
       ->capture_default_str();
 
   CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
-  for (CLI::App* command : {train_app, eval_app, generate_app, models_app}) {
+  for (CLI::App* command : {train_app, eval_app, compare_app, generate_app, models_app}) {
     add_common(*command, common);
   }
 
@@ -69,6 +82,7 @@ int run_command_line(int argc, char** argv) {
   }
   if (train_app->parsed()) return train_command(train, common);
   if (eval_app->parsed()) return eval_command(eval, common);
+  if (compare_app->parsed()) return compare_command(compare, common);
   if (generate_app->parsed()) return generate_command(generate, common);
   return models_command(common);
 }

@@ -25,6 +25,12 @@ struct EvalArguments {
   std::string run, data;
 };
 
+struct CompareArguments {
+  std::string path;                              ///< a config, or a run's folder
+  std::vector<std::string> devices, precisions;  ///< of the two sides; one: of both; none: default
+  std::int64_t steps = 20;
+};
+
 struct GenerateArguments {
   std::string run, prompt;
   std::int64_t tokens = 200;
@@ -38,6 +44,7 @@ struct GenerateArguments {
 /// output gets what was asked for, standard error all talk.
 int train_command(const TrainArguments& arguments, const CommonArguments& common);
 int eval_command(const EvalArguments& arguments, const CommonArguments& common);
+int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);
 

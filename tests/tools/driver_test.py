@@ -294,6 +294,84 @@ class DriverTest(unittest.TestCase):
         self.assertIn("lstm_lm", run("models").stdout)
         self.assertEqual(json.loads(run("models", "--json").stdout)[0]["kind"], "lstm_lm")
 
+    # compare.
+
+    def compare(self, path, *more, status=0):
+        return run("compare", path, "--threads", 1, *more, status=status)
+
+    def test_compare_passes_over_twenty_steps_and_leads_with_the_verdict(self):
+        config = self.here / "config.toml"
+        for more in (("--devices", f"cpu,{DEVICE}"),
+                     ("--devices", f"cpu,{DEVICE}", "--precision", "bf16"),
+                     ("--devices", DEVICE, "--precisions", "f32,bf16")):
+            with self.subTest(more):
+                result = self.compare(config, "--set", "model.dropout=0.3", *more)
+                lines = result.stdout.splitlines()
+                self.assertTrue(lines[0].startswith("PASS"), lines[0])
+                self.assertIn("over 20 steps", lines[0])
+                self.assertIn("gradient of lstm layer 1, gate f", result.stdout)
+        self.assertEqual(sorted(p.name for p in self.here.iterdir()), ["config.toml", "text.txt"])
+
+    def test_compare_fails_where_the_record_differs_and_says_where(self):
+        self.train("--precision", "bf16")
+        folder = self.here / "run"
+        self.assertIn("PASS", self.compare(folder, "--device", DEVICE).stdout)
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        third = json.loads(lines[2])
+        self.assertEqual(third["step"], 4)
+        third["loss"] *= 1.5
+        lines[2] = json.dumps(third)
+        (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+        result = self.compare(folder, "--device", DEVICE, status=1)
+        first = result.stdout.splitlines()[0]
+        self.assertIn("FAIL  first wrong, in step 4, replay: mean loss", first)
+        result = json.loads(self.compare(folder, "--device", DEVICE, "--json", status=1).stdout)
+        self.assertFalse(result["holds"])
+        self.assertEqual(result["first_wrong"]["step"], 4)
+
+    def test_compare_replays_a_recorded_run_to_the_last_bit(self):
+        self.train()
+        result = json.loads(self.compare(self.here / "run", "--device", DEVICE, "--json").stdout)
+        self.assertTrue(result["holds"])
+        self.assertEqual(result["steps"], 12)
+        self.assertEqual([t["largest"]["error"] for t in result["tensors"]], [0, 0, 0])
+        # Another rate of learning is the cause of all that follows.
+        first = self.compare(self.here / "run", "--device", DEVICE, "--set",
+                             "optimizer.learning_rate=2e-2", status=1).stdout.splitlines()[0]
+        self.assertIn("in step 1, replay: learning rate", first)
+
+    def test_compare_writes_json(self):
+        result = json.loads(self.compare(self.here / "config.toml", "--devices", f"cpu,{DEVICE}",
+                                         "--steps", 3, "--json").stdout)
+        self.assertTrue(result["holds"])
+        self.assertIsNone(result["first_wrong"])
+        self.assertEqual((result["a"], result["b"], result["steps"]),
+                         ("cpu f32", f"{DEVICE} f32", 3))
+        gate = next(t for t in result["tensors"] if t["tensor"] == "lstm layer 1, gate f")
+        self.assertEqual(gate["phase"], "forward")
+        self.assertEqual(len(gate["of_tolerance_by_time_step"]), 8)
+        self.assertLess(result["drift"]["weights"], 1e-4)
+
+    def test_compare_without_sides_takes_what_the_build_has(self):
+        talk = self.compare(self.here / "config.toml", "--steps", 1).stderr
+        self.assertRegex(talk, "cpu f32 .*(cuda f32|cpu bf16)")
+
+    def test_compare_mistakes(self):
+        config = self.here / "config.toml"
+        for more, parts in ((("--steps", 0), ("--steps", "0")),
+                            (("--devices", "cpu,cpu,cpu"), ("--devices", "3")),
+                            (("--devices", "cpu,gpu"), ("gpu",)),
+                            (("--precisions", "f32,f16"), ("f16",)),
+                            (("--devices", "cpu", "--precisions", "tf32"), ("tf32",))):
+            with self.subTest(more):
+                self.assert_one_line(self.compare(config, *more, status=1), *parts)
+        self.assert_one_line(self.compare(self.here / "none", status=1), "none")
+        self.assert_one_line(self.compare(self.here, status=1), "metrics.jsonl")
+        self.train()
+        (self.here / "run" / "metrics.jsonl").write_text('{"step": 1}\n')
+        self.assert_one_line(self.compare(self.here / "run", "--device", DEVICE, status=1),
+                             "metrics.jsonl:1", "loss")
+
     # Mistakes.
 
     def test_no_command_and_unknown_words(self):

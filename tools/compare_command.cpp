@@ -1,0 +1,171 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "engine/comparison_report.h"
+#include "kernels/common/check.h"
+#include "tools/commands.h"
+#include "tools/recorded_run.h"
+#include "tools/session.h"
+#include "tools/texts.h"
+
+namespace carousel {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A training run from its first step, and the eager steps that it takes. Whatever else can give a
+/// Trace of its steps can stand on one side of a comparison.
+struct Side {
+  Side(const RunConfig& config, const Corpus& corpus)
+      : device(open_device(config.machine)),
+        model(config.model->make(corpus.vocabulary.size(), device,
+                                 compute_type(config.machine.precision),
+                                 static_cast<std::uint64_t>(config.train.seed))),
+        optimizer(config.optimizer, model->parameters().flat_weights(),
+                  model->parameters().flat_gradients(), model->parameters().flat_working()),
+        data(training_batches(config, corpus, device)),
+        run{.model = *model,
+            .optimizer = optimizer,
+            .data = *data,
+            .state = model->initial_state(config.train.batch)},
+        training(run, {.schedule = config.schedule,
+                       .seed = static_cast<std::uint64_t>(config.train.seed),
+                       .tf32 = config.machine.precision == Precision::tf32}) {
+    if (!config.weights.empty()) {
+      load_weights(SafetensorsFile(config.weights), corpus.vocabulary, *model);
+    }
+  }
+
+  Device device;
+  std::unique_ptr<Model> model;
+  Optimizer optimizer;
+  std::unique_ptr<BatchSource> data;
+  TrainingRun run;
+  TracedTraining training;
+};
+
+std::string side_name(const Device& device, Precision precision) {
+  static constexpr const char* kPrecisions[] = {"f32", "tf32", "bf16"};
+  return fmt::format("{} {}", is_cpu(device) ? "cpu" : "cuda",
+                     kPrecisions[static_cast<int>(precision)]);
+}
+
+Rounding coarser(Precision a, Precision b) {
+  static constexpr Rounding kRoundings[] = {Rounding::f32, Rounding::tf32, Rounding::bf16};
+  return kRoundings[std::max(static_cast<int>(a), static_cast<int>(b))];
+}
+
+int tell(const ComparisonReport& report, const CommonArguments& common) {
+  if (common.json) {
+    fmt::print("{}\n", report_json(report));
+  } else {
+    fmt::print("{}", report_text(report));
+  }
+  return report.comparison.holds() ? 0 : 1;
+}
+
+int compare_with_record(const fs::path& folder, const CompareArguments& arguments,
+                        const CommonArguments& common) {
+  const RunConfig recorded(folder / "config.toml", {}), config(folder / "config.toml", common);
+  const std::vector<RecordedReport> reports = recorded_reports(folder, arguments.steps);
+  if (reports.empty()) {
+    throw ConfigError(fmt::format("{}: its metrics have no report up to step {}", folder.string(),
+                                  arguments.steps));
+  }
+  const ScratchFolder scratch;
+  const Corpus corpus = corpus_of(config, scratch.path());
+  Side side(config, corpus);
+  fmt::print(stderr, "compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
+             folder.string(), reports.back().step, device_text(side.device));
+  Comparison comparison(coarser(recorded.machine.precision, config.machine.precision));
+  replay(reports, side.training, comparison);
+  return tell({.a = "recorded",
+               .b = side_name(side.device, config.machine.precision),
+               .steps = reports.back().step,
+               .comparison = comparison},
+              common);
+}
+
+/// What side `i` overrides in the config.
+CommonArguments side_arguments(const CompareArguments& arguments, const CommonArguments& common,
+                               std::size_t i) {
+  CommonArguments result = common;
+  const auto choose = [&](const std::vector<std::string>& names, std::optional<std::string>& to) {
+    if (!names.empty()) to = names[std::min(i, names.size() - 1)];
+  };
+  choose(arguments.devices, result.device);
+  choose(arguments.precisions, result.precision);
+  return result;
+}
+
+int compare_sides(const fs::path& file, const CompareArguments& arguments,
+                  const CommonArguments& common) {
+  const RunConfig config_a(file, side_arguments(arguments, common, 0));
+  const RunConfig config_b(file, side_arguments(arguments, common, 1));
+  const ScratchFolder scratch;
+  const Corpus corpus = corpus_of(config_a, scratch.path());
+  // The third is the second side again, never set right.
+  Side a(config_a, corpus), b(config_b, corpus), free(config_b, corpus);
+  const Precision precision_a = config_a.machine.precision;
+  const Precision precision_b = config_b.machine.precision;
+  const std::string name_a = side_name(a.device, precision_a);
+  const std::string name_b = side_name(b.device, precision_b);
+  fmt::print(stderr, "compare: {} on {} with {} on {}, {} steps of {}\n", name_a,
+             device_text(a.device), name_b, device_text(b.device), arguments.steps, file.string());
+
+  Comparison comparison(coarser(precision_a, precision_b));
+  for (std::int64_t i = 0; i < arguments.steps; ++i) {
+    compare_step(a.training, b.training, comparison);
+    free.training.step();
+  }
+  return tell({.a = name_a,
+               .b = name_b,
+               .steps = arguments.steps,
+               .comparison = comparison,
+               .drift = drift(a.training, free.training)},
+              common);
+}
+
+bool has_cuda() {
+#if CAROUSEL_CUDA
+  return Cuda::count() > 0;
+#else
+  return false;
+#endif
+}
+
+void check(const CompareArguments& arguments) {
+  if (arguments.steps < 1) {
+    throw ConfigError(fmt::format("--steps is {}, expected 1 or more", arguments.steps));
+  }
+  const auto at_most_two = [](const char* option, const std::vector<std::string>& names) {
+    if (names.size() > 2) {
+      throw ConfigError(
+          fmt::format("{} names {} sides, expected one or two, as in a,b", option, names.size()));
+    }
+  };
+  at_most_two("--devices", arguments.devices);
+  at_most_two("--precisions", arguments.precisions);
+}
+
+}  // namespace
+
+int compare_command(const CompareArguments& arguments, const CommonArguments& common) {
+  check(arguments);
+  const fs::path path(arguments.path);
+  const bool is_run = fs::is_directory(path);
+  CompareArguments sides = arguments;
+  if (sides.devices.empty() && sides.precisions.empty()) {
+    if (is_run) return compare_with_record(path, arguments, common);
+    if (has_cuda()) {
+      sides.devices = {"cpu", "cuda"};
+    } else {
+      sides.precisions = {"f32", "bf16"};
+    }
+  }
+  return compare_sides(is_run ? path / "config.toml" : path, sides, common);
+}
+
+}  // namespace carousel
