@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "kernels/common/check.h"
+#include "kernels/common/range.h"
 #include "kernels/copy/copy.h"
 
 namespace carousel {
@@ -26,6 +27,7 @@ std::vector<float> host_values(const Tensor& tensor, std::int64_t count) {
 }  // namespace
 
 Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
+  const Range range("evaluation");
   arena.reset();
   Tape tape(arena, false);
   RecurrentState state;
@@ -92,7 +94,11 @@ Loss Trainer::record(const Batch& batch) {
   arena_.reset();
   Pass pass(tape_, {.seed = static_cast<std::uint64_t>(config_.seed),
                     .step = step_.view<std::int64_t, 1>()});
-  const Loss loss = run_.model.loss(pass, batch, run_.state);
+  const Loss loss = [&] {
+    const Range range("forward");
+    return run_.model.loss(pass, batch, run_.state);
+  }();
+  const Range range("backward");
   tape_.backward();
   parameters.zero_unreached(tape_);
   pass.finish();
@@ -116,12 +122,14 @@ StepGraphs::Key Trainer::key_of(const Batch& batch) const {
 }
 
 void Trainer::queue_step() {
+  const Range range("training step");
   const std::int64_t step = run_.step + 1;
   begun_.push_back(run_.data.position());
   const Batch batch = run_.data.next();
   prepare(batch, step);
   const Tensor loss = graphs_.run(key_of(batch), [&] {
     const Tensor mean = record(batch).mean;
+    const Range update("optimizer");
     run_.optimizer.step(learning_rate_, step_, mean);
     return mean;
   });
@@ -190,6 +198,7 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
 }
 
 void Trainer::save() {
+  const Range range("checkpoint");
   parts_.observer.before_save();
   parts_.checkpoints.save(run_.step, checkpoint_data(run_, parts_.metadata), new_best_);
   last_saved_ = run_.step;
