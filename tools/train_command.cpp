@@ -68,8 +68,8 @@ class RunFolder {
   std::optional<FolderLock> lock_;
 };
 
-/// What may change when a run continues: how long and how it is watched, where it runs, and what it
-/// began with, for now the checkpoint has the weights.
+/// What may change when a run continues: how long and how it is watched, where it runs, and the file
+/// it began with, whose place the checkpoint's weights have taken.
 bool may_change(const std::string& name) {
   static const char* const names[] = {
       "train.steps",      "train.report_every", "train.evaluate_every",
