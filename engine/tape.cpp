@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <deque>
 #include <utility>
 
 namespace carousel {
@@ -68,8 +69,22 @@ Var Tape::overwritten(Tensor value, std::initializer_list<Var> inputs) {
   return result;
 }
 
+Tape::Layer::Layer(Tape& tape, std::string name)
+    : tape_(tape), name_(std::move(name)), range_(name_.c_str()) {
+  tape_.rules_.push_back({.mark = Mark::layer_begins});
+}
+
+Tape::Layer::~Layer() {
+  std::vector<Entry>& rules = tape_.rules_;
+  if (rules.back().mark == Mark::layer_begins) {
+    rules.pop_back();  // there is nothing to replay in it
+  } else {
+    rules.push_back({.mark = Mark::layer_ends, .layer = std::move(name_)});
+  }
+}
+
 void Tape::on_backward(std::initializer_list<Var> outputs, std::function<void()> rule) {
-  Rule entry{.outputs = {}, .run = std::move(rule)};
+  Entry entry{.run = std::move(rule)};
   for (const Var& output : outputs) {
     if (output.needs_gradient()) entry.outputs.push_back(output.index_);
   }
@@ -84,11 +99,22 @@ Var Tape::record(Tensor value, std::initializer_list<Var> inputs,
 }
 
 void Tape::backward() {
+  std::deque<Range> layers;  // that have ended and not begun, for whoever comes from behind
   for (std::size_t i = rules_.size(); i-- > 0;) {
-    const Rule& rule = rules_[i];
-    const bool reached = std::any_of(rule.outputs.begin(), rule.outputs.end(),
-                                     [&](std::size_t o) { return slots_[o].written; });
-    if (reached) rule.run();
+    const Entry& entry = rules_[i];
+    switch (entry.mark) {
+      case Mark::layer_ends:
+        layers.emplace_back(entry.layer.c_str());
+        break;
+      case Mark::layer_begins:
+        layers.pop_back();
+        break;
+      case Mark::rule:
+        if (std::any_of(entry.outputs.begin(), entry.outputs.end(),
+                        [&](std::size_t o) { return slots_[o].written; })) {
+          entry.run();
+        }
+    }
   }
 }
 

@@ -9,6 +9,7 @@
 
 #include "engine/tensor.h"
 #include "kernels/common/device.h"
+#include "kernels/common/range.h"
 
 namespace carousel {
 
@@ -74,6 +75,23 @@ class Tape {
 
   const Device& device() const { return arena_.device(); }
   bool recording() const { return recording_; }
+  /// What is recorded while this lives is the layer of that name: a Range on a profiler's timeline,
+  /// now and once more in the backward pass, around the rules recorded here. Layers may nest.
+  class Layer {
+   public:
+    Layer(Tape& tape, std::string name);
+    ~Layer();
+    Layer(const Layer&) = delete;
+    Layer& operator=(const Layer&) = delete;
+
+    const std::string& name() const { return name_; }
+
+   private:
+    Tape& tape_;
+    std::string name_;
+    Range range_;
+  };
+
   /// A number that no other tape has, nor this one before it was last cleared: tells whether a Var
   /// kept outside is still good.
   std::uint64_t generation() const { return generation_; }
@@ -136,9 +154,13 @@ class Tape {
     bool needs_gradient = false, is_parameter = false, is_constant = false, written = false;
     bool lost() const { return written && value.data() == gradient.data(); }
   };
-  struct Rule {
-    std::vector<std::size_t> outputs;
-    std::function<void()> run;
+  enum class Mark : std::uint8_t { rule, layer_begins, layer_ends };
+  /// What there is to replay: a rule, or a layer's edge.
+  struct Entry {
+    Mark mark = Mark::rule;
+    std::vector<std::size_t> outputs{};  ///< of a rule
+    std::function<void()> run{};
+    std::string layer{};  ///< that ends
   };
   Var add(Slot slot);
   Arena& arena_;
@@ -146,7 +168,7 @@ class Tape {
   std::uint64_t generation_;
   bool tf32_ = false;
   std::vector<Slot> slots_;
-  std::vector<Rule> rules_;
+  std::vector<Entry> rules_;
 };
 
 }  // namespace carousel

@@ -82,32 +82,37 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
     tape.label(y, {"dropout after " + of});
     return y;
   };
-  Var x = embedding(weight(embedding_), token);  // [T, B, E]
-  tape.label(x, {"embedding"});
-  x = drop(x, 0, "embedding");
+  Var x;
+  {
+    const Tape::Layer layer(tape, "embedding");
+    x = embedding(weight(embedding_), token);  // [T, B, E]
+    tape.label(x, {layer.name()});
+    x = drop(x, 0, layer.name());
+  }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
+    const Tape::Layer layer(tape, fmt::format("lstm layer {}", l));
+    const Weights& weights = layers_[l];
     const Tensor &h = state.tensors[2 * l].second, &c = state.tensors[2 * l + 1].second;
-    const std::string name = fmt::format("lstm layer {}", l);
     const LstmState initial{.h = tape.constant(h), .c = tape.constant(c)};
-    tape.label(initial.h, {name, "initial hidden state"});
-    tape.label(initial.c, {name, "initial cell state"});
+    tape.label(initial.h, {layer.name(), "initial hidden state"});
+    tape.label(initial.c, {layer.name(), "initial cell state"});
     const LstmOutput y = lstm_sequence(x,
-                                       {.weight_ih = weight(layer.weight_ih),
-                                        .weight_hh = weight(layer.weight_hh),
-                                        .bias_ih = weight(layer.bias_ih),
-                                        .bias_hh = weight(layer.bias_hh)},
+                                       {.weight_ih = weight(weights.weight_ih),
+                                        .weight_hh = weight(weights.weight_hh),
+                                        .bias_ih = weight(weights.bias_ih),
+                                        .bias_hh = weight(weights.bias_hh)},
                                        initial, reset);
-    label(y, name);
+    label(y, layer.name());
     pass.carry(y.h_last.value(), h);  // [B, H]
     pass.carry(y.c_last.value(), c);
-    x = drop(y.h, l + 1, name);  // [T, B, H]
+    x = drop(y.h, l + 1, layer.name());  // [T, B, H]
   }
   return x;
 }
 
 Loss LstmLm::loss(Pass& pass, const Batch& batch, const RecurrentState& state) {
   const Var h = hidden(pass, batch.token, batch.reset, state);
+  const Tape::Layer layer(pass.tape(), "output");
   const double smoothing = pass.training() ? config_.label_smoothing : 0;
   return linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
                               parameters_.on(pass.tape(), output_bias_), batch.target,
@@ -116,6 +121,7 @@ Loss LstmLm::loss(Pass& pass, const Batch& batch, const RecurrentState& state) {
 
 Tensor LstmLm::next_logits(Pass& pass, const Tensor& token, const RecurrentState& state) {
   const Var h = hidden(pass, token, {}, state);  // [1, B, H]
+  const Tape::Layer layer(pass.tape(), "output");
   return linear(h, parameters_.on(pass.tape(), output_weight()),
                 parameters_.on(pass.tape(), output_bias_))
       .value();

@@ -40,7 +40,7 @@ class LstmLm : public Model {
   Tensor next_logits(Pass& pass, const Tensor& token, const RecurrentState& state) override;
 
  private:
-  struct Layer {
+  struct Weights {
     std::size_t weight_ih, weight_hh, bias_ih, bias_hh;
   };
   void declare();
@@ -52,7 +52,7 @@ class LstmLm : public Model {
   LstmLmConfig config_;
   Device device_;
   Parameters parameters_;
-  std::vector<Layer> layers_;
+  std::vector<Weights> layers_;
   std::size_t embedding_ = 0, output_weight_ = 0, output_bias_ = 0;
 };
 

@@ -1,0 +1,149 @@
+// What a profiler's timeline shows of a model: phase, layer and op, forwards and backwards.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/tape.h"
+#include "kernels/common/check.h"
+#include "kernels/copy/copy.h"
+#include "models/lstm_lm.h"
+#include "tests/emulation/nvtx3/nvToolsExt.h"
+#include "tests/support/device.h"
+
+namespace carousel {
+namespace {
+
+/// An op that fails where it runs.
+struct Failing {
+  void check() const {}
+};
+void run(const Cpu&, const Failing&) { throw Error("failing: an op that fails"); }
+void run(const Cuda&, const Failing&) { throw Error("failing: an op that fails"); }
+
+void fill(const Tensor& tensor) {
+  run(tensor.device(), Fill<float>{.to = tensor.mutable_view<float, 1>(), .value = 1});
+}
+
+/// A value whose backward rule does as told, and which a loss reaches.
+Var value(Tape& tape, const Tensor& weight, std::function<void()> rule) {
+  const Var w = tape.parameter(weight, weight);
+  const Var y = tape.record(tape.tensor({1}, DType::f32), {w},
+                            [rule = std::move(rule)](const Tensor&) { rule(); });
+  y.gradient();
+  return y;
+}
+
+class LayerRanges : public testing::TestWithParam<Device> {
+ protected:
+  void TearDown() override { EXPECT_TRUE(emulation::recorded_ranges().empty()); }
+};
+INSTANTIATE_TEST_SUITE_P(Devices, LayerRanges, testing::ValuesIn(test::devices()),
+                         [](const auto& device) { return test::device_name(device.param); });
+
+TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
+  const Device& device = GetParam();
+  LstmLm model({.vocabulary = 5, .embed = 3, .hidden = 4, .layers = 2, .dropout = 0.5}, device,
+               DType::f32, /*seed=*/1);
+  const std::int32_t tokens[] = {0, 1, 2, 3, 4, 0};
+  const std::int64_t first = 1;
+  Batch batch{.token = Tensor(device, {3, 2}, DType::i32),
+              .target = Tensor(device, {3, 2}, DType::i32),
+              .reset = {},
+              .lengths = {},
+              .tokens = 6};
+  copy_from_host(batch.token, tokens);
+  copy_from_host(batch.target, tokens);
+  const Tensor step(device, {1}, DType::i64);
+  copy_from_host(step, &first);
+  const RecurrentState state = model.initial_state(2);
+  Arena arena(device);
+  Tape tape(arena, true);
+  Pass pass(tape, {.seed = 1, .step = step.view<std::int64_t, 1>()});
+
+  emulation::record_ranges();
+  {
+    const Range range("forward");
+    model.loss(pass, batch, state);
+  }
+  {
+    const Range range("backward");
+    tape.backward();
+    pass.finish();
+  }
+  EXPECT_EQ(emulation::recorded_ranges(),
+            (std::vector<std::string>{
+                "forward",
+                "forward/embedding",
+                "forward/embedding/EmbeddingForward<float>",
+                "forward/embedding/DropoutForward<float>",
+                "forward/lstm layer 0",
+                "forward/lstm layer 0/LstmSequenceForward<float>",
+                "forward/lstm layer 0/DropoutForward<float>",
+                "forward/lstm layer 1",
+                "forward/lstm layer 1/LstmSequenceForward<float>",
+                "forward/lstm layer 1/DropoutForward<float>",
+                "forward/output",
+                "forward/output/LinearCrossEntropy<float>",
+                "backward",
+                "backward/lstm layer 1",
+                "backward/lstm layer 1/DropoutBackward<float>",
+                "backward/lstm layer 1/LstmSequenceBackward<float>",
+                "backward/lstm layer 0",
+                "backward/lstm layer 0/DropoutBackward<float>",
+                "backward/lstm layer 0/LstmSequenceBackward<float>",
+                "backward/embedding",
+                "backward/embedding/DropoutBackward<float>",
+                "backward/embedding/EmbeddingBackward<float>",
+                "backward/Cast<float, float>",  // the states carried to the next window
+                "backward/Cast<float, float>",
+                "backward/Cast<float, float>",
+                "backward/Cast<float, float>",
+            }));
+}
+
+TEST_P(LayerRanges, MayNestAndAreLeftOutWhereNothingIsReplayed) {
+  Arena arena(GetParam());
+  Tape tape(arena, true);
+  const Tensor weight(GetParam(), {1}, DType::f32);
+  const auto rule = [&] { fill(weight); };
+  emulation::record_ranges();
+  {
+    const Tape::Layer outer(tape, "outer");
+    value(tape, weight, rule);
+    const Tape::Layer inner(tape, "inner");
+    value(tape, weight, rule);
+    const Tape::Layer idle(tape, "idle");
+    fill(weight);
+  }
+  value(tape, weight, rule);
+  tape.backward();
+  EXPECT_EQ(
+      emulation::recorded_ranges(),
+      (std::vector<std::string>{"outer", "outer/inner", "outer/inner/idle",
+                                "outer/inner/idle/Fill<float>", "Fill<float>", "outer",
+                                "outer/inner", "outer/inner/Fill<float>", "outer/Fill<float>"}));
+}
+
+TEST_P(LayerRanges, CloseWhenAnOpFails) {
+  Arena arena(GetParam());
+  Tape tape(arena, true);
+  const Tensor weight(GetParam(), {1}, DType::f32);
+  const auto forward = [&] {
+    const Tape::Layer layer(tape, "layer");
+    run(GetParam(), Failing{});
+  };
+  EXPECT_THROW(forward(), Error);
+  {
+    const Tape::Layer outer(tape, "outer");
+    const Tape::Layer inner(tape, "inner");
+    value(tape, weight, [&] { run(GetParam(), Failing{}); });
+  }
+  EXPECT_THROW(tape.backward(), Error);
+  emulation::record_ranges();
+  fill(weight);
+  EXPECT_EQ(emulation::recorded_ranges(), std::vector<std::string>{"Fill<float>"});
+}
+
+}  // namespace
+}  // namespace carousel
