@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/common/journal.h"
 #include "kernels/common/onednn.h"
 
 namespace carousel {
@@ -64,6 +65,17 @@ void multiply_float(const CpuProduct<float>& p) {
                                   .bias = p.bias != nullptr,
                                   .thread_count = onednn::threads()},
                                  {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+  }
+  if (Journal* const journal = Journal::mine()) {
+    const ProductNote product{.type = "f32",
+                              .transpose_a = p.transpose_a,
+                              .transpose_b = p.transpose_b,
+                              .accumulate = p.accumulate,
+                              .bias = p.bias != nullptr,
+                              .m = p.m,
+                              .n = p.n,
+                              .k = p.k};
+    journal->note(product.text() + ": oneDNN sgemm");
   }
   const bool adds = p.accumulate || p.bias != nullptr;
   if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.accumulate);

@@ -3,6 +3,9 @@
 #include <omp.h>
 
 #include <cstdint>
+#include <string>
+
+#include "kernels/common/journal.h"
 
 namespace carousel {
 
@@ -20,6 +23,14 @@ struct BatchSlices {
     if (rows < kLeastRows * threads) return;
     const std::int64_t per_round = threads * kMostRows;
     count = threads * ((rows + per_round - 1) / per_round);
+  }
+  /// Tells the journal, whose thread sees no more than its own slices' products.
+  void note() const {
+    if (Journal* const journal = Journal::mine(); journal != nullptr && count > 1) {
+      journal->note("rows in " + std::to_string(count) + " slices of at most " +
+                    std::to_string(most_rows()) +
+                    ", each alone through all steps; the products of the first thread's follow");
+    }
   }
   std::int64_t most_rows() const { return (batch + count - 1) / count; }
   std::int64_t first(std::int64_t slice) const { return batch * slice / count; }

@@ -32,6 +32,8 @@ class Cuda {
 
   /// The device's name, e.g. "NVIDIA H200", or "cuda (emulated)".
   std::string name() const;
+  /// The name, what the device has, and the versions of CUDA and its libraries.
+  std::string description() const;
 
   /// How many devices there are; 0 when there is no driver. Never throws.
   static int count();
@@ -48,6 +50,10 @@ using Device = std::variant<Cpu>;
 #endif
 
 constexpr bool is_cpu(const Device& device) { return std::holds_alternative<Cpu>(device); }
+
+/// What computes, for people: the device or the CPU's threads, and the libraries with what holds
+/// them back.
+std::string description(const Device& device);
 
 /// Checks an op's arguments and runs it where `device` says, in a Range of its name. The only
 /// dispatcher there is.

@@ -1,9 +1,13 @@
 #include "kernels/common/onednn.h"
 
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <mutex>
+
+#include "kernels/common/journal.h"
 
 namespace carousel::onednn {
 
@@ -21,6 +25,20 @@ int threads() {
   omp_set_dynamic(0);
   if (omp_get_max_threads() > omp_get_thread_limit()) omp_set_num_threads(omp_get_thread_limit());
   return omp_get_max_threads();
+}
+
+std::string description() {
+  const int used = threads(), cores = omp_get_num_procs();
+  const dnnl_version_t* const version = dnnl_version();
+  std::string text = fmt::format("cpu, {} threads", used);
+  if (used < cores) text += fmt::format(" (of {} cores)", cores);
+  text += fmt::format("; oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+  for (const char* const limit : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
+    if (const char* const value = std::getenv(limit)) {
+      text += fmt::format(", held to what {}={} allows", limit, value);
+    }
+  }
+  return text;
 }
 
 memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed) {
@@ -60,6 +78,7 @@ CompiledProduct::CompiledProduct(const ProductKey& key) {
                                                                   attributes, engine())
                                    : dnnl::matmul::primitive_desc({a, b, c}, attributes, engine());
   scratch_bytes_ = descriptor.scratchpad_desc().get_size();
+  algorithm_ = descriptor.impl_info_str();
   product_ = dnnl::matmul(descriptor);
   add(DNNL_ARG_SRC, a);
   add(DNNL_ARG_WEIGHTS, b);
@@ -101,6 +120,18 @@ void Workspace::run(const ProductKey& key, const Operands& operands) {
   if (found == compiled_.end()) {
     if (compiled_.size() >= kMost) compiled_.clear();
     found = compiled_.emplace(key, CompiledProduct(key)).first;
+  }
+  if (Journal* const journal = Journal::mine()) {
+    const ProductNote product{.type = "f32",
+                              .transpose_a = key.transpose_a,
+                              .transpose_b = key.transpose_b,
+                              .accumulate = key.accumulate,
+                              .bias = key.bias,
+                              .m = key.m,
+                              .n = key.n,
+                              .k = key.k};
+    journal->note(fmt::format("{}: oneDNN, compiled for the shape{} ({})", product.text(),
+                              key.packed_rows < 0 ? "" : ", B packed", found->second.algorithm()));
   }
   found->second.run(stream, scratch_, operands);
 }

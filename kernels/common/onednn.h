@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <string>
 #include <vector>
 
 #include "kernels/common/cpu_product.h"
@@ -54,6 +55,9 @@ const dnnl::engine& engine();
 /// oneDNN's threads, as it would choose them here.
 int threads();
 
+/// "cpu, 2 threads; oneDNN 2.7.2", and what holds either back.
+std::string description();
+
 /// A row-major [rows, columns] matrix, or the transpose of a row-major [columns, rows] one.
 dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed);
 
@@ -67,6 +71,7 @@ class CompiledProduct {
  public:
   explicit CompiledProduct(const ProductKey& key);
   void run(const dnnl::stream& stream, Scratch& scratch, const Operands& operands);
+  const std::string& algorithm() const { return algorithm_; }  ///< oneDNN's word: "brg:avx512_core"
 
  private:
   void add(int name, const dnnl::memory::desc& layout);
@@ -75,6 +80,7 @@ class CompiledProduct {
   std::array<dnnl::memory, 5> operands_;
   std::array<int, 5> names_{};
   std::size_t count_ = 0, scratch_bytes_ = 0;
+  std::string algorithm_;
 };
 
 /// What a calling thread keeps between products. Per thread, because a oneDNN primitive's operands

@@ -8,17 +8,12 @@
 namespace carousel {
 
 /// Names what the host does while this lives, for a profiler's timeline (an NVTX range): an op, a
-/// layer, a phase of training. Ranges nest. Costs a few nanoseconds where no profiler listens, and
-/// is nothing in a build without CUDA.
+/// layer, a phase of training; and for this thread's Journal. Ranges nest. Costs a few nanoseconds
+/// where neither listens.
 class Range {
  public:
-#if CAROUSEL_CUDA
   explicit Range(const char* name) noexcept;
   ~Range();
-#else
-  explicit Range(const char*) noexcept {}
-  ~Range() {}
-#endif
   Range(const Range&) = delete;
   Range& operator=(const Range&) = delete;
 };

@@ -69,6 +69,7 @@ void run(const Cuda& device, const Cast<From, To>& op) {
   if constexpr (std::is_same_v<From, To>) {
     const auto bytes = static_cast<std::size_t>(op.to.extent[0]) * sizeof(To);
     if (bytes == 0) return;
+    if (Journal* const journal = Journal::mine()) journal->note("the driver's copy");
     check_cuda(
         cudaMemcpyAsync(op.to.data, op.from.data, bytes, cudaMemcpyDeviceToDevice, device.stream()),
         "copy");

@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 
 template <class T>
 void run(const Cuda& device, const CrossEntropyForward<T>& op) {
+  note_row_width<T>("V", op.logits.extent[1]);
   row::with_row_threads(
       op.logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
         launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(op.logits.extent[0]),
@@ -67,6 +68,7 @@ void run(const Cuda& device, const CrossEntropyForward<T>& op) {
 
 template <class T>
 void run(const Cuda& device, const CrossEntropyBackward<T>& op) {
+  note_row_width<T>("V", op.logits.extent[1]);
   row::with_row_threads(
       op.logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
         launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(op.logits.extent[0]),

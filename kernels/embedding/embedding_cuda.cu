@@ -259,6 +259,7 @@ std::size_t scratch_bytes(const Cuda& device, const EmbeddingBackward<T>& op) {
 template <class T>
 void run(const Cuda& device, const EmbeddingForward<T>& op) {
   if (op.y.size() == 0) return;
+  note_row_width<T>("E", op.y.extent[1]);
   launch(device, RowGrid<T>(op.y.extent[1]).launch_for(op.y.extent[0]), embedding_forward_kernel<T>,
          op);
 }
@@ -271,6 +272,7 @@ void run(const Cuda& device, const EmbeddingBackward<T>& op) {
   cut.expect_enough("embedding: scratch bytes");
   const auto [tokens, width] = op.d_y.extent;
   const std::int64_t vocab = op.d_weight.extent[0];
+  note_row_width<T>("E", width);
   if (width == 0) return;
   const RowGrid<T> rows(width);
   const Plan<T> plan{s, rows.columns_each, rows.column_blocks};

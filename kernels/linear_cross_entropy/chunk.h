@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
+#include "kernels/common/journal.h"
 #include "kernels/common/scratch.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/reduce/reduce.h"
@@ -35,6 +37,14 @@ Scratch<T> lay_out(ScratchCutter& cut, const LinearCrossEntropy<T>& op, const De
     result.sums = cut.take<Accumulator<T>>(column_sum_scratch(rows, vocab));
   }
   return result;
+}
+
+/// Tells the journal where not all rows go at once.
+inline void note_chunks(std::int64_t rows, std::int64_t rows_per_chunk) {
+  Journal* const journal = Journal::mine();
+  if (journal == nullptr || rows <= rows_per_chunk) return;
+  journal->note("refused: all " + std::to_string(rows) + " rows of logits at once, which are too " +
+                "many bytes; chunks of " + std::to_string(rows_per_chunk));
 }
 
 }  // namespace carousel::linear_cross_entropy

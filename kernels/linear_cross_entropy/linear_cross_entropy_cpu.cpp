@@ -194,6 +194,7 @@ void run(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
   cut.expect_enough("linear_cross_entropy: scratch bytes");
   const std::int64_t rows = op.hidden.extent[0];
   const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(cpu), 1);
+  linear_cross_entropy::note_chunks(rows, step);
   const auto count = rows - std::count(op.target.data, op.target.data + rows, kIgnoreTarget);
   const A scale = count == 0 ? A{0} : A{1} / static_cast<A>(count);
   // Once even if there are no rows: the empty products write what must be written.

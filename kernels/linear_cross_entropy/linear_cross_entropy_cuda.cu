@@ -172,6 +172,8 @@ void run(const Cuda& device, const LinearCrossEntropy<T>& op) {
   cut.expect_enough("linear_cross_entropy: scratch bytes");
   const std::int64_t rows = op.hidden.extent[0];
   const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(Device(device)), 1);
+  linear_cross_entropy::note_chunks(rows, step);
+  note_row_width<T>("V", op.weight.extent[0]);
   launch(device, {.threads = kThreads, .shared_bytes = sizeof(CountShared)},
          linear_cross_entropy_count_kernel<T>, op);
   // Once even if there are no rows: the empty products write what must be written.

@@ -74,6 +74,7 @@ struct ForwardPass {
     }
     if (kWidened<T> && op.h0.present()) std::copy_n(op.h0.data, batch * width, h_wide);
     const PackedMatrix<Acc> weight(weight_shape, op.weight_hh.data, true, packed);
+    slices.note();
     slices.for_each([&](std::int64_t first, std::int64_t last) {
       for (std::int64_t t = 0; t < steps; ++t) {
         if (const Acc* const h = h_before(t, first); h != nullptr) {
@@ -166,6 +167,7 @@ struct BackwardPass {
     std::fill_n(zeros, width, Acc{0});
     std::fill_n(no_d_h, width, static_cast<T>(0.0F));
     const PackedMatrix<Acc> weight(weight_shape, op.weight_hh.data, false, packed);
+    slices.note();
     slices.for_each([&](std::int64_t first, std::int64_t last) {
       for (std::int64_t row = first; row < last; ++row) start_row(row);
       for (std::int64_t t = steps; t-- > 0;) {

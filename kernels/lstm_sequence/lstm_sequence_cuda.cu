@@ -102,6 +102,7 @@ void run(const Cuda& device, const LstmSequenceForward<T>& op) {
   float* const recurrent = lay_out_forward(cut, op);
   cut.expect_enough("lstm_sequence: scratch bytes");
   const auto [steps, batch, width] = op.h.extent;
+  note_row_width<T>("H", width);
 
   Gemm input = product<T>(op);
   input.transpose_b = true;
@@ -131,6 +132,7 @@ void run(const Cuda& device, const LstmSequenceBackward<T>& op) {
   cut.expect_enough("lstm_sequence: scratch bytes");
   const auto [steps, batch, width] = op.h.extent;
   const Grid grid = grid_of_places<T>(batch, width);
+  note_row_width<T>("H", width);
 
   Gemm step = product<T>(op);
   step.float_output = true;

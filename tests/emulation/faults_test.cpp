@@ -64,7 +64,7 @@ TEST_F(Faults, AWritePastAnAllocation) {
         launch(device(), {}, write_at_kernel, out.data(), 10L);
         device().synchronize();
       },
-      "use-after-poison", "carousel::write_at_kernel wrote past the end of the 40 bytes at");
+      "use-after-poison", "write_at_kernel wrote past the end of the 40 bytes at");
 }
 
 TEST_F(Faults, AWriteWhereNothingIsAllocated) {
@@ -222,7 +222,7 @@ __global__ void early_exit_kernel() {
 TEST_F(Faults, ADivergentBarrier) {
   const std::string two =
       failure_of([] { launch(device(), {.threads = 32}, two_barriers_kernel); });
-  EXPECT_CONTAINS(two, "carousel::two_barriers_kernel: divergent __syncthreads: thread (");
+  EXPECT_CONTAINS(two, "two_barriers_kernel: divergent __syncthreads: thread (");
   EXPECT_CONTAINS(two, "waits for __syncthreads at");
   EXPECT_CONTAINS(two, "came to");
   const std::string one = failure_of([] { launch(device(), {.threads = 32}, early_exit_kernel); });
@@ -264,7 +264,7 @@ TEST_F(Faults, AStuckBlock) {
   const Words flag(std::vector<unsigned>{0});
   const std::string spins =
       failure_of([&] { launch(device(), {.threads = 64}, spin_kernel, flag.data()); });
-  EXPECT_CONTAINS(spins, "carousel::spin_kernel: stuck: thread (0, 0, 0) of block (0, 0, 0)");
+  EXPECT_CONTAINS(spins, "spin_kernel: stuck: thread (0, 0, 0) of block (0, 0, 0)");
   EXPECT_CONTAINS(spins, "faults_test.cpp");
   const std::string waits = failure_of([] { launch(device(), {.threads = 32}, half_warp_kernel); });
   EXPECT_CONTAINS(waits, "none of the 32 threads left can run");

@@ -68,11 +68,16 @@ void run_product(const Gemm& p) {
 
 void gemm(const Cuda& device, const Gemm& product) {
   if (product.m == 0 || product.n == 0) return;
+  if (Journal* const journal = Journal::mine()) {
+    journal->note(note_of(product).text() + ": emulated");
+  }
   emulation::enqueue(device.stream(), [product] {
     const bool half = product.type == GemmType::bf16 && !product.float_output;
     half ? run_product<bf16>(product) : run_product<float>(product);
   });
 }
+
+std::string gemm_library() { return "emulated products"; }
 
 cublasLtContext* create_gemm_handle() { return nullptr; }
 void destroy_gemm_handle(cublasLtContext*) noexcept {}

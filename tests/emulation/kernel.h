@@ -25,7 +25,8 @@ struct Kernel {
 /// Runs a launch to its end. Gives what went wrong, or nothing.
 std::string run_kernel(const Kernel& kernel);
 
-/// The name of a function of this executable.
+/// The name of a function of this executable, as the linker has it, for good; and for readers.
+const std::string& mangled_name(const void* address);
 std::string symbol_name(const void* address);
 
 // One OS thread holds them all: few multiprocessors and an odd number of them, with 1024 threads

@@ -127,6 +127,16 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
   return error;
 }
 
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 13000;
+  return status();
+}
+cudaError_t cudaDriverGetVersion(int* version) { return cudaRuntimeGetVersion(version); }
+cudaError_t cudaFuncGetName(const char** name, const void* function) {
+  *name = emulation::mangled_name(function).c_str();
+  return status();
+}
+
 cudaError_t cudaGetLastError() { return status(); }
 cudaError_t cudaPeekAtLastError() { return status(); }
 

@@ -6,7 +6,10 @@
 #include <cstddef>
 #include <cstring>
 #include <numeric>
+#include <string>
 #include <vector>
+
+#include "kernels/common/journal.h"
 
 // The emulated side of the link seam of sorting.
 namespace carousel {
@@ -36,6 +39,10 @@ std::size_t sort_scratch_bytes(const Cuda&, std::int64_t count) {
 
 void sort_pairs(const Cuda& device, const SortPairs& sort) {
   if (sort.count == 0) return;
+  if (Journal* const journal = Journal::mine()) {
+    journal->note("emulated sort of " + std::to_string(sort.count) + " pairs by " +
+                  std::to_string(sort.bits) + " bits");
+  }
   const std::size_t scratch_bytes = sort_scratch_bytes(device, sort.count);
   emulation::enqueue(device.stream(), [sort, scratch_bytes] {
     std::memset(sort.scratch, 0x5A, scratch_bytes);

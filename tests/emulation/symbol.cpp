@@ -1,16 +1,15 @@
-#include <cxxabi.h>
 #include <elf.h>
 #include <fmt/format.h>
 #include <link.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <fstream>
 #include <iterator>
-#include <string_view>
+#include <map>
+#include <mutex>
 #include <vector>
 
+#include "kernels/common/symbol.h"
 #include "tests/emulation/kernel.h"
 
 namespace emulation {
@@ -26,21 +25,9 @@ const T* at(const std::vector<char>& file, std::size_t offset) {
   return reinterpret_cast<const T*>(file.data() + offset);
 }
 
-/// "void space::(anonymous namespace)::kernel<float>(Op)" becomes "space::kernel<float>".
-std::string without_signature(std::string name) {
-  const std::string_view noise = "(anonymous namespace)::";
-  for (auto i = name.find(noise); i != std::string::npos; i = name.find(noise)) {
-    name.erase(i, noise.size());
-  }
-  name.erase(std::min(name.find('('), name.size()));
-  return name.starts_with("void ") ? name.substr(5) : name;
-}
-
-}  // namespace
-
 // Read from the executable's own symbol table: kernels are local symbols, of which the dynamic
-// linker knows nothing. Only a kernel that failed is looked up.
-std::string symbol_name(const void* address) {
+// linker knows nothing.
+std::string look_up(const void* address) {
   std::uintptr_t base = 0;
   dl_iterate_phdr(executable_base, &base);
   const auto wanted = reinterpret_cast<std::uintptr_t>(address) - base;
@@ -55,14 +42,25 @@ std::string symbol_name(const void* address) {
     const char* names = at<char>(file, sections[sections[s].sh_link].sh_offset);
     for (std::size_t i = 0; i < sections[s].sh_size / sizeof(Elf64_Sym); ++i) {
       if (symbols[i].st_value != wanted || ELF64_ST_TYPE(symbols[i].st_info) != STT_FUNC) continue;
-      int status = 0;
-      char* plain = abi::__cxa_demangle(names + symbols[i].st_name, nullptr, nullptr, &status);
-      const std::string name = status == 0 ? plain : names + symbols[i].st_name;
-      std::free(plain);
-      return without_signature(name);
+      return names + symbols[i].st_name;
     }
   }
   return fmt::format("kernel at {}", address);
+}
+
+}  // namespace
+
+const std::string& mangled_name(const void* address) {
+  static std::mutex mutex;
+  static auto& known = *new std::map<const void*, std::string>;
+  const std::lock_guard lock(mutex);
+  const auto found = known.find(address);
+  return found != known.end() ? found->second
+                              : known.emplace(address, look_up(address)).first->second;
+}
+
+std::string symbol_name(const void* address) {
+  return carousel::readable_symbol(mangled_name(address).c_str());
 }
 
 }  // namespace emulation

@@ -52,6 +52,20 @@ void Cuda::synchronize() const {
 
 std::string Cuda::name() const { return context_->properties.name; }
 
+std::string Cuda::description() const {
+  const cudaDeviceProp& p = context_->properties;
+  int runtime = 0, driver = 0;
+  check_cuda(cudaRuntimeGetVersion(&runtime), "CUDA's version");
+  check_cuda(cudaDriverGetVersion(&driver), "the driver's version");
+  const auto version = [](int number) {  // 13010 is 13.1
+    return std::to_string(number / 1000) + "." + std::to_string(number % 1000 / 10);
+  };
+  return name() + ", compute capability " + std::to_string(p.major) + "." +
+         std::to_string(p.minor) + ", " + std::to_string(p.multiProcessorCount) +
+         " multiprocessors, " + std::to_string(p.totalGlobalMem / 1000000) + " MB; CUDA " +
+         version(runtime) + " on a driver for " + version(driver) + ", " + gemm_library();
+}
+
 int Cuda::count() {
   int devices = 0;
   return cudaGetDeviceCount(&devices) == cudaSuccess ? devices : 0;

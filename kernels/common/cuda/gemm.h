@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "kernels/common/device.h"
+#include "kernels/common/journal.h"
 
 struct cublasLtContext;
 
@@ -31,6 +33,23 @@ struct Gemm {
   void* c = nullptr;
 };
 void gemm(const Cuda& device, const Gemm& product);
+
+/// What runs products, with its version: "cuBLASLt 13.1.0".
+std::string gemm_library();
+
+/// A product for the journal.
+inline ProductNote note_of(const Gemm& p) {
+  constexpr const char* kTypes[] = {"f32", "tf32", "bf16"};
+  return {.type = p.type == GemmType::bf16 && p.float_output ? "bf16 to float"
+                                                             : kTypes[static_cast<int>(p.type)],
+          .transpose_a = p.transpose_a,
+          .transpose_b = p.transpose_b,
+          .accumulate = p.accumulate,
+          .bias = p.bias != nullptr,
+          .m = p.m,
+          .n = p.n,
+          .k = p.k};
+}
 
 /// The library's handle for the current device, which CudaContext owns; null under emulation.
 cublasLtContext* create_gemm_handle();

@@ -170,6 +170,32 @@ __global__ void gemm_round_bias_kernel(const float* bias, std::int64_t n, bf16* 
   }
 }
 
+int configured(const cublasLtMatmulAlgo_t& algorithm, cublasLtMatmulAlgoConfigAttributes_t what) {
+  std::int32_t value = 0;
+  std::size_t written = 0;
+  check_cublas(
+      cublasLtMatmulAlgoConfigGetAttribute(&algorithm, what, &value, sizeof value, &written),
+      "cuBLASLt algorithm's configuration");
+  return value;
+}
+
+void note_plan(Journal& journal, const Gemm& p, const Key& key, const Plan& plan) {
+  const auto value = [&](const char* name, cublasLtMatmulAlgoConfigAttributes_t what) {
+    return name + std::to_string(configured(plan.algorithm, what));
+  };
+  std::string text = note_of(p).text() + ": cuBLASLt" +
+                     value(" algorithm ", CUBLASLT_ALGO_CONFIG_ID) +
+                     value(", tile ", CUBLASLT_ALGO_CONFIG_TILE_ID) +
+                     value(", stages ", CUBLASLT_ALGO_CONFIG_STAGES_ID) +
+                     value(", split-k ", CUBLASLT_ALGO_CONFIG_SPLITK_NUM) + ", workspace " +
+                     std::to_string(plan.workspace_bytes) + " B";
+  const std::uint32_t least = *std::min_element(key.alignment.begin(), key.alignment.end());
+  if (least < 16) {
+    text += "; refused: kernels for 16-byte alignment, an operand has " + std::to_string(least);
+  }
+  journal.note(std::move(text));
+}
+
 void run_plan(const Cuda& device, const Gemm& p, const Plan& plan) {
   const CudaContext& context = device.context();
   const void* bias = p.bias;
@@ -218,8 +244,15 @@ void gemm(const Cuda& device, const Gemm& p) {
   if (found == plans.end()) {
     found = plans.emplace(key, make_plan(device.context().cublas, p, key)).first;
   }
+  if (Journal* const journal = Journal::mine()) note_plan(*journal, p, key, found->second);
   run_plan(device, p, found->second);
   if (device.context().synchronous) device.synchronize();
+}
+
+std::string gemm_library() {
+  const std::size_t version = cublasLtGetVersion();  // 130102 is 13.1.2
+  return "cuBLASLt " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) +
+         "." + std::to_string(version % 100);
 }
 
 cublasLtContext* create_gemm_handle() {

@@ -8,6 +8,7 @@
 
 #include "kernels/common/cuda/context.cuh"
 #include "kernels/common/device.h"
+#include "kernels/common/journal.h"
 
 namespace carousel {
 
@@ -23,6 +24,9 @@ struct Grid {
 
   bool empty() const { return blocks == 0 || blocks_y == 0 || blocks_z == 0; }
 };
+
+/// Writes a launch into the journal.
+void note_launch(Journal& journal, const Grid& grid, const void* kernel);
 
 /// Queues `kernel` on the device's stream and checks the launch. The only way a kernel starts in
 /// this project: no launch can forget its stream, its attributes or its error check.
@@ -57,6 +61,9 @@ void launch(const Cuda& device, const Grid& grid, void (*kernel)(Params...),
   config.stream = device.stream();
   config.attrs = attributes;
   config.numAttrs = count;
+  if (Journal* const journal = Journal::mine()) {
+    note_launch(*journal, grid, reinterpret_cast<const void*>(kernel));
+  }
   check_cuda(cudaLaunchKernelEx(&config, kernel, args...), "kernel launch", grid.at);
   if (device.context().synchronous) device.synchronize();
 }

@@ -94,8 +94,12 @@ void forbid_access(const Cuda& device, void* data, std::size_t bytes) {
 }
 #endif
 
-MemoryUse memory_use(const Cuda&) {
-  return {.current = use().current, .peak = use().peak, .allocations = use().allocations};
+MemoryUse memory_use(const Cuda& device) {
+  const std::size_t workspace =
+      device.context().workspace == nullptr ? 0 : CudaContext::kWorkspaceBytes;
+  return {.current = use().current + workspace,
+          .peak = use().peak + workspace,
+          .allocations = use().allocations};
 }
 
 }  // namespace carousel

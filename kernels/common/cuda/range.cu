@@ -1,10 +1,8 @@
-#include "kernels/common/range.h"
-
 #include <nvtx3/nvToolsExt.h>
 
 namespace carousel {
 
-Range::Range(const char* name) noexcept { nvtxRangePushA(name); }
-Range::~Range() { nvtxRangePop(); }
+void push_profiler_range(const char* name) noexcept { nvtxRangePushA(name); }
+void pop_profiler_range() noexcept { nvtxRangePop(); }
 
 }  // namespace carousel

@@ -1,7 +1,9 @@
 #include <cub/device/device_radix_sort.cuh>
+#include <string>
 
 #include "kernels/common/cuda/context.cuh"
 #include "kernels/common/cuda/sort.h"
+#include "kernels/common/journal.h"
 
 namespace carousel {
 namespace {
@@ -24,6 +26,10 @@ std::size_t sort_scratch_bytes(const Cuda& device, std::int64_t count) {
 
 void sort_pairs(const Cuda& device, const SortPairs& sort) {
   if (sort.count == 0) return;
+  if (Journal* const journal = Journal::mine()) {
+    journal->note("CUB's radix sort of " + std::to_string(sort.count) + " pairs by " +
+                  std::to_string(sort.bits) + " bits");
+  }
   std::size_t bytes = sort_scratch_bytes(device, sort.count);
   call_cub(device, sort, sort.scratch, bytes);
   if (device.context().synchronous) device.synchronize();

@@ -5,8 +5,10 @@
 #include <array>
 #include <bit>
 #include <cstdint>
+#include <string>
 
 #include "kernels/common/bf16.h"
+#include "kernels/common/journal.h"
 
 namespace carousel {
 
@@ -88,6 +90,16 @@ __device__ void store(T* to, std::int64_t count, const float (&from)[N]) {
   for (int i = 0; i < N; ++i) {
     if (i < count) to[i] = static_cast<T>(from[i]);
   }
+}
+
+/// Tells the journal where rows of `width` values (named as the contract names that extent) keep
+/// the functions above from moving 128 bits at a time.
+template <class T>
+void note_row_width(const char* extent, std::int64_t width) {
+  Journal* const journal = Journal::mine();
+  if (journal == nullptr || width % kVector<T> == 0) return;
+  journal->note(std::string("refused: accesses of 128 bits, for ") + extent + " = " +
+                std::to_string(width) + " is no multiple of " + std::to_string(kVector<T>));
 }
 
 }  // namespace carousel
