@@ -210,7 +210,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
   reported_at_ = Clock::now();
   while (run_.step < config_.steps && end == TrainEnd::finished) {
     queue_step();
-    parts_.observer.on_step(run_);
+    parts_.observer.on_step(run_, arena_);
     const auto due = [&](std::int64_t period) {
       return run_.step == config_.steps || (period > 0 && run_.step % period == 0);
     };

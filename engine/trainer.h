@@ -41,7 +41,8 @@ struct Report {
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
-  virtual void on_step(const TrainingRun& run) = 0;  ///< a step was queued
+  /// A step was queued; its values are in the arena.
+  virtual void on_step(const TrainingRun& run, const Arena& arena) = 0;
   virtual void on_report(const Report& report) = 0;
   virtual void before_save() = 0;
   virtual void on_save(std::int64_t step, bool is_best) = 0;

@@ -74,6 +74,11 @@ int run_command_line(int argc, char** argv) {
     add_common(*command, common);
   }
 
+  for (CLI::App* command : {train_app, eval_app, generate_app}) {
+    command->add_flag("--explain", common.explain,
+                      "tell which kernels and algorithms ran, why none faster, and the memory");
+  }
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -14,6 +14,7 @@ struct CommonArguments {
   std::optional<std::string> precision;  ///< f32 | tf32 | bf16
   std::optional<int> threads;
   bool json = false;
+  bool explain = false;  ///< of train, eval and generate
 };
 
 struct TrainArguments {

@@ -2,9 +2,11 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/trainer.h"
 #include "tools/commands.h"
+#include "tools/explain.h"
 #include "tools/session.h"
 #include "tools/texts.h"
 
@@ -23,7 +25,16 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
           : evaluation_batches(trained.device(), tokens,
                                {.batch = train.batch, .window = train.window});
   Arena arena(trained.device());
+  std::optional<Explanation> explanation;
+  if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
   const Evaluation result = evaluate(trained.model(), *batches, arena);
+
+  if (explanation) {
+    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
+    fmt::print(stderr, "{}\n",
+               explanation->text(false, {{"weights", weights},
+                                         {"a batch's values and scratch", arena.reserved()}}));
+  }
 
   const std::int64_t characters = tokens.file->characters();
   const double bits = result.loss / std::log(2.0);

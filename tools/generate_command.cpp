@@ -2,10 +2,12 @@
 
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/generator.h"
 #include "kernels/common/check.h"
 #include "tools/commands.h"
+#include "tools/explain.h"
 #include "tools/session.h"
 
 namespace carousel {
@@ -49,6 +51,14 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
                                         .seed = arguments.seed,
                                         .blocked = vocabulary.unknown()});
   TextDecoder decoder(vocabulary);
+  std::optional<Explanation> explanation;
+  if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
+  const auto explain = [&] {  // the first token tells it all
+    if (!explanation) return;
+    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
+    fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
+    explanation.reset();
+  };
   std::string text = arguments.prompt;
   if (!common.json) print(arguments.prompt);
   if (prompt.ids.empty() || vocabulary.begin() >= 0) generator.read(first_token(vocabulary));
@@ -58,6 +68,7 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
   }
   for (std::int64_t i = 0; i < arguments.tokens; ++i) {
     const std::int32_t id = generator.next();
+    explain();
     const std::string piece = decoder.next(id);
     if (common.json) {
       text += piece;

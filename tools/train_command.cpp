@@ -185,6 +185,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                         .observer = log,
                         .tf32 = config.machine.precision == Precision::tf32,
                         .graph = config.machine.graph});
+  if (common.explain) log.explain(config.machine);
   const TrainEnd end = trainer.train(stop_asked);
   tell_the_end(log.progress(), end, run, arguments);
   return end == TrainEnd::interrupted ? 130 : 0;

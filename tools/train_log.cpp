@@ -9,6 +9,18 @@
 
 namespace carousel {
 
+namespace {
+
+std::size_t bytes_of(const Tensor& tensor) { return tensor ? tensor.bytes() : 0; }
+
+std::size_t bytes_of(const std::vector<std::pair<std::string, Tensor>>& tensors) {
+  std::size_t bytes = 0;
+  for (const auto& [name, tensor] : tensors) bytes += bytes_of(tensor);
+  return bytes;
+}
+
+}  // namespace
+
 double seconds_so_far(const std::filesystem::path& metrics_file) {
   std::ifstream file(metrics_file);
   double seconds = 0;
@@ -25,13 +37,24 @@ TrainLog::TrainLog(const std::filesystem::path& run_folder, std::int64_t step,
       vocabulary_(vocabulary),
       device_(device) {}
 
-void TrainLog::on_step(const TrainingRun& run) {
+void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
   if (!memory_told_) {
     const auto weights = run.model.parameters().flat_weights().bytes();
     progress_.line(fmt::format("memory: peak {} on {}, of it {} weights",
                                bytes_text(memory_use(device_).peak), device_text(device_),
                                bytes_text(weights)));
     memory_told_ = true;
+  }
+  if (explanation_) {
+    const Parameters& parameters = run.model.parameters();
+    progress_.line(
+        explanation_->text(true, {{"weights", parameters.flat_weights().bytes()},
+                                  {"their bf16 copies", bytes_of(parameters.flat_working())},
+                                  {"gradients", parameters.flat_gradients().bytes()},
+                                  {"optimizer", bytes_of(run.optimizer.state())},
+                                  {"carried state", bytes_of(run.state.tensors)},
+                                  {"a step's values, gradients and scratch", arena.reserved()}}));
+    explanation_.reset();
   }
   progress_.show(run.step, config_.steps, note_);
 }

@@ -1,11 +1,13 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <string>
 
 #include "engine/generator.h"
 #include "engine/metrics.h"
 #include "engine/trainer.h"
+#include "tools/explain.h"
 #include "tools/progress.h"
 
 namespace carousel {
@@ -20,7 +22,10 @@ class TrainLog final : public TrainObserver {
   TrainLog(const std::filesystem::path& run_folder, std::int64_t step, const TrainConfig& config,
            const Vocabulary& vocabulary, const Device& device);
 
-  void on_step(const TrainingRun& run) override;
+  /// Listens from now on, and tells after the next step what that was made of.
+  void explain(const MachineConfig& machine) { explanation_.emplace(device_, machine); }
+
+  void on_step(const TrainingRun& run, const Arena& arena) override;
   void on_report(const Report& report) override;
   void before_save() override { metrics_.sync(); }
   void on_save(std::int64_t step, bool is_best) override;
@@ -36,6 +41,7 @@ class TrainLog final : public TrainObserver {
   ProgressBar progress_;
   std::string note_;
   bool memory_told_ = false;
+  std::optional<Explanation> explanation_;
 };
 
 }  // namespace carousel

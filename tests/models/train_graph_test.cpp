@@ -42,7 +42,7 @@ class ClumsyModel final : public LstmLm {
 class Watcher final : public TrainObserver {
  public:
   explicit Watcher(const Device& device) : device_(device) {}
-  void on_step(const TrainingRun&) override {
+  void on_step(const TrainingRun&, const Arena&) override {
     allocations.push_back(memory_use(device_).allocations);
   }
   void on_report(const Report& report) override { reports.push_back(report); }

@@ -177,6 +177,48 @@ class DriverTest(unittest.TestCase):
         losses = {tuple(line["loss"] for line in metrics(self.here / name)) for name in talk}
         self.assertEqual(len(losses), 1)
 
+    def test_explain_tells_the_device_the_kernels_and_where_the_memory_goes(self):
+        plain = self.train(out="plain")
+        told = self.train("--explain", "--set", "model.hidden=18", out="told").stderr
+        lines = dict(re.findall(r"^(device|precision|steps|memory): (.*)", told, re.MULTILINE))
+        self.assertEqual(set(lines), {"device", "precision", "steps", "memory"})
+        number = r"([\d.]+) (KB|MB|GB)"
+        units = {"KB": 1e3, "MB": 1e6, "GB": 1e9}
+        now, peak, *parts = [float(size) * units[unit]
+                             for size, unit in re.findall(number, lines["memory"])]
+        self.assertLessEqual(now, peak)
+        self.assertGreaterEqual(len(parts), 6)
+        self.assertAlmostEqual(sum(parts) / now, 1, delta=0.1)
+        tree = told[told.index("what ran:"):]
+        for part in ("  training step\n", "    forward\n", "LstmSequenceForward<float>\n",
+                     "    backward\n", "    optimizer\n"):
+            self.assertEqual(tree.count(part), 2 if "Lstm" in part else 1, part)
+        self.assertRegex(tree, r"product \[32, 8\]·\[72, 8\]ᵀ, f32: \w")
+        kernels = re.findall(r"kernel (.*?), grid", tree)
+        if DEVICE == "cpu":
+            self.assertEqual(kernels, [])
+            self.assertIn("graphs are CUDA's", lines["steps"])
+        else:
+            self.assertIn("8 × kernel lstm_sequence_forward_kernel<float>, grid 1 × 64", tree)
+            self.assertIn("Adam<float>: kernel adam_kernel<float>, grid", tree)
+            for kernel in kernels:
+                self.assertRegex(kernel, r"^[a-z0-9_]+_kernel(<[a-z0-9, ]+>)?$")
+            self.assertIn("refused: accesses of 128 bits, for H = 18 is no multiple of 4", tree)
+            self.assertIn("refused: tf32 and bf16", lines["precision"])
+            eager = self.train("--explain", "--set", "run.graph=false", out="eager").stderr
+            self.assertIn("refused: CUDA graphs, for run.graph is false", eager)
+
+        # It changes nothing, and where the answer goes to standard output it stays out of there.
+        self.train("--explain", out="again")
+        self.assertEqual(*((self.here / out / "checkpoints/last/state.safetensors").read_bytes()
+                           for out in ("plain", "again")))
+        self.assertNotIn("what ran", plain.stderr)
+        for command in (("eval", self.here / "plain", "--data", self.here / "text.txt"),
+                        ("generate", self.here / "plain", "--tokens", "5")):
+            explained = run(*command, "--explain")
+            self.assertEqual(explained.stdout, run(*command).stdout)
+            self.assertIn("LstmSequenceForward<float>\n", explained.stderr)
+
     def test_an_interrupt_saves_and_says_how_to_resume(self):
         command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",
                    "--device", DEVICE, "--threads", "1", "--set", "train.steps=1000000"]
