@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Training tokens per second of Carousel and of PyTorch on the CPU, in turn, as a ratio.
+"""Training tokens per second of Carousel and of PyTorch, in turn, as a ratio.
 
-    compare_char_lm.py CAROUSEL TEXT [--rounds 5] [--threads 2] [--python /usr/bin/python3]
+    compare_char_lm.py CAROUSEL TEXT [--device cpu|cuda] [--precision f32|tf32|bf16] [--rounds 5]
+                       [--threads 2] [--python /usr/bin/python3] [--set model.hidden=1024 ...]
 
-CAROUSEL is the driver binary. Each round trains models/configs/speed.toml and its PyTorch twin
-for as many steps; the medians and the ratio of every round are printed. PyTorch runs at its best
-setting for Debian's build (see pytorch_char_lm.py).
+CAROUSEL is the driver binary. Each round trains models/configs/speed.toml and its PyTorch twin for
+as many seconds; the medians and the ratio of every round are printed. PyTorch runs in every way it
+has (see pytorch_char_lm.py), of which the fastest counts. --json prints one line of JSON instead.
 """
 
 import argparse
@@ -14,47 +15,83 @@ import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-CONFIG = HERE.parents[2] / "models/configs/speed.toml"
+sys.path.append(str(HERE.parents[2] / "tools"))
+from gpu.training import tokens_per_second
+
+# What a key of Carousel's config is called here and in pytorch_char_lm.py.
+SIZES = {"model.embed": "--embed", "model.hidden": "--hidden", "model.layers": "--layers",
+         "train.batch": "--batch", "train.window": "--window",
+         "train.report_every": "--report-steps"}
+LIMIT = 300  # seconds a run may take
 
 
-def carousel(binary, text, threads):
+def carousel(a, sizes):
+    changes = {**sizes, "data.text": pathlib.Path(a.text).resolve(), "run.device": a.device,
+               "run.precision": a.precision, "run.threads": a.threads}
     with tempfile.TemporaryDirectory() as folder:
-        run = pathlib.Path(folder) / "run"
-        subprocess.run([binary, "train", CONFIG, "--out", run, "--device", "cpu", "--threads",
-                        str(threads), "--set", f"data.text={pathlib.Path(text).resolve()}"],
-                       check=True, capture_output=True)
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        # The first two reports hold the first step and the warm-up.
-        return statistics.median(line["tokens_per_second"] for line in lines[2:])
+        log = pathlib.Path(folder) / "log"
+        found = tokens_per_second(a.carousel, changes, log, time.monotonic() + LIMIT, a.seconds)
+        if not isinstance(found, dict):
+            sys.exit(f"compare_char_lm: {a.carousel} ended with {found}: "
+                     f"{log.read_text().strip()[-300:]}")
+    return found["tokens/s"]
 
 
-def pytorch(python, text, threads):
-    environment = dict(os.environ, OPENBLAS_CORETYPE="SkylakeX", OMP_NUM_THREADS=str(threads))
-    output = subprocess.run([python, HERE / "pytorch_char_lm.py", text, "--threads", str(threads),
-                             "--steps", "120", "--warm-up", "40"],
-                            check=True, capture_output=True, text=True, env=environment).stdout
-    return float(output.split()[0])
+def pytorch(a, sizes):
+    """{way: tokens per second}, and the lines of those that did not run."""
+    environment = dict(os.environ, OPENBLAS_CORETYPE="SkylakeX", OMP_NUM_THREADS=str(a.threads))
+    words = [word for key, value in sizes.items() for word in (SIZES[key], str(value))]
+    result = subprocess.run(
+        [a.python, HERE / "pytorch_char_lm.py", a.text, "--device", a.device, "--precision",
+         a.precision, "--threads", str(a.threads), "--seconds", str(a.seconds), *words],
+        capture_output=True, text=True, env=environment, timeout=LIMIT)
+    lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
+    rates = {line["mode"]: line["tokens/s"] for line in lines if "error" not in line}
+    if not rates:
+        sys.exit(f"compare_char_lm: {a.python} trained nothing: {lines or result.stderr[-300:]}")
+    return rates, [line for line in lines if "error" in line], lines[0]["torch"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("carousel")
     parser.add_argument("text")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=6, help="of steady training, each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--python", default="/usr/bin/python3", help="one that has torch")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help=f"of {', '.join(SIZES)}")
+    parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
+    sizes = dict(change.split("=", 1) for change in a.set)
+    for key in sizes:
+        if key not in SIZES:
+            sys.exit(f"compare_char_lm: --set {key}, expected one of {', '.join(SIZES)}")
 
-    ours, theirs = [], []
+    ours, theirs, ratios, ways = [], [], [], []
     for _ in range(a.rounds):
-        ours.append(carousel(a.carousel, a.text, a.threads))
-        theirs.append(pytorch(a.python, a.text, a.threads))
-        print(f"carousel {ours[-1]:8.0f}  pytorch {theirs[-1]:8.0f}  ratio "
-              f"{ours[-1] / theirs[-1]:.2f}", flush=True)
-    ratios = [x / y for x, y in zip(ours, theirs)]
+        ours.append(carousel(a, sizes))
+        rates, errors, version = pytorch(a, sizes)
+        ways.append(max(rates, key=rates.get))
+        theirs.append(rates[ways[-1]])
+        ratios.append(ours[-1] / theirs[-1])
+        if not a.json:
+            print(f"carousel {ours[-1]:8.0f}  pytorch {theirs[-1]:8.0f} ({ways[-1]})  ratio "
+                  f"{ratios[-1]:.2f}", flush=True)
+    if a.json:
+        print(json.dumps({
+            "carousel": statistics.median(ours), "pytorch": statistics.median(theirs),
+            "ratios": ratios, "way": statistics.mode(ways), "torch": version,
+            "refused": {line["mode"]: line["error"] for line in errors}}))
+        return
     print(f"median   {statistics.median(ours):8.0f}  pytorch {statistics.median(theirs):8.0f}  "
           f"ratio {statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")
 

@@ -1,19 +1,31 @@
 #!/usr/bin/env python3
 """The character model of models/configs/speed.toml in PyTorch, for a comparison in one run.
 
-    pytorch_char_lm.py TEXT [--steps N] [--batch B] [--window T] ...
+    pytorch_char_lm.py TEXT [--device cpu|cuda] [--precision f32|tf32|bf16] [--batch B] ...
 
 Embedding, LSTM layers, linear output, cross-entropy, truncated BPTT with carried state, gradient
-clipping and AdamW: the same work a step as `carousel train`. Prints tokens per second over the
-steps after a warm-up. Debian's PyTorch 1.13 is at its best with OPENBLAS_CORETYPE=SkylakeX in the
-environment, package libopenblas0-openmp, and as many threads as there are cores.
+clipping and AdamW: the same work a step as `carousel train`. Trains for some seconds in each way
+that PyTorch has, and prints a line of JSON for each with its tokens per second, the median over
+reports of 20 steps after a warm-up, or with the error that kept it from running:
+
+    eager     step by step, kernel by kernel
+    graph     the whole step as one CUDA graph (CUDA alone)
+    compiled  the same with output layer and loss through torch.compile (CUDA alone)
+
+bf16 is autocast. On CUDA AdamW is the fused one. On the CPU, Debian's PyTorch 1.13 is at its best
+with OPENBLAS_CORETYPE=SkylakeX in the environment, package libopenblas0-openmp, and as many threads
+as there are cores.
 """
 
 import argparse
+import json
+import statistics
 import time
 
 import torch
 from torch import nn
+
+REPORT_STEPS = 20
 
 
 class CharLm(nn.Module):
@@ -23,16 +35,97 @@ class CharLm(nn.Module):
         self.lstm = nn.LSTM(embed, hidden, layers)
         self.output = nn.Linear(hidden, vocabulary)
 
-    def forward(self, tokens, state):
-        hidden, state = self.lstm(self.embedding(tokens), state)
-        return self.output(hidden), state
+    def loss(self, hidden, targets):
+        logits = self.output(hidden)
+        return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+
+class Training:
+    """A model, its optimizer, and the fixed places of a batch and of the carried state."""
+
+    def __init__(self, a, vocabulary, mode):
+        torch.manual_seed(1)
+        cuda = a.device == "cuda"
+        self.options, self.device = a, torch.device(a.device)
+        self.model = CharLm(vocabulary, a.embed, a.hidden, a.layers).to(self.device)
+        self.loss_of = torch.compile(self.model.loss) if mode == "compiled" else self.model.loss
+        extra = {"fused": True, "capturable": True} if cuda else {}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=a.learning_rate,
+                                           weight_decay=0.01, **extra)
+        self.tokens, self.targets = torch.zeros(2, a.window, a.batch, dtype=torch.long,
+                                                device=self.device)
+        self.state = tuple(torch.zeros(2, a.layers, a.batch, a.hidden, device=self.device))
+        self.step = self.captured() if mode in ("graph", "compiled") else self.work
+
+    def work(self):
+        # Its cache of cast weights would outlive a step of a graph.
+        with torch.autocast(self.options.device, torch.bfloat16,
+                            enabled=self.options.precision == "bf16", cache_enabled=False):
+            hidden, state = self.model.lstm(self.model.embedding(self.tokens), self.state)
+            loss = self.loss_of(hidden, self.targets)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.options.clip_norm)
+        self.optimizer.step()
+        for kept, new in zip(self.state, state):
+            kept.copy_(new.detach())
+        return loss.detach()
+
+    def captured(self):
+        """The step as a CUDA graph, after the warm-up on a stream of its own that capture asks."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(5):
+                self.work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = self.work()
+
+        def replay():
+            graph.replay()
+            return loss
+        return replay
+
+    def run(self, stream):
+        """Tokens per second of each report after the warm-up, and the last loss in nats."""
+        a, rates, at, began = self.options, [], 0, None
+        while began is None or time.perf_counter() < began + a.seconds or len(rates) < 4:
+            report_began = time.perf_counter()
+            for _ in range(a.report_steps):
+                if at + a.window + 1 > len(stream):
+                    at = 0
+                    for part in self.state:
+                        part.zero_()
+                self.tokens.copy_(stream[at:at + a.window])
+                self.targets.copy_(stream[at + 1:at + a.window + 1])
+                at += a.window
+                loss = self.step()
+            nats = loss.item()  # waits for the steps
+            rates.append(a.report_steps * a.window * a.batch /
+                         (time.perf_counter() - report_began))
+            began = began or time.perf_counter()  # the first report is the warm-up
+        return rates[1:], nats
+
+
+def read_stream(file, batch, device):
+    """The text's characters as [time, batch], and how many kinds there are."""
+    with open(file, encoding="utf-8", newline="") as opened:
+        text = opened.read()
+    index = {c: i for i, c in enumerate(sorted(set(text)))}
+    data = torch.tensor([index[c] for c in text], dtype=torch.long)
+    row = len(data) // batch
+    return data[:row * batch].view(batch, row).t().contiguous().to(device), len(index)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text")
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--warm-up", type=int, default=10)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
+    parser.add_argument("--seconds", type=float, default=6, help="of steady training, each way")
+    parser.add_argument("--report-steps", type=int, default=REPORT_STEPS)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--embed", type=int, default=128)
@@ -44,35 +137,18 @@ def main():
     a = parser.parse_args()
 
     torch.set_num_threads(a.threads)
-    torch.manual_seed(1)
-    with open(a.text, encoding="utf-8", newline="") as file:
-        text = file.read()
-    characters = sorted(set(text))
-    index = {c: i for i, c in enumerate(characters)}
-    data = torch.tensor([index[c] for c in text], dtype=torch.long)
-    row = len(data) // a.batch
-    stream = data[:row * a.batch].view(a.batch, row).t().contiguous()  # [time, batch]
-
-    model = CharLm(len(characters), a.embed, a.hidden, a.layers)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=a.learning_rate, weight_decay=0.01)
-    criterion = nn.CrossEntropyLoss()
-    state, at = None, 0
-    for step in range(a.warm_up + a.steps):
-        if step == a.warm_up:
-            started = time.perf_counter()
-        if at + a.window + 1 > row:
-            at, state = 0, None
-        tokens, targets = stream[at:at + a.window], stream[at + 1:at + a.window + 1]
-        at += a.window
-        optimizer.zero_grad(set_to_none=True)
-        logits, state = model(tokens, state)
-        state = tuple(s.detach() for s in state)
-        loss = criterion(logits.view(-1, len(characters)), targets.reshape(-1))
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), a.clip_norm)
-        optimizer.step()
-    seconds = time.perf_counter() - started
-    print(f"{a.steps * a.batch * a.window / seconds:.0f} tokens/s, last loss {loss.item():.4f} nats")
+    torch.backends.cuda.matmul.allow_tf32 = a.precision != "f32"
+    torch.backends.cudnn.allow_tf32 = a.precision != "f32"
+    stream, vocabulary = read_stream(a.text, a.batch, a.device)
+    for mode in ("eager", "graph", "compiled") if a.device == "cuda" else ("eager",):
+        line = {"mode": mode, "torch": torch.__version__}
+        try:
+            rates, nats = Training(a, vocabulary, mode).run(stream)
+            line.update({"tokens/s": statistics.median(rates), "reports": len(rates),
+                         "loss": nats})
+        except Exception as error:  # whatever keeps it from running is the answer
+            line["error"] = " ".join(str(error).split())[:300]
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

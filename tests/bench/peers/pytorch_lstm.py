@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Times torch.nn.LSTM (on CUDA: cuDNN as PyTorch calls it) where lstm_sequence_bench times ours.
+
+    pytorch_lstm.py [--device cpu|cuda] [--precision f32|tf32|bf16] T,B,I,H ...
+
+One layer. forward: with what the backward pass needs; train: forward and backward, with gradients
+of input, weights and biases. Each pass is waited for, as in the benchmark. Prints a line of JSON
+for each shape and pass: the median in milliseconds of the fastest way that runs, eager or (on CUDA)
+as a CUDA graph; for bf16 in bf16 or in fp16, for which cuDNN has kernels of its own.
+"""
+
+import argparse
+import json
+import statistics
+import time
+
+import torch
+from torch import nn
+
+DTYPES = {"f32": [torch.float32], "tf32": [torch.float32],
+          "bf16": [torch.bfloat16, torch.float16]}
+
+
+class Layer:
+    def __init__(self, shape, dtype, device):
+        steps, batch, width, hidden = shape
+        torch.manual_seed(1)
+        self.lstm = nn.LSTM(width, hidden).to(device, dtype)
+        self.x = torch.rand(steps, batch, width, device=device, dtype=dtype, requires_grad=True)
+        self.d_h = torch.rand(steps, batch, hidden, device=device, dtype=dtype)
+
+    def forward(self):
+        return self.lstm(self.x)[0]
+
+    def train(self):
+        self.x.grad = None
+        self.lstm.zero_grad(set_to_none=True)
+        self.forward().backward(self.d_h)
+
+
+def captured(work):
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def milliseconds(work, wait, seconds):
+    for _ in range(3):
+        work()
+    wait()
+    times, began = [], time.perf_counter()
+    while time.perf_counter() < began + seconds or len(times) < 5:
+        started = time.perf_counter()
+        work()
+        wait()
+        times.append(1e3 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=DTYPES, default="f32")
+    parser.add_argument("--seconds", type=float, default=0.3, help="for each way of each pass")
+    parser.add_argument("shapes", nargs="+", metavar="T,B,I,H")
+    a = parser.parse_args()
+
+    torch.backends.cuda.matmul.allow_tf32 = a.precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = a.precision == "tf32"
+    cuda = a.device == "cuda"
+    wait = torch.cuda.synchronize if cuda else lambda: None
+    for text in a.shapes:
+        shape = [int(extent) for extent in text.split(",")]
+        for name in ("forward", "train"):
+            times, refused = {}, {}
+            for mode in ("eager", "graph") if cuda else ("eager",):
+                for dtype in DTYPES[a.precision]:
+                    way = f"{str(dtype).split('.')[-1]} {mode}"
+                    try:
+                        work = getattr(Layer(shape, dtype, a.device), name)
+                        times[way] = milliseconds(captured(work) if mode == "graph" else work, wait,
+                                                  a.seconds)
+                    except Exception as error:  # whatever keeps it from running is the answer
+                        refused[way] = " ".join(str(error).split())[:300]
+            line = {"shape": text, "pass": name, "torch": torch.__version__, "refused": refused}
+            if times:
+                line["way"] = min(times, key=times.get)
+                line["ms"] = times[line["way"]]
+            print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+#!/usr/bin/env python3
+"""tools/gpu_check: what it makes of programs that pass, fail, crash and hang, and all its parts on
+an emulated device.
+
+    gpu_check_test.py BUILD_FOLDER [TEST...]
+
+The programs of the first half are scripts that behave as the real ones do, in a tree of their own.
+"""
+
+import contextlib
+import importlib.machinery
+import importlib.util
+import io
+import json
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from unittest import mock
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(sys.argv[1])
+sys.dont_write_bytecode = True
+sys.path.append(str(ROOT / "tools"))
+loader = importlib.machinery.SourceFileLoader("gpu_check", str(ROOT / "tools/gpu_check"))
+gpu_check = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_check", loader))
+loader.exec_module(gpu_check)
+from gpu import build, command, gtest, parts, peers, results
+
+# A test program: what a test does is in its name.
+TESTS = """#!{python}
+import os, signal, sys, time
+names = {names}
+if "--gtest_list_tests" in sys.argv:
+    for name in names:
+        suite, test = name.split(".")
+        print(suite + ".")
+        print("  " + test + "  # GetParam() = 1")
+    sys.exit()
+wanted = [a.split("=", 1)[1] for a in sys.argv if a.startswith("--gtest_filter=")][0].split(":")
+failed = False
+for name in names:
+    if name not in wanted:
+        continue
+    print("[ RUN      ] " + name, flush=True)
+    word = "OK"
+    if "Slow" in name:
+        time.sleep(0.4)
+    if "Hangs" in name:
+        time.sleep(1000)
+    if "Crashes" in name:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if "Fails" in name:
+        print("x.cpp:7: Failure\\nexpected 1, found 2")
+        word, failed = "FAILED", True
+    if "Skips" in name or "SeesNoGpu" in name:
+        print("x.cpp:8: Skipped\\n" + ("no CUDA device" if "Sees" in name else "no such hardware"))
+        word = "SKIPPED"
+    if "Races" in name and os.environ.get("FAKE_SANITIZER"):
+        print("========= Error: Race reported between two writes")
+        open(os.environ["FAKE_SANITIZER"], "w").close()
+    print("[%s] %s (1 ms)" % ({{"OK": "       OK ", "FAILED": "  FAILED  ",
+                               "SKIPPED": "  SKIPPED "}}[word], name), flush=True)
+sys.exit(1 if failed else 0)
+"""
+# compute-sanitizer: its status is --error-exitcode's if the program found fault and passed.
+SANITIZER = """#!/bin/sh
+export FAKE_SANITIZER=$(mktemp -u)
+echo "========= COMPUTE-SANITIZER"
+while [ "${1#-}" != "$1" ] || [ ! -x "$1" ]; do shift; done
+"$@" || exit $?
+if [ -e "$FAKE_SANITIZER" ]; then
+  rm "$FAKE_SANITIZER"; echo "========= RACECHECK SUMMARY: 1 hazard displayed"; exit 99
+fi
+echo "========= ERROR SUMMARY: 0 errors"
+"""
+PROBE = "Fill.WritesEveryElementAndNothingElse"
+# lstm_vs_cudnn: two cells a call.
+CUDNN = """#!{python}
+import json, sys
+option = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+old = [json.loads(line) for line in open(option["--out"])]
+done = {{line["B"] for line in old}}
+left = [b for b in (8, 16, 32) if b not in done]
+with open(option["--out"], "a") as file:
+    for batch in left[:2]:
+        for library, ms in (("carousel", 1.0), ("cudnn", 2.0)):
+            file.write(json.dumps({{"H": int(option["--hidden"]), "B": batch, "T": 256,
+                "pass": "train", "library": library, "version": "9", "algorithm": "STANDARD",
+                "dtype": "bf16", "status": "ok", "median_ms": ms}}) + "\\n")
+print("%d of 3 cells left" % len(left[2:]) if left[2:] else "done")
+"""
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+class Fakes(unittest.TestCase):
+    """gpu_check in a tree whose build is of scripts."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        self.bin = self.root / "build/cuda/bin"
+        for program in build.PROGRAMS:
+            script(self.bin / program, "#!/bin/sh\n")
+        self.commit("a" * 40)
+        tools = self.root / "path"
+        script(tools / "ldd", "#!/bin/sh\necho 'libc.so.6 => /lib/libc.so.6 (0x1)'\n")
+        script(tools / "nvidia-smi", "#!/bin/sh\necho 'NVIDIA T1, 580.1'\n")
+        script(tools / "compute-sanitizer", SANITIZER)
+        self.program("kernel", PROBE)
+        for patch in (mock.patch.object(build, "ROOT", self.root),
+                      mock.patch.object(gpu_check, "ROOT", self.root),
+                      mock.patch.object(gtest.Tests, "limit", 1),
+                      mock.patch.object(gtest.Sanitizer, "limit", 1),
+                      mock.patch.object(gpu_check, "LEAST_SECONDS", 0),
+                      mock.patch.object(command, "_stopping", False),
+                      mock.patch.dict(os.environ, PATH=f"{tools}:{os.environ['PATH']}")):
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def commit(self, text):
+        (self.root / "build/cuda/commit").write_text(text + "\n")
+
+    def program(self, area, *names):
+        names = [PROBE, *names] if area == "kernel" else list(names)
+        script(self.bin / build.TESTS[area], TESTS.format(python=sys.executable, names=names))
+
+    def check(self, *words, status=0, seconds=20):
+        """Runs gpu_check: what it said. `seconds` is what a part may take."""
+        said = io.StringIO()
+        with mock.patch.object(sys, "argv", ["gpu_check", *words]), \
+                mock.patch.object(gpu_check, "PART_SECONDS", seconds), \
+                contextlib.redirect_stdout(said):
+            try:
+                found = gpu_check.check(gpu_check.arguments())
+            except build.Problem as problem:
+                found = str(problem)
+        self.assertEqual(found, status, said.getvalue())
+        return said.getvalue()
+
+    def record(self, part):
+        file = self.root / "tests/bench/results/nvidia-t1.json"
+        return json.loads(file.read_text())["parts"][part]
+
+    def test_all_tests_pass(self):
+        self.program("kernel", "A.One", "A.Two/cuda")
+        self.program("engine", "B.Skips")
+        said = self.check("tests")
+        self.assertIn("passed tests: 4 of 4 tests, 0 failed, 1 skipped (no such hardware)", said)
+        record = self.record("tests")
+        self.assertEqual((record["passed"], record["left"], record["failed"]), (3, [], {}))
+        self.assertIn("passed tests: 4 of 4", self.check("tests"))  # from the record
+
+    def test_a_failure_a_crash_and_a_blind_program_are_named_and_the_rest_runs(self):
+        self.program("kernel", "A.Fails", "A.One", "A.Crashes", "A.Two", "A.SeesNoGpu")
+        self.check("tests", status=1)
+        record = self.record("tests")
+        self.assertEqual(set(record["failed"]),
+                         {"kernel/A.Fails", "kernel/A.Crashes", "kernel/A.SeesNoGpu"})
+        self.assertIn("expected 1, found 2", record["failed"]["kernel/A.Fails"])
+        self.assertIn("signal 11", record["failed"]["kernel/A.Crashes"])
+        self.assertEqual((record["passed"], record["left"]), (3, []))
+        self.assertIn("FAILED", self.check("tests", status=1))  # a failure stays one
+        self.program("kernel", "A.One")
+        self.check("tests", "--again")
+
+    def test_a_stuck_test_is_stopped_and_the_rest_runs(self):
+        self.program("kernel", "A.One", "A.Hangs", "A.Two")
+        began = time.monotonic()
+        self.check("tests", status=1)
+        self.assertLess(time.monotonic() - began, 15)
+        record = self.record("tests")
+        self.assertEqual(record["failed"], {"kernel/A.Hangs": "stuck: stopped after 1 s"})
+        self.assertEqual((record["passed"], record["left"]), (3, []))
+
+    def test_a_part_stops_in_time_says_what_is_left_and_goes_on_there(self):
+        names = [f"A.Slow{n}" for n in range(8)]
+        self.program("kernel", *names)
+        with mock.patch.object(gtest.Tests, "jobs", 1), \
+                mock.patch.object(parts, "FIRST_BATCH", 2), \
+                mock.patch.object(parts, "BATCH_SECONDS", 0.8):
+            said = self.check("tests", status=3, seconds=2)
+            first = self.record("tests")
+            self.assertGreater(first["passed"], 0)
+            self.assertGreater(len(first["left"]), 0)
+            self.assertEqual(first["passed"] + len(first["left"]), 9)
+            self.assertIn(f"partial tests: {first['passed']} of 9 tests, 0 failed", said)
+            self.assertIn("call again for the rest", said)
+            self.assertIn("not done", said)
+            said = self.check("tests")
+            self.assertIn(f"{len(first['left'])} of 9 tests to do", said)
+        self.assertEqual((self.record("tests")["passed"], self.record("tests")["left"]), (9, []))
+
+    def test_another_commit_begins_anew(self):
+        self.program("kernel", "A.Fails")
+        self.check("tests", status=1)
+        self.program("kernel", "A.One")
+        self.commit("b" * 40)
+        self.assertIn("give way", self.check("tests"))
+        self.assertEqual(self.record("tests")["failed"], {})
+
+    def test_minutes_bound_the_whole_call(self):
+        self.program("kernel", *(f"A.Slow{n}" for n in range(40)))
+        began = time.monotonic()
+        self.check("tests", "memcheck", "--minutes", "0.03", status=3)
+        self.assertLess(time.monotonic() - began, 8)
+        self.assertGreater(len(self.record("memcheck")["left"]), 0)
+
+    def test_a_sanitizers_finding_fails_its_test_alone(self):
+        self.program("kernel", "A.One", "A.Races", "A.Two", "A.OnThe/cpu", "Cpu.Alone")
+        self.check("tests")
+        self.check("racecheck", status=1)
+        record = self.record("racecheck")
+        self.assertEqual(list(record["failed"]), ["A.Races"])
+        self.assertIn("Race reported", record["failed"]["A.Races"])
+        self.assertEqual((record["cases"], record["passed"]), (4, 3))
+
+    def test_without_a_sanitizer_its_parts_are_skipped_in_one_line(self):
+        (self.root / "path/compute-sanitizer").unlink()
+        self.program("kernel", "A.One")
+        with mock.patch.object(gtest.glob, "glob", lambda pattern: []):
+            said = self.check("memcheck")
+        self.assertIn("SKIPPED memcheck: no compute-sanitizer on PATH or in a toolkit\n", said)
+        self.assertNotIn("passed memcheck", said)
+
+    def test_a_gpu_that_does_not_answer_ends_the_call(self):
+        with mock.patch.object(sys.modules[__name__], "PROBE", "A.Other"):
+            self.program("kernel", "A.One")
+        self.check("tests", status="the GPU does not answer: Fill.WritesEveryElementAndNothingElse "
+                                   "has failed: it was not run")
+
+    def test_a_call_that_is_ended_leaves_what_it_has_not_done(self):
+        self.program("kernel", "Fill.One", "Fill.Hangs")
+        file = self.root / "build/cuda/gpu_check/emulated.json"
+        process = subprocess.Popen(
+            [sys.executable, ROOT / "tools/gpu_check", "--rehearse", "--build",
+             self.root / "build/cuda", "tests"], stdout=subprocess.PIPE, text=True)
+        self.assertIn("3 of 3 tests to do", process.stdout.readline())
+        time.sleep(1)
+        process.terminate()
+        said, _ = process.communicate(timeout=20)
+        self.assertEqual((process.returncode, said), (128 + signal.SIGTERM, ""))
+        record = json.loads(file.read_text())["parts"]["tests"]
+        self.assertEqual((record["failed"], len(record["left"])), ({}, 3))
+
+    def test_what_is_wrong_is_said_in_a_line(self):
+        self.check("memtest", status="unknown part 'memtest', expected " + ", ".join(
+            gpu_check.all_parts(parts.Setting(build.Build(self.root), self.root, False))))
+        (self.bin / "carousel_bench").unlink()
+        self.check("tests", status=f"{self.bin}/carousel_bench is missing, expected a whole build")
+
+    def test_cudnn_keeps_what_it_has_measured_of_a_width_it_did_not_finish(self):
+        self.check("cudnn")
+        self.assertIn("built without cuDNN's headers", self.record("cudnn")["skipped"])
+        script(self.bin / "lstm_vs_cudnn", CUDNN.format(python=sys.executable))
+        with mock.patch.object(peers, "has_library", lambda name: True), \
+                mock.patch.object(peers.Cudnn, "HIDDEN", (128,)), \
+                mock.patch.object(peers, "END_SECONDS", 1):
+            said = self.check("cudnn", status=3)
+            self.assertIn("partial cudnn: 0 of 1 hidden widths", said)
+            self.assertEqual(len(self.record("cudnn")["figures"]["H = 128"]["rows"]), 4)
+            shutil.rmtree(self.root / "build/cuda/logs")  # as on another machine
+            self.check("cudnn")
+        record = self.record("cudnn")
+        self.assertEqual((record["passed"], len(record["figures"]["H = 128"]["rows"])), (1, 6))
+
+
+class Rehearsal(unittest.TestCase):
+    """Every part with the programs of an emulated build, as far as this machine can."""
+
+    def test_every_part(self):
+        with tempfile.TemporaryDirectory() as folder:
+            script(pathlib.Path(folder) / "compute-sanitizer", SANITIZER)
+            result = subprocess.run(
+                [sys.executable, ROOT / "tools/gpu_check", "--rehearse", "--again", "--build",
+                 BUILD], capture_output=True, text=True,
+                env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"})
+        said = result.stdout
+        self.assertEqual(result.returncode, 0, said + result.stderr)
+        found = json.loads((BUILD / "gpu_check/emulated.json").read_text())["parts"]
+        for part in ("tests", "memcheck", "racecheck", "initcheck", "synccheck", "ceilings",
+                     "bench", "tokens"):
+            self.assertIn(f"passed {part}: ", said)
+            self.assertGreater(found[part]["passed"], 0)
+        for part in ("cudnn", "pytorch"):  # whether they ran or not, it is said
+            self.assertRegex(said, f"(passed|SKIPPED) {part}: ")
+        for name, figures in found["tokens"]["figures"].items():
+            self.assertGreater(figures["tokens/s"], 0, name)
+        for part in ("ceilings", "bench"):
+            self.assertEqual(len(found[part]["figures"]), found[part]["cases"])
+
+
+if __name__ == "__main__":
+    unittest.main(argv=[sys.argv[0], *sys.argv[2:]])

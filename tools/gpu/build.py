@@ -1,0 +1,126 @@
+"""A build that may have been made on another machine: its programs, its libraries, its commit."""
+import glob
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TESTS = {"kernel": "carousel_kernel_tests", "engine": "carousel_engine_tests",
+         "model": "carousel_model_tests"}
+PROGRAMS = [*TESTS.values(), "carousel_bench", "carousel"]
+# Built only where cuDNN's headers are.
+OPTIONAL = ["lstm_vs_cudnn"]
+PACKED_MIB = 50
+# What every Linux machine has of its own, and what comes with the GPU.
+NOT_PACKED = re.compile(r"(linux-vdso|ld-linux\S*|lib(c|m|dl|rt|pthread)|lib(cu|nv)\w*)\.so")
+# Loaded when a program asks for them, so that ldd does not name them.
+LOADED_LATER = ("libcudnn.so.9", "libnvrtc.so.*", "libcublas.so.*", "libcublasLt.so.*")
+
+
+class Problem(Exception):
+    """What stops the whole call; said in one line."""
+
+
+def output(*command):
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except subprocess.CalledProcessError as error:
+        words = (error.stderr.strip() or f"status {error.returncode}").splitlines()[-1]
+        raise Problem(f"{pathlib.Path(command[0]).name}: {words}") from error
+    except OSError as error:
+        raise Problem(f"{command[0]}: {error.strerror}") from error
+
+
+def cuda_folders():
+    """Where CUDA's libraries may be: among Python's packages, then in a toolkit."""
+    folders = [folder for place in sys.path for folder in glob.glob(f"{place}/nvidia/*/lib")]
+    return folders + glob.glob("/usr/local/cuda*/lib64")
+
+
+def has_library(name):
+    return any(os.path.exists(f"{folder}/{name}")
+               for folder in [*cuda_folders(), "/usr/lib/x86_64-linux-gnu", "/usr/lib64"])
+
+
+class Build:
+    def __init__(self, folder):
+        self.folder = folder
+        self.archive = ROOT / "build/gpu_check.tar.xz"
+        self.commit_file = folder / "commit"
+
+    def program(self, name):
+        return self.folder / "bin" / name
+
+    def programs(self):
+        for name in PROGRAMS:
+            if not self.program(name).is_file():
+                raise Problem(f"{self.program(name)} is missing, expected a whole build")
+        return [*PROGRAMS, *(name for name in OPTIONAL if self.program(name).is_file())]
+
+    def libraries(self):
+        """What the programs load, as {name: path}; the path is None where there is none."""
+        found = {}
+        for program in self.programs():
+            for line in output("ldd", str(self.program(program))).splitlines():
+                name, _, place = line.strip().partition(" => ")
+                found[name] = None if "not found" in place else place.split(" (")[0]
+        return found
+
+    def commit(self):
+        """Of the sources it was made from, as the archive says or else the working tree."""
+        if self.commit_file.is_file():
+            return self.commit_file.read_text().strip()
+        changed = ", changed" if output("git", "-C", str(ROOT), "status", "--porcelain") else ""
+        return output("git", "-C", str(ROOT), "rev-parse", "HEAD") + changed
+
+    def pack(self):
+        """Makes the archive that travels: stripped programs, and libraries that are not CUDA's."""
+        programs = self.programs()
+        self.commit_file.unlink(missing_ok=True)  # an earlier pack's
+        self.commit_file.write_text(self.commit() + "\n")
+        folder = self.folder / "lib"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        for name, path in self.libraries().items():
+            if path and not NOT_PACKED.match(name):
+                shutil.copy(path, folder / name)
+        files = [*map(self.program, programs), *folder.iterdir()]
+        for file in files:
+            output("strip", "--strip-unneeded", str(file))
+        with tarfile.open(self.archive, "w:xz") as archive:
+            for file in [*files, self.commit_file]:
+                archive.add(file, file.relative_to(self.folder))
+        mib = self.archive.stat().st_size / 2**20
+        if mib > PACKED_MIB:
+            raise Problem(f"the archive has {mib:.0f} MiB, expected at most {PACKED_MIB}")
+        missing = [name for name in OPTIONAL if name not in programs]
+        return (f"to carry: {self.archive.relative_to(ROOT)}, {mib:.0f} MiB, of commit "
+                f"{self.commit()}{'; without ' + ', '.join(missing) if missing else ''}")
+
+    def unpack(self):
+        """The archive, over a build that is older or is not there."""
+        here, there = self.commit_file, self.archive
+        if not there.is_file() or (here.is_file() and
+                                   here.stat().st_mtime >= there.stat().st_mtime):
+            return
+        with tarfile.open(there) as archive:
+            archive.extraction_filter = getattr(tarfile, "data_filter", None)
+            archive.extractall(self.folder)
+        os.utime(here)
+
+    def find_libraries(self):
+        """Adds to the loader's path where CUDA's own libraries are."""
+        needed = [name for name, path in self.libraries().items() if path is None]
+        holders = [f for f in cuda_folders()
+                   if any(glob.glob(f"{f}/{name}") for name in [*needed, *LOADED_LATER])]
+        if holders:
+            old = os.environ.get("LD_LIBRARY_PATH")
+            os.environ["LD_LIBRARY_PATH"] = ":".join([*holders, *([old] if old else [])])
+        missing = [name for name, path in self.libraries().items() if path is None]
+        if missing:
+            raise Problem(f"{', '.join(missing)} not found, neither in /usr/local/cuda* nor among "
+                          "Python's packages (pip install nvidia-cublas)")

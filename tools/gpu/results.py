@@ -1,0 +1,95 @@
+"""The results file: what one GPU did with one commit, in parts, and what is left to do."""
+import json
+import os
+from typing import Any, Dict, NamedTuple, Optional
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+class Outcome(NamedTuple):
+    """Of one case."""
+    verdict: str
+    text: str = ""  # why it failed or was skipped
+    figures: Optional[Dict[str, Any]] = None  # what it measured
+
+
+class Results:
+    def __init__(self, file, **head):
+        """Goes on with the file, if it is of the same commit and GPU."""
+        self.file, self.replaced = file, None
+        old = json.loads(file.read_text()) if file.is_file() else {}
+        same = all(old.get(key) == head[key] for key in ("gpu", "commit"))
+        if old and not same:
+            self.replaced = old.get("commit")
+        self.all = {**head, "parts": old["parts"] if same else {}}
+
+    def save(self):
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        draft = self.file.with_suffix(".draft")
+        draft.write_text(to_text(self.all) + "\n")
+        os.replace(draft, self.file)
+
+    def begin(self, part, unit, cases):
+        self.all["parts"][part] = {"unit": unit, "cases": len(cases), "passed": 0, "seconds": 0,
+                                   "failed": {}, "skipped": {}, "figures": {}, "left": list(cases)}
+        return self.all["parts"][part]
+
+    def skip(self, part, why):
+        self.all["parts"][part] = {"skipped": why}
+
+    def part(self, name):
+        return self.all["parts"].get(name)
+
+
+def take(record, name, outcome):
+    """One case's outcome into its part's record."""
+    record["left"].remove(name)
+    if outcome.figures is not None:
+        record["figures"][name] = outcome.figures
+    if outcome.verdict == FAILED:
+        record["failed"][name] = outcome.text
+    elif outcome.verdict == SKIPPED:
+        record["skipped"].setdefault(outcome.text, []).append(name)
+    else:
+        record["passed"] += 1
+
+
+def status(record):
+    """Of a part: 'passed', 'failed', 'partial', 'skipped'."""
+    if isinstance(record["skipped"], str):
+        return SKIPPED
+    if record["failed"] or record["cases"] == 0:
+        return FAILED
+    return "partial" if record["left"] else PASSED
+
+
+def sentence(name, record):
+    """A part's outcome in one line, with what to do if it is not finished."""
+    kind = status(record)
+    if kind == SKIPPED:
+        return f"SKIPPED {name}: {record['skipped']}"
+    if record["cases"] == 0:
+        return f"FAILED {name}: there is nothing to run"
+    failed, unit = len(record["failed"]), record["unit"]
+    skipped = sum(map(len, record["skipped"].values()))
+    ran = record["cases"] - len(record["left"])
+    text = f"{name}: {ran} of {record['cases']} {unit}, {failed} failed"
+    if skipped:
+        text += f", {skipped} skipped ({'; '.join(record['skipped'])})"
+    text += f", {record['seconds']:.0f} s"
+    if record["left"]:
+        text += "; call again for the rest"
+    return f"{'FAILED' if kind == FAILED else kind} {text}"
+
+
+def to_text(value, depth=0):
+    """JSON that reads well in a review: a line for each entry of the outer levels."""
+    if depth < 4 and isinstance(value, dict) and value:
+        rows = [f"{json.dumps(key)}: {to_text(entry, depth + 1)}" for key, entry in value.items()]
+        ends = "{}"
+    elif depth < 5 and isinstance(value, list) and any(isinstance(v, list) for v in value):
+        rows, ends = [json.dumps(entry, ensure_ascii=False) for entry in value], "[]"
+    else:
+        return json.dumps(value, ensure_ascii=False)
+    margin = " " * (depth + 1)
+    return ends[0] + "\n" + ",\n".join(margin + row for row in rows) + "\n" + " " * depth + ends[1]
