@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 
 #include "kernels/common/cpu_product.h"
 #include "kernels/common/cpu_rows.h"
@@ -32,7 +33,7 @@ struct ForwardPass {
         zeros(cut.take<Acc>(4 * width)),
         h_wide(cut.take<Acc>(kWidened<T> ? batch * width : 0)),
         packed(cut.take<std::byte>(
-            static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(weight_shape)))) {}
+            steps > 1 ? static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(weight_shape)) : 0)) {}
 
   /// h[t−1] of a row as the product wants it, or null where there is none.
   const Acc* h_before(std::int64_t t, std::int64_t row) const {
@@ -73,12 +74,24 @@ struct ForwardPass {
       bias[k] = op.bias_ih.present() ? op.bias_ih(k) + op.bias_hh(k) : Acc{0};
     }
     if (kWidened<T> && op.h0.present()) std::copy_n(op.h0.data, batch * width, h_wide);
-    const PackedMatrix<Acc> weight(weight_shape, op.weight_hh.data, true, packed);
+    // Packing costs more than a product of few rows, and a step of generation has no second one.
+    std::optional<PackedMatrix<Acc>> weight;
+    if (steps > 1) {
+      weight.emplace(weight_shape, op.weight_hh.data, true, packed);
+    } else if (op.h0.present()) {
+      multiply(CpuProduct<T, Acc>{.transpose_b = true,
+                                  .m = batch,
+                                  .n = 4 * width,
+                                  .k = width,
+                                  .a = op.h0.data,
+                                  .b = op.weight_hh.data,
+                                  .c = recurrent});
+    }
     slices.note();
     slices.for_each([&](std::int64_t first, std::int64_t last) {
       for (std::int64_t t = 0; t < steps; ++t) {
-        if (const Acc* const h = h_before(t, first); h != nullptr) {
-          weight.multiply(last - first, h, recurrent + first * 4 * width, false);
+        if (const Acc* const h = h_before(t, first); weight && h != nullptr) {
+          weight->multiply(last - first, h, recurrent + first * 4 * width, false);
         }
         for_rows(first, last, width, [&](std::int64_t row) { run_row(t, row); });
       }

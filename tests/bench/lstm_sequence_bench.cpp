@@ -34,6 +34,9 @@ struct Layer {
   Buffer<T> weight_ih = uniform<T>(device, 4 * width * input, bound);
   Buffer<T> weight_hh = uniform<T>(device, 4 * width * width, bound);
   Buffer<Acc> bias = uniform<Acc>(device, 4 * width, bound);
+  std::size_t states = static_cast<std::size_t>(size.B) * width;
+  Buffer<T> h0 = uniform<T>(device, states, 1);
+  Buffer<Acc> c0 = uniform<Acc>(device, states, 1);
   Buffer<T> h{device, units}, gates{device, 4 * units}, d_h = uniform<T>(device, units, 1);
   Buffer<Acc> c{device, units};
   Buffer<T> d_x{device, size.rows() * input};
@@ -47,6 +50,8 @@ struct Layer {
             .weight_hh = weight_hh.view(4 * n, n),
             .bias_ih = bias.view(4 * n),
             .bias_hh = bias.view(4 * n),
+            .h0 = h0.view(b, n),
+            .c0 = c0.view(b, n),
             .h = h.view(t, b, n),
             .c = c.view(t, b, n),
             .gates = gates.view(t, b, 4 * n)};
@@ -57,6 +62,8 @@ struct Layer {
             .x = x.view(t, b, i),
             .weight_ih = weight_ih.view(4 * n, i),
             .weight_hh = weight_hh.view(4 * n, n),
+            .h0 = h0.view(b, n),
+            .c0 = c0.view(b, n),
             .h = h.view(t, b, n),
             .c = c.view(t, b, n),
             .gates = gates.view(t, b, 4 * n),
