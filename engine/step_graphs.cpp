@@ -21,7 +21,7 @@ bool StepGraphs::capture(Entry& entry, const Step& queue) {
   }
 }
 
-Tensor StepGraphs::run(const Key& key, const Step& queue) {
+Loss StepGraphs::run(const Key& key, const Step& queue) {
   if (!capturing_) return queue();
   const auto [found, is_new] = seen_.try_emplace(key);
   Entry& entry = found->second;

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/tensor.h"
+#include "engine/ops.h"
 #include "kernels/common/graph.h"
 
 namespace carousel {
@@ -20,15 +20,15 @@ class StepGraphs {
  public:
   /// Every extent and address that a step has and another may not: what a graph repeats as it was.
   using Key = std::vector<std::uintptr_t>;
-  /// Queues a step; the tensor [1] it gives, its loss, lies at an address that follows from the key.
-  using Step = std::function<Tensor()>;
+  /// Queues a step; the loss it gives lies at addresses that follow from the key.
+  using Step = std::function<Loss()>;
   using Tell = std::function<void(const std::string& why)>;
 
   /// On the CPU, and if not `wanted`, nothing is captured. `refused` hears, once, why a step could
   /// not be captured; every step is then run as it is queued from there on.
   StepGraphs(const Device& device, bool wanted, Tell refused);
 
-  Tensor run(const Key& key, const Step& queue);
+  Loss run(const Key& key, const Step& queue);
 
   std::int64_t captured() const { return captured_; }  ///< graphs made
   std::int64_t launched() const { return launched_; }  ///< steps that ran as one
@@ -36,7 +36,7 @@ class StepGraphs {
  private:
   struct Entry {
     std::optional<Graph> graph;
-    Tensor loss;
+    Loss loss;
   };
   bool capture(Entry& entry, const Step& queue);
 

@@ -84,50 +84,10 @@ const char* name(Phase phase) {
   return "?";
 }
 
-TracedTraining::TracedTraining(TrainingRun& run, const TracedTrainingParts& parts)
-    : run_(run),
-      parts_(parts),
-      arena_(run.model.parameters().flat_weights().device()),
-      tape_(arena_, true),
-      step_(arena_.device(), {1}, DType::i64),
-      learning_rate_(arena_.device(), {1}, DType::f32) {
-  tape_.allow_tf32(parts.tf32);
-}
-
-double TracedTraining::rate() const {
-  return learning_rate(parts_.schedule, run_.step) * run_.plateau.factor;
-}
-
-void TracedTraining::record(Trace* trace) {
-  batch_ = run_.data.next();
-  ++run_.step;
-  run_.tokens += batch_.tokens;
-  copy_from_host(step_, &run_.step);
-  if (batch_.first) run_.state.zero();
-  tape_.clear();
-  arena_.reset();
-  Pass pass(tape_, {.seed = parts_.seed, .step = step_.view<std::int64_t, 1>()});
-  loss_ = run_.model.loss(pass, batch_, run_.state);
-  if (trace != nullptr) add_forward(*trace);
-  tape_.backward();
-  run_.model.parameters().zero_unreached(tape_);
-  pass.finish();
-  if (trace != nullptr) {
-    add_backward(*trace);
-    add_carried(*trace);
-  }
-}
-
-void TracedTraining::apply() const {
-  const auto rate_now = static_cast<float>(rate());
-  copy_from_host(learning_rate_, &rate_now);
-  run_.optimizer.step(learning_rate_, step_, loss_.mean);
-}
-
 void TracedTraining::add_forward(Trace& trace) const {
   TracedTensor like{.phase = Phase::forward, .stage = -1};
   std::string stage_name;
-  for (const LabelledValue& entry : tape_.labelled()) {
+  for (const LabelledValue& entry : step_.tape().labelled()) {
     if (entry.is_parameter) continue;  // set by start_as, and looked at after the update
     if (entry.label.name != stage_name) ++like.stage;
     stage_name = entry.label.name;
@@ -137,15 +97,15 @@ void TracedTraining::add_forward(Trace& trace) const {
   }
   like.axes = Axes::sequence;
   ++like.stage, ++like.depth;
-  add(trace, like, {"loss per token"}, loss_.rows.reshaped(batch_.target.shape()));
+  add(trace, like, {"loss per token"}, step_.loss().rows.reshaped(step_.batch().target.shape()));
   like.axes = Axes::parameter;
   ++like.stage;
-  add(trace, like, {"mean loss"}, loss_.mean);
+  add(trace, like, {"mean loss"}, step_.loss().mean);
 }
 
 void TracedTraining::add_backward(Trace& trace) const {
   TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage, .depth = 1};
-  const std::vector<LabelledValue> entries = tape_.labelled();
+  const std::vector<LabelledValue> entries = step_.tape().labelled();
   for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
     if (!entry->gradient) continue;
     ++like.stage;
@@ -170,12 +130,17 @@ void TracedTraining::add_carried(Trace& trace) const {
 
 Trace TracedTraining::gradients() {
   Trace trace;
-  record(&trace);
+  step_.begin();
+  step_.forward();
+  add_forward(trace);
+  step_.backward();
+  add_backward(trace);
+  add_carried(trace);
   return trace;
 }
 
 Trace TracedTraining::update() {
-  apply();
+  step_.update();
   Trace trace;
   TracedTensor like{.phase = Phase::update, .depth = 1};
   add(trace, like, {"gradient norm"}, run_.optimizer.gradient_norm());
@@ -192,14 +157,14 @@ Trace TracedTraining::update() {
 }
 
 void TracedTraining::step() {
-  record(nullptr);
-  apply();
+  step_.begin();
+  step_.run();
 }
 
 TracedTraining::Result TracedTraining::result() const {
-  return {.loss = scalar(loss_.mean),
+  return {.loss = scalar(step_.loss().mean),
           .gradient_norm = scalar(run_.optimizer.gradient_norm()),
-          .learning_rate = rate()};
+          .learning_rate = step_.learning_rate()};
 }
 
 void TracedTraining::start_as(const TracedTraining& other) const {

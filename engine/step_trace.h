@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/training_run.h"
+#include "engine/training_step.h"
 
 namespace carousel {
 
@@ -38,18 +38,11 @@ using Trace = std::vector<TracedTensor>;
 /// A tensor's numbers on the host, as floats. Waits for the device.
 std::vector<float> host_floats(const Tensor& tensor);
 
-/// What a TracedTraining works with, beside the run it changes.
-struct TracedTrainingParts {
-  const Schedule& schedule;
-  std::uint64_t seed = 1;  ///< of masks; as the Trainer's
-  bool tf32 = false;       ///< products of float may round their inputs, on CUDA
-};
-
 /// Training as the Trainer does it, a step at a time and in two halves, with everything a step
 /// computes read back: one side of a comparison. The run must outlive it.
 class TracedTraining {
  public:
-  TracedTraining(TrainingRun& run, const TracedTrainingParts& parts);
+  TracedTraining(TrainingRun& run, const TrainingStepParts& parts) : run_(run), step_(run, parts) {}
 
   /// The forward and the backward pass of the next step, on the next batch.
   Trace gradients();
@@ -72,20 +65,12 @@ class TracedTraining {
   const TrainingRun& run() const { return run_; }
 
  private:
-  void record(Trace* trace);  ///< forward and backward; traced unless null
-  void apply() const;
-  double rate() const;
   void add_forward(Trace& trace) const;
   void add_backward(Trace& trace) const;
   void add_carried(Trace& trace) const;
 
   TrainingRun& run_;
-  TracedTrainingParts parts_;
-  Arena arena_;
-  Tape tape_;
-  Tensor step_, learning_rate_;
-  Batch batch_;
-  Loss loss_;
+  TrainingStep step_;
 };
 
 }  // namespace carousel

@@ -62,83 +62,27 @@ Trainer::Trainer(TrainingRun& run, const TrainerParts& parts)
       config_(parts.config),
       parts_(parts),
       device_(run.model.parameters().flat_weights().device()),
-      arena_(device_),
-      tape_(arena_, true),
-      graphs_(device_, parts.graph,
-              [this](const std::string& why) { parts_.observer.on_graph_refused(why); }),
-      step_(device_, {1}, DType::i64),
-      learning_rate_(device_, {1}, DType::f32),
+      step_(run,
+            {.schedule = parts.schedule,
+             .seed = static_cast<std::uint64_t>(parts.config.seed),
+             .tf32 = parts.tf32,
+             .graph = parts.graph,
+             .refused = [this](const std::string& why) { parts_.observer.on_graph_refused(why); }}),
       losses_(device_, {config_.report_every}, DType::f32),
       norms_(device_, {config_.report_every}, DType::f32),
       reported_step_(run.step),
       reported_tokens_(run.tokens),
       reported_at_(Clock::now()),
-      last_saved_(run.step) {
-  tape_.allow_tf32(parts.tf32);
-}
-
-double Trainer::rate_of(std::int64_t step) const {
-  return learning_rate(parts_.schedule, step) * run_.plateau.factor;
-}
-
-void Trainer::prepare(const Batch& batch, std::int64_t step) {
-  copy_from_host(step_, &step);
-  const auto rate = static_cast<float>(rate_of(step));
-  copy_from_host(learning_rate_, &rate);
-  if (batch.first) run_.state.zero();
-}
-
-Loss Trainer::record(const Batch& batch) {
-  Parameters& parameters = run_.model.parameters();
-  tape_.clear();
-  arena_.reset();
-  Pass pass(tape_, {.seed = static_cast<std::uint64_t>(config_.seed),
-                    .step = step_.view<std::int64_t, 1>()});
-  const Loss loss = [&] {
-    const Range range("forward");
-    return run_.model.loss(pass, batch, run_.state);
-  }();
-  const Range range("backward");
-  tape_.backward();
-  parameters.zero_unreached(tape_);
-  pass.finish();
-  return loss;
-}
-
-StepGraphs::Key Trainer::key_of(const Batch& batch) const {
-  // Weights, optimiser and arena stay where they are as long as this trainer.
-  StepGraphs::Key key;
-  const auto add = [&](const Tensor& tensor) {
-    key.push_back(reinterpret_cast<std::uintptr_t>(tensor.data()));
-  };
-  for (int i = 0; i < 2; ++i) {
-    key.push_back(static_cast<std::uintptr_t>(batch.token.shape()[i]));
-  }
-  for (const Tensor* part : {&batch.token, &batch.target, &batch.reset, &batch.lengths}) {
-    add(*part);
-  }
-  for (const auto& [name, tensor] : run_.state.tensors) add(tensor);
-  return key;
-}
+      last_saved_(run.step) {}
 
 void Trainer::queue_step() {
   const Range range("training step");
-  const std::int64_t step = run_.step + 1;
   begun_.push_back(run_.data.position());
-  const Batch batch = run_.data.next();
-  prepare(batch, step);
-  const Tensor loss = graphs_.run(key_of(batch), [&] {
-    const Tensor mean = record(batch).mean;
-    const Range update("optimizer");
-    run_.optimizer.step(learning_rate_, step_, mean);
-    return mean;
-  });
-
-  const std::int64_t slot = step - 1 - reported_step_;
-  copy_scalar(loss, losses_.slice(slot, 1));
+  step_.begin();
+  step_.run();
+  const std::int64_t slot = run_.step - 1 - reported_step_;
+  copy_scalar(step_.loss().mean, losses_.slice(slot, 1));
   copy_scalar(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
-  run_.step = step;
-  run_.tokens += batch.tokens;
 }
 
 Report Trainer::measure() {
@@ -161,7 +105,7 @@ Report Trainer::measure() {
       .seconds = run_.seconds,
       .loss = sum / static_cast<double>(count),
       .gradient_norm = static_cast<double>(norms.back()),
-      .learning_rate = rate_of(run_.step),
+      .learning_rate = step_.learning_rate(),
       .tokens_per_second = static_cast<double>(run_.tokens - reported_tokens_) / elapsed,
       .validation_loss = {},
   };
@@ -172,7 +116,7 @@ Report Trainer::measure() {
 }
 
 double Trainer::validation_loss() {
-  const double loss = evaluate(run_.model, *parts_.validation, arena_).loss;
+  const double loss = evaluate(run_.model, *parts_.validation, step_.arena()).loss;
   new_best_ = loss < run_.best_loss;
   if (new_best_) run_.best_loss = loss;
   run_.evaluations_without_best = new_best_ ? 0 : run_.evaluations_without_best + 1;
@@ -187,10 +131,10 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
   run_.data.seek(begun);
   run_.step = bad_step - 1;
   run_.state.zero();
-  const Batch batch = run_.data.next();
-  prepare(batch, bad_step);
-  record(batch);
-  const std::string tensor = tape_.first_non_finite();
+  step_.begin();
+  step_.forward();
+  step_.backward();
+  const std::string tensor = step_.tape().first_non_finite();
   throw Error(fmt::format(
       "training: the loss or the gradient of step {} is not a finite number; first such tensor: "
       "{}. Nothing was saved since step {}; a lower optimizer.learning_rate or clip_norm may help",
@@ -210,7 +154,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
   reported_at_ = Clock::now();
   while (run_.step < config_.steps && end == TrainEnd::finished) {
     queue_step();
-    parts_.observer.on_step(run_, arena_);
+    parts_.observer.on_step(run_, step_.arena());
     const auto due = [&](std::int64_t period) {
       return run_.step == config_.steps || (period > 0 && run_.step % period == 0);
     };

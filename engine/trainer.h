@@ -7,8 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/step_graphs.h"
-#include "engine/training_run.h"
+#include "engine/training_step.h"
 
 namespace carousel {
 
@@ -84,16 +83,11 @@ class Trainer {
   /// went wrong, and no checkpoint is written from then on.
   TrainEnd train(const std::atomic<bool>& stop);
 
-  const StepGraphs& graphs() const { return graphs_; }
+  const StepGraphs& graphs() const { return step_.graphs(); }
 
  private:
   using Clock = std::chrono::steady_clock;
   void queue_step();
-  /// What a graph cannot hold of a step: this step's number, and the end of the state carried.
-  void prepare(const Batch& batch, std::int64_t step);
-  Loss record(const Batch& batch);  ///< forward and backward
-  StepGraphs::Key key_of(const Batch& batch) const;
-  double rate_of(std::int64_t step) const;
   Report measure();  ///< what happened since the last report; checks that it was finite
   double validation_loss();
   void save();
@@ -103,10 +97,7 @@ class Trainer {
   const TrainConfig& config_;
   TrainerParts parts_;
   const Device device_;
-  Arena arena_;
-  Tape tape_;
-  StepGraphs graphs_;                ///< after the arena, whose memory they use
-  Tensor step_, learning_rate_;      ///< [1] each: what changes from step to step, on the device
+  TrainingStep step_;
   Tensor losses_, norms_;            ///< [report_every]: one slot per step since the last report
   std::vector<DataPosition> begun_;  ///< where the data stood before each of those steps
   std::int64_t reported_step_, reported_tokens_;
