@@ -4,12 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "engine/tape.h"
+#include "engine/training_step.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 #include "models/lstm_lm.h"
 #include "tests/emulation/nvtx3/nvToolsExt.h"
 #include "tests/support/device.h"
+#include "tests/support/windows.h"
 
 namespace carousel {
 namespace {
@@ -43,34 +44,23 @@ INSTANTIATE_TEST_SUITE_P(Devices, LayerRanges, testing::ValuesIn(test::devices()
 
 TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
   const Device& device = GetParam();
-  LstmLm model({.vocabulary = 5, .embed = 3, .hidden = 4, .layers = 2, .dropout = 0.5}, device,
-               DType::f32, /*seed=*/1);
-  const std::int32_t tokens[] = {0, 1, 2, 3, 4, 0};
-  const std::int64_t first = 1;
-  Batch batch{.token = Tensor(device, {3, 2}, DType::i32),
-              .target = Tensor(device, {3, 2}, DType::i32),
-              .reset = {},
-              .lengths = {},
-              .tokens = 6};
-  copy_from_host(batch.token, tokens);
-  copy_from_host(batch.target, tokens);
-  const Tensor step(device, {1}, DType::i64);
-  copy_from_host(step, &first);
-  const RecurrentState state = model.initial_state(2);
-  Arena arena(device);
-  Tape tape(arena, true);
-  Pass pass(tape, {.seed = 1, .step = step.view<std::int64_t, 1>()});
-
+  LstmLm model({.vocabulary = test::Windows::kVocabulary,
+                .embed = 3,
+                .hidden = 4,
+                .layers = 2,
+                .dropout = 0.5},
+               device, DType::f32, /*seed=*/1);
+  const Parameters& parameters = model.parameters();
+  Optimizer optimizer({.kind = "sgd"}, parameters.flat_weights(), parameters.flat_gradients(),
+                      parameters.flat_working());
+  test::Windows data(device, /*rows=*/2, {3});
+  TrainingRun run{
+      .model = model, .optimizer = optimizer, .data = data, .state = model.initial_state(2)};
+  const Schedule schedule;
+  TrainingStep step(run, {.schedule = schedule});
+  step.begin();
   emulation::record_ranges();
-  {
-    const Range range("forward");
-    model.loss(pass, batch, state);
-  }
-  {
-    const Range range("backward");
-    tape.backward();
-    pass.finish();
-  }
+  step.run();
   EXPECT_EQ(emulation::recorded_ranges(),
             (std::vector<std::string>{
                 "forward",
@@ -99,6 +89,9 @@ TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
                 "backward/Cast<float, float>",
                 "backward/Cast<float, float>",
                 "backward/Cast<float, float>",
+                "optimizer",
+                "optimizer/GlobalNorm<float>",
+                "optimizer/Sgd<float>",
             }));
 }
 

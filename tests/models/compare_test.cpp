@@ -8,48 +8,19 @@
 #include "engine/comparison_report.h"
 #include "models/lstm_lm.h"
 #include "tests/support/device.h"
+#include "tests/support/windows.h"
 
 namespace carousel {
 namespace {
 
-constexpr std::int64_t kVocabulary = 17, kBatch = 3, kWindow = 7, kHidden = 11;
-
-/// Windows without end of a text that repeats itself: token n is n² mod 17.
-class Windows final : public BatchSource {
- public:
-  explicit Windows(const Device& device) {
-    batch_.token = Tensor(device, {kWindow, kBatch}, DType::i32);
-    batch_.target = Tensor(device, {kWindow, kBatch}, DType::i32);
-    batch_.tokens = kWindow * kBatch;
-  }
-  Batch next() override {
-    std::vector<std::int32_t> token, target;
-    for (std::int64_t t = index_ * kWindow; t < (index_ + 1) * kWindow; ++t) {
-      for (std::int64_t b = 0; b < kBatch; ++b) {
-        const auto text = [&](std::int64_t n) {
-          return static_cast<std::int32_t>((n + 5 * b) * (n + 5 * b) % kVocabulary);
-        };
-        token.push_back(text(t));
-        target.push_back(text(t + 1));
-      }
-    }
-    copy_from_host(batch_.token, token.data());
-    copy_from_host(batch_.target, target.data());
-    batch_.first = index_++ == 0;
-    return batch_;
-  }
-  DataPosition position() const override { return {.epoch = 0, .index = index_}; }
-  void seek(const DataPosition& position) override { index_ = position.index; }
-  std::int64_t batches_per_epoch() const override { return std::int64_t{1} << 40; }
-  std::int64_t tokens_per_epoch() const override { return batches_per_epoch() * batch_.tokens; }
-
- private:
-  Batch batch_;
-  std::int64_t index_ = 0;
-};
+constexpr std::int64_t kBatch = 3, kWindow = 7, kHidden = 11;
 
 LstmLmConfig config() {
-  return {.vocabulary = kVocabulary, .embed = 6, .hidden = kHidden, .layers = 2, .dropout = 0.2};
+  return {.vocabulary = test::Windows::kVocabulary,
+          .embed = 6,
+          .hidden = kHidden,
+          .layers = 2,
+          .dropout = 0.2};
 }
 
 enum class Fault {
@@ -184,7 +155,7 @@ struct Side {
         optimizer({.kind = "adamw", .weight_decay = 0.01, .clip_norm = 1},
                   model.parameters().flat_weights(), model.parameters().flat_gradients(),
                   model.parameters().flat_working()),
-        data(device),
+        data(device, kBatch, {kWindow}),
         run{.model = model,
             .optimizer = optimizer,
             .data = data,
@@ -193,7 +164,7 @@ struct Side {
 
   Planted model;
   Optimizer optimizer;
-  Windows data;
+  test::Windows data;
   TrainingRun run;
   Schedule schedule{.learning_rate = 0.01};
   TracedTraining training;
