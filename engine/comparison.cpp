@@ -55,6 +55,8 @@ std::string place(const TracedTensor& tensor, std::int64_t index) {
 Tolerance of(const Tolerances& contract, Rounding rounding) {
   const Tolerance& coarse = contract.bf16;
   switch (rounding) {
+    case Rounding::alike:
+      return {};
     case Rounding::f32:
       return contract.f32;
     case Rounding::tf32:
@@ -107,7 +109,13 @@ class Pair {
   double allowed(std::int64_t i) const {
     return tolerance_.absolute * scale_ + tolerance_.relative * std::abs(a(i));
   }
-  double excess_at(std::int64_t i) const { return excess_of(a(i), b(i), allowed(i)); }
+  double excess_at(std::int64_t i) const {
+    const bool to_the_bit = tolerance_.absolute == 0 && tolerance_.relative == 0;
+    if (to_the_bit && std::signbit(a(i)) != std::signbit(b(i))) {  // 0 and −0 are equal numbers
+      return std::numeric_limits<double>::infinity();
+    }
+    return excess_of(a(i), b(i), allowed(i));
+  }
   Difference difference(std::int64_t i, std::int64_t time) const {
     return {.step = step_,
             .time = a_.axes == Axes::sequence ? time : -1,
@@ -133,6 +141,7 @@ double Difference::relative() const { return error() == 0 ? 0 : error() / std::a
 double Difference::excess() const { return excess_of(a, b, allowed); }
 
 Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding) {
+  if (rounding == Rounding::alike) return {};
   // Both sides may be off by what the op's contract allows, hence the 2. Contracts speak of numbers
   // up to about 1, and errors scale with the numbers: hence the largest as the unit, rather than
   // their root mean square, which says little of a sum that a few large terms decide. Each computed
@@ -194,6 +203,11 @@ void Comparison::add(std::int64_t step, const Trace& a, const Trace& b) {
 
 const TensorVerdict* Comparison::first_wrong() const {
   return first_wrong_ ? &tensors_[*first_wrong_] : nullptr;
+}
+
+void compare_whole_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) {
+  const Trace trace = a.whole_step();
+  comparison.add(a.run().step, trace, b.whole_step());
 }
 
 void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) {

@@ -11,8 +11,9 @@
 
 namespace carousel {
 
-/// How products round: the coarser of two sides decides what they may differ by.
-enum class Rounding : std::uint8_t { f32, tf32, bf16 };
+/// How products round: the coarser of two sides decides what they may differ by. Where both round
+/// alike in the same order, not a bit may differ.
+enum class Rounding : std::uint8_t { alike, f32, tf32, bf16 };
 
 /// How far two sides may be apart in a tensor of a step that both began with the same numbers:
 ///
@@ -76,6 +77,10 @@ class Comparison {
 /// The next step of two sides that stand at the same batch. Errors do not pile up: `b` begins the
 /// step with what `a` has, and updates its weights by the gradients of `a`.
 void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison);
+
+/// The next step of two sides that stand alike, on one device in one precision, and should stay so.
+/// Nothing is set right between them or between steps.
+void compare_whole_step(TracedTraining& a, TracedTraining& b, Comparison& comparison);
 
 /// How far two sides have come apart that began alike and then ran freely. Reported, not judged:
 /// errors feed on themselves, by how much is the model's and the optimiser's affair.

@@ -1,6 +1,7 @@
 #include "engine/comparison_report.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -26,10 +27,14 @@ std::string values(const ComparisonReport& report, const Difference& d) {
                      report.a, d.a, report.b, d.b, d.error(), d.relative(), d.allowed);
 }
 
+std::string count_text(std::int64_t count, const char* of) {
+  return fmt::format("{} {}{}", count, of, count == 1 ? "" : "s");
+}
+
 std::string head(const ComparisonReport& report) {
   const Comparison& comparison = report.comparison;
   const auto count = comparison.tensors().size();
-  const std::string steps = fmt::format("{} step{}", report.steps, report.steps == 1 ? "" : "s");
+  const std::string steps = count_text(report.steps, "step");
   if (const TensorVerdict* wrong = comparison.first_wrong()) {
     const Difference& first = *wrong->first;
     return fmt::format(
@@ -47,6 +52,18 @@ std::string head(const ComparisonReport& report) {
   }
   return fmt::format("PASS  {} and {} agree in {} tensors over {}{}\n", report.a, report.b, count,
                      steps, nearest);
+}
+
+std::string graph_text(const ComparisonReport& report) {
+  const GraphUse& graph = *report.graph;
+  std::string text = fmt::format(
+      "      {} of {}'s {} were launches of {}, the rest the first of their shape\n", graph.steps,
+      report.b, count_text(report.steps, "step"), count_text(graph.graphs, "graph"));
+  if (!graph.unseen.empty()) {
+    text += fmt::format("      not compared, for the backward pass writes over them: {}\n",
+                        fmt::join(graph.unseen, "; "));
+  }
+  return text;
 }
 
 /// A number for JSON, which has no word for those that are none.
@@ -93,6 +110,7 @@ std::string report_text(const ComparisonReport& report) {
         "of their size apart\n",
         report.drift->loss_a, report.drift->loss_b, report.drift->weights);
   }
+  if (report.graph) text += graph_text(report);
   std::size_t width = 6;
   for (const TensorVerdict& t : report.comparison.tensors()) width = std::max(width, t.name.size());
   text +=
@@ -125,6 +143,11 @@ std::string report_json(const ComparisonReport& report) {
     json["drift"] = {{"loss_a", number(report.drift->loss_a)},
                      {"loss_b", number(report.drift->loss_b)},
                      {"weights", number(report.drift->weights)}};
+  }
+  if (report.graph) {
+    json["graph"] = {{"graphs", report.graph->graphs},
+                     {"steps", report.graph->steps},
+                     {"not_compared", report.graph->unseen}};
   }
   Json& list = json["tensors"] = Json::array();
   for (const TensorVerdict& tensor : report.comparison.tensors()) list.push_back(json_of(tensor));

@@ -2,11 +2,19 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 
 #include "engine/comparison.h"
 
 namespace carousel {
+
+/// How much of side b's training ran as graphs.
+struct GraphUse {
+  std::int64_t graphs = 0;         ///< captured
+  std::int64_t steps = 0;          ///< that were launches of one
+  std::set<std::string> unseen{};  ///< tensors that a graph does not leave to compare
+};
 
 /// A comparison as it is told.
 struct ComparisonReport {
@@ -14,6 +22,7 @@ struct ComparisonReport {
   std::int64_t steps = 0;
   const Comparison& comparison;
   std::optional<Drift> drift{};
+  std::optional<GraphUse> graph{};
 };
 
 /// For people: the verdict, the first wrong thing, the drift, and then a table of all tensors.

@@ -32,7 +32,8 @@ double scalar(const Tensor& tensor) { return static_cast<double>(host_floats(ten
 
 Axes axes_of(const LabelledValue& entry) {
   if (entry.is_parameter) return Axes::parameter;
-  return entry.value.shape().rank() == 3 ? Axes::sequence : Axes::state;
+  const Tensor& tensor = entry.value ? entry.value : entry.gradient;
+  return tensor.shape().rank() == 3 ? Axes::sequence : Axes::state;
 }
 
 /// Columns [first, first + count) of every row.
@@ -68,6 +69,19 @@ void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tens
   }
 }
 
+/// Gradients, in the order in which they are computed.
+void add_backward(Trace& trace, const std::vector<LabelledValue>& values) {
+  TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage, .depth = 1};
+  for (auto entry = values.rbegin(); entry != values.rend(); ++entry) {
+    if (!entry->gradient) continue;
+    ++like.stage;
+    // A weight's gradient is no step of the way back.
+    if (!entry->is_parameter) ++like.depth;
+    like.axes = axes_of(*entry);
+    add(trace, like, entry->label, entry->gradient);
+  }
+}
+
 }  // namespace
 
 const char* name(Phase phase) {
@@ -84,11 +98,11 @@ const char* name(Phase phase) {
   return "?";
 }
 
-void TracedTraining::add_forward(Trace& trace) const {
+void TracedTraining::add_forward(Trace& trace, const Values& values) const {
   TracedTensor like{.phase = Phase::forward, .stage = -1};
   std::string stage_name;
-  for (const LabelledValue& entry : step_.tape().labelled()) {
-    if (entry.is_parameter) continue;  // set by start_as, and looked at after the update
+  for (const LabelledValue& entry : values) {
+    if (entry.is_parameter || !entry.value) continue;  // weights are looked at after the update
     if (entry.label.name != stage_name) ++like.stage;
     stage_name = entry.label.name;
     like.axes = axes_of(entry);
@@ -97,23 +111,11 @@ void TracedTraining::add_forward(Trace& trace) const {
   }
   like.axes = Axes::sequence;
   ++like.stage, ++like.depth;
-  add(trace, like, {"loss per token"}, step_.loss().rows.reshaped(step_.batch().target.shape()));
+  const Loss& loss = step_.loss();
+  add(trace, like, {"loss per token"}, loss.rows.reshaped(step_.batch().target.shape()));
   like.axes = Axes::parameter;
   ++like.stage;
-  add(trace, like, {"mean loss"}, step_.loss().mean);
-}
-
-void TracedTraining::add_backward(Trace& trace) const {
-  TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage, .depth = 1};
-  const std::vector<LabelledValue> entries = step_.tape().labelled();
-  for (auto entry = entries.rbegin(); entry != entries.rend(); ++entry) {
-    if (!entry->gradient) continue;
-    ++like.stage;
-    // A weight's gradient is no step of the way back.
-    if (!entry->is_parameter) ++like.depth;
-    like.axes = axes_of(*entry);
-    add(trace, like, entry->label, entry->gradient);
-  }
+  add(trace, like, {"mean loss"}, loss.mean);
 }
 
 void TracedTraining::add_carried(Trace& trace) const {
@@ -128,21 +130,9 @@ void TracedTraining::add_carried(Trace& trace) const {
   }
 }
 
-Trace TracedTraining::gradients() {
-  Trace trace;
-  step_.begin();
-  step_.forward();
-  add_forward(trace);
-  step_.backward();
-  add_backward(trace);
-  add_carried(trace);
-  return trace;
-}
-
-Trace TracedTraining::update() {
-  step_.update();
-  Trace trace;
-  TracedTensor like{.phase = Phase::update, .depth = 1};
+void TracedTraining::add_update(Trace& trace) const {
+  TracedTensor like{
+      .phase = Phase::update, .stage = trace.empty() ? 0 : trace.back().stage + 1, .depth = 1};
   add(trace, like, {"gradient norm"}, run_.optimizer.gradient_norm());
   const Parameters& parameters = run_.model.parameters();
   const auto state = run_.optimizer.state();
@@ -153,6 +143,47 @@ Trace TracedTraining::update() {
     }
     add(trace, like, {parameters.name(i), "new weight"}, parameters.weight(i));
   }
+}
+
+Trace TracedTraining::gradients() {
+  Trace trace;
+  step_.begin();
+  step_.forward();
+  add_forward(trace, step_.tape().labelled());
+  step_.backward();
+  add_backward(trace, step_.tape().labelled());
+  add_carried(trace);
+  return trace;
+}
+
+Trace TracedTraining::update() {
+  step_.update();
+  Trace trace;
+  add_update(trace);
+  return trace;
+}
+
+TracedTraining::Values TracedTraining::standing_values() {
+  Values values = step_.tape().labelled();
+  for (LabelledValue& entry : values) {
+    const bool overwritten = entry.gradient && entry.gradient.data() == entry.value.data();
+    if (overwritten) overwritten_.insert(entry.label.text());
+    if (overwritten || entry.is_constant) entry.value = {};
+  }
+  return values;
+}
+
+Trace TracedTraining::whole_step() {
+  const std::uint64_t before = step_.tape().generation();
+  step_.begin();
+  step_.run();
+  Values& values = standing_[step_.key()];
+  if (step_.tape().generation() != before) values = standing_values();
+  Trace trace;
+  add_forward(trace, values);
+  add_backward(trace, values);
+  add_carried(trace);
+  add_update(trace);
   return trace;
 }
 

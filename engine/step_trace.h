@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,9 @@ class TracedTraining {
   Trace gradients();
   /// The other half: the optimiser's step.
   Trace update();
+  /// Both halves at once, which may be a graph, and what can be seen of them afterwards: not the
+  /// values that the backward pass has written over, nor the state the window began with.
+  Trace whole_step();
   /// Both halves, untraced.
   void step();
   /// Of the step in hand, once it is done: nats per token, and the norm before clipping.
@@ -63,14 +68,21 @@ class TracedTraining {
   void take_gradients(const TracedTraining& other) const;
 
   const TrainingRun& run() const { return run_; }
+  const StepGraphs& graphs() const { return step_.graphs(); }
+  /// What whole_step() leaves out because the backward pass writes over it.
+  const std::set<std::string>& overwritten() const { return overwritten_; }
 
  private:
-  void add_forward(Trace& trace) const;
-  void add_backward(Trace& trace) const;
+  using Values = std::vector<LabelledValue>;
+  void add_forward(Trace& trace, const Values& values) const;
   void add_carried(Trace& trace) const;
+  void add_update(Trace& trace) const;
+  Values standing_values();
 
   TrainingRun& run_;
   TrainingStep step_;
+  std::map<StepGraphs::Key, Values> standing_;  ///< after a step: what is where
+  std::set<std::string> overwritten_;
 };
 
 }  // namespace carousel

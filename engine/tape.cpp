@@ -127,7 +127,8 @@ std::vector<LabelledValue> Tape::labelled() const {
     result.push_back({.label = slot.label,
                       .value = slot.value,
                       .gradient = slot.written ? slot.gradient : Tensor{},
-                      .is_parameter = slot.is_parameter});
+                      .is_parameter = slot.is_parameter,
+                      .is_constant = slot.is_constant});
   }
   return result;
 }

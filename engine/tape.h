@@ -31,6 +31,7 @@ struct LabelledValue {
   Tensor value;     ///< lost where the gradient has been written over it
   Tensor gradient;  ///< empty before a rule has written it, or if none does
   bool is_parameter = false;
+  bool is_constant = false;  ///< given: data, a state carried from the last window
 };
 
 /// Where a backward rule writes a gradient: over what is there, or added to it. An empty tensor

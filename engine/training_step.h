@@ -37,15 +37,16 @@ class TrainingStep {
   const Loss& loss() const { return loss_; }
   /// Of the run's step, as the schedule has it.
   double learning_rate() const;
-  /// What the passes by hand recorded last.
+  /// What forward() and backward() recorded last, be it in run(). A launched graph records nothing;
+  /// what it computes lies where its capture put it.
   const Tape& tape() const { return tape_; }
+  /// What the step in hand has in common with those that the same graph can run.
+  StepGraphs::Key key() const;
   /// Free between steps.
   Arena& arena() { return arena_; }
   const StepGraphs& graphs() const { return graphs_; }
 
  private:
-  StepGraphs::Key key() const;
-
   TrainingRun& run_;
   TrainingStepParts parts_;
   Arena arena_;

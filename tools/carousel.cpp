@@ -41,7 +41,9 @@ int run_command_line(int argc, char** argv) {
 
   CompareArguments compare;
   CLI::App* compare_app = app.add_subcommand(
-      "compare", "train on two devices or in two precisions, or again, and find the differences");
+      "compare",
+      "train on two devices, in two precisions, eagerly and as graphs, or again, and find the "
+      "differences");
   compare_app
       ->add_option("path", compare.path,
                    "a config; or a run's folder: replays its metrics, unless sides are given")
@@ -49,6 +51,9 @@ int run_command_line(int argc, char** argv) {
   compare_app->add_option("--devices", compare.devices, "of the two sides, e.g. cpu,cuda")
       ->delimiter(',');
   compare_app->add_option("--precisions", compare.precisions, "of the two sides, e.g. f32,bf16")
+      ->delimiter(',');
+  compare_app
+      ->add_option("--modes", compare.modes, "of the two sides' steps on CUDA, as in eager,graph")
       ->delimiter(',');
   compare_app->add_option("--steps", compare.steps, "optimiser steps")->capture_default_str();
 

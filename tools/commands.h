@@ -29,6 +29,7 @@ struct EvalArguments {
 struct CompareArguments {
   std::string path;                              ///< a config, or a run's folder
   std::vector<std::string> devices, precisions;  ///< of the two sides; one: of both; none: default
+  std::vector<std::string> modes;                ///< of the two sides: eager and graph, or none
   std::int64_t steps = 20;
 };
 

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <optional>
@@ -15,11 +16,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A training run from its first step, and the eager steps that it takes. Whatever else can give a
-/// Trace of its steps can stand on one side of a comparison.
+[[noreturn]] void refuse_eager_steps(const std::string& why) {
+  throw Error(fmt::format("compare: a training step cannot be a graph here: {}", why));
+}
+
+/// A training run from its first step, and the steps that it takes.
 struct Side {
-  Side(const RunConfig& config, const Corpus& corpus)
-      : device(open_device(config.machine)),
+  Side(const RunConfig& config, const Corpus& corpus, const Device& on, bool as_graphs = false)
+      : device(on),
         model(config.model->make(corpus.vocabulary.size(), device,
                                  compute_type(config.machine.precision),
                                  static_cast<std::uint64_t>(config.train.seed))),
@@ -32,7 +36,9 @@ struct Side {
             .state = model->initial_state(config.train.batch)},
         training(run, {.schedule = config.schedule,
                        .seed = static_cast<std::uint64_t>(config.train.seed),
-                       .tf32 = config.machine.precision == Precision::tf32}) {
+                       .tf32 = config.machine.precision == Precision::tf32,
+                       .graph = as_graphs,
+                       .refused = refuse_eager_steps}) {
     if (!config.weights.empty()) {
       load_weights(SafetensorsFile(config.weights), corpus.vocabulary, *model);
     }
@@ -76,7 +82,7 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
   }
   const ScratchFolder scratch;
   const Corpus corpus = corpus_of(config, scratch.path());
-  Side side(config, corpus);
+  Side side(config, corpus, open_device(config.machine));
   fmt::print(stderr, "compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
              folder.string(), reports.back().step, device_text(side.device));
   Comparison comparison(coarser(recorded.machine.precision, config.machine.precision));
@@ -104,10 +110,12 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
                   const CommonArguments& common) {
   const RunConfig config_a(file, side_arguments(arguments, common, 0));
   const RunConfig config_b(file, side_arguments(arguments, common, 1));
+  const Device device_a = open_device(config_a.machine), device_b = open_device(config_b.machine);
   const ScratchFolder scratch;
   const Corpus corpus = corpus_of(config_a, scratch.path());
   // The third is the second side again, never set right.
-  Side a(config_a, corpus), b(config_b, corpus), free(config_b, corpus);
+  Side a(config_a, corpus, device_a), b(config_b, corpus, device_b);
+  Side free(config_b, corpus, device_b);
   const Precision precision_a = config_a.machine.precision;
   const Precision precision_b = config_b.machine.precision;
   const std::string name_a = side_name(a.device, precision_a);
@@ -125,6 +133,45 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
                .steps = arguments.steps,
                .comparison = comparison,
                .drift = drift(a.training, free.training)},
+              common);
+}
+
+/// Eager steps against the same as graphs.
+int compare_modes(const fs::path& file, const CompareArguments& arguments,
+                  const CommonArguments& common) {
+  const RunConfig config(file, side_arguments(arguments, common, 0));
+  const Device device = open_device(config.machine);
+  if (is_cpu(device)) {
+    throw ConfigError(
+        fmt::format("--modes {}: the device is the CPU, where no step is a graph; "
+                    "expected cuda",
+                    fmt::join(arguments.modes, ",")));
+  }
+  const ScratchFolder scratch;
+  const Corpus corpus = corpus_of(config, scratch.path());
+  const std::string name = side_name(device, config.machine.precision);
+  Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
+  fmt::print(stderr, "compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,
+             device_text(device), arguments.steps, file.string());
+
+  Comparison comparison(Rounding::alike);
+  for (std::int64_t i = 0; i < arguments.steps; ++i) {
+    compare_whole_step(eager.training, graph.training, comparison);
+  }
+  const StepGraphs& graphs = graph.training.graphs();
+  if (graphs.launched() == 0) {
+    throw ConfigError(fmt::format(
+        "--steps is {}, and no shape of a step came twice in them, as it must to be a graph; "
+        "expected more",
+        arguments.steps));
+  }
+  return tell({.a = name + " eager",
+               .b = name + " graph",
+               .steps = arguments.steps,
+               .comparison = comparison,
+               .graph = GraphUse{.graphs = graphs.captured(),
+                                 .steps = graphs.launched(),
+                                 .unseen = graph.training.overwritten()}},
               common);
 }
 
@@ -148,6 +195,21 @@ void check(const CompareArguments& arguments) {
   };
   at_most_two("--devices", arguments.devices);
   at_most_two("--precisions", arguments.precisions);
+  if (arguments.modes.empty()) return;
+  const std::string modes = fmt::format("{}", fmt::join(arguments.modes, ","));
+  if (modes != "eager,graph") {
+    throw ConfigError(fmt::format("--modes is {}, expected eager,graph", modes));
+  }
+  const auto one = [](const char* option, const std::vector<std::string>& names) {
+    if (names.size() > 1) {
+      throw ConfigError(
+          fmt::format("{} is {}, expected one of them with --modes, whose two sides are to give "
+                      "the same bits",
+                      option, fmt::join(names, ",")));
+    }
+  };
+  one("--devices", arguments.devices);
+  one("--precisions", arguments.precisions);
 }
 
 }  // namespace
@@ -156,6 +218,8 @@ int compare_command(const CompareArguments& arguments, const CommonArguments& co
   check(arguments);
   const fs::path path(arguments.path);
   const bool is_run = fs::is_directory(path);
+  const fs::path config = is_run ? path / "config.toml" : path;
+  if (!arguments.modes.empty()) return compare_modes(config, arguments, common);
   CompareArguments sides = arguments;
   if (sides.devices.empty() && sides.precisions.empty()) {
     if (is_run) return compare_with_record(path, arguments, common);
@@ -165,7 +229,7 @@ int compare_command(const CompareArguments& arguments, const CommonArguments& co
       sides.precisions = {"f32", "bf16"};
     }
   }
-  return compare_sides(is_run ? path / "config.toml" : path, sides, common);
+  return compare_sides(config, sides, common);
 }
 
 }  // namespace carousel

@@ -123,6 +123,21 @@ TEST(Comparison, ZerosMayDifferByNothing) {
   EXPECT_FALSE(other.holds());
 }
 
+TEST(Comparison, SidesThatRoundAlikeMayDifferByNoBit) {
+  const float one = 1, after = std::nextafter(one, 2.0F);
+  const float pairs[][2] = {{one, after}, {after, one}, {0, -0.0F}, {0, 1e-45F}, {-one, one}};
+  for (const auto& [a, b] : pairs) {
+    Comparison same(Rounding::alike), other(Rounding::alike);
+    same.add(1, {number("x", a)}, {number("x", a)});
+    other.add(1, {number("x", a)}, {number("x", b)});
+    EXPECT_TRUE(same.holds()) << a;
+    EXPECT_FALSE(other.holds()) << a << " " << b;
+  }
+  TracedTensor update = number("x", 1);
+  update.phase = Phase::update;
+  EXPECT_EQ(step_tolerance(update, Rounding::alike).relative, 0);
+}
+
 TEST(Comparison, TracesOfDifferentTensorsAreRefused) {
   Comparison comparison(Rounding::f32);
   EXPECT_THROW(comparison.add(1, {number("x", 1)}, {number("y", 1)}), Error);

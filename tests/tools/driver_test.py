@@ -338,8 +338,8 @@ class DriverTest(unittest.TestCase):
 
     # compare.
 
-    def compare(self, path, *more, status=0):
-        return run("compare", path, "--threads", 1, *more, status=status)
+    def compare(self, path, *more, **options):
+        return run("compare", path, "--threads", 1, *more, **options)
 
     def test_compare_passes_over_twenty_steps_and_leads_with_the_verdict(self):
         config = self.here / "config.toml"
@@ -381,6 +381,30 @@ class DriverTest(unittest.TestCase):
         first = self.compare(self.here / "run", "--device", DEVICE, "--set",
                              "optimizer.learning_rate=2e-2", status=1).stdout.splitlines()[0]
         self.assertIn("in step 1, replay: learning rate", first)
+
+    def test_compare_finds_no_bit_between_eager_steps_and_graphs(self):
+        config = self.here / "config.toml"
+        modes = ("--modes", "eager,graph", "--device", DEVICE)
+        if DEVICE == "cpu":
+            self.assert_one_line(self.compare(config, *modes, status=1), "--modes", "CPU", "cuda")
+            return
+        # The state is carried through windows of 8 time steps; an epoch's last is shorter.
+        for more in ((), ("--precision", "bf16")):
+            with self.subTest(more):
+                lines = self.compare(config, *modes, *more).stdout.splitlines()
+                self.assertTrue(lines[0].startswith("PASS"), lines[0])
+                self.assertIn("over 20 steps, to the last bit", lines[0])
+                self.assertRegex(lines[1], "1[5-9] of .* graph's 20 steps were launches of . graph")
+                self.assertIn("lstm layer 1, gate", lines[2])
+        result = json.loads(self.compare(config, *modes, "--steps", 3, "--json").stdout)
+        self.assertEqual((result["graph"]["graphs"], result["graph"]["steps"]), (1, 2))
+        self.assertEqual({t["largest"]["error"] for t in result["tensors"]}, {0})
+        # A step that is no graph is never compared as if it were.
+        self.assertIn("carousel: --steps is 1, and no shape of a step came twice",
+                      self.compare(config, *modes, "--steps", 1, status=1).stderr)
+        refused = self.compare(config, *modes, status=1, env=dict(os.environ, CAROUSEL_SYNC="1"))
+        self.assertRegex(refused.stderr, "carousel: .* cannot be a graph here: CAROUSEL_SYNC=1 waits")
+        self.assertEqual(refused.stdout, "")
 
     def test_compare_writes_json(self):
         result = json.loads(self.compare(self.here / "config.toml", "--devices", f"cpu,{DEVICE}",
