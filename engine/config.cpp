@@ -89,7 +89,7 @@ Config Config::parse(std::string_view text, const std::string& name,
   return config;
 }
 
-void Config::set(std::string_view assignment) {
+void Config::set(std::string_view assignment, std::string typed) {
   const std::size_t equals = assignment.find('=');
   const std::size_t dot = assignment.substr(0, equals).find('.');
   if (equals == std::string_view::npos || dot == std::string_view::npos || dot == 0 ||
@@ -107,7 +107,7 @@ void Config::set(std::string_view assignment) {
   }
   setting.section = assignment.substr(0, dot);
   setting.key = assignment.substr(dot + 1, equals - dot - 1);
-  setting.source = fmt::format("--set {}", assignment);
+  setting.source = typed.empty() ? fmt::format("--set {}", assignment) : std::move(typed);
   setting.text = text;
   setting.from_command_line = true;
   std::erase_if(settings_, [&](const Setting& old) { return old.name() == setting.name(); });

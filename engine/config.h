@@ -38,8 +38,9 @@ class Config {
                       const std::filesystem::path& folder);
 
   /// Applies "section.key=value" over what is there. The value is TOML; where a string or a path
-  /// is wanted, it needs no quotation marks.
-  void set(std::string_view assignment);
+  /// is wanted, it needs no quotation marks. `typed` is what errors show of the command line, if it
+  /// is not "--set <assignment>".
+  void set(std::string_view assignment, std::string typed = {});
 
   /// Null if nobody set the key.
   const Setting* find(std::string_view section, std::string_view key) const;

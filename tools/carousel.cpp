@@ -78,6 +78,8 @@ int run_command_line(int argc, char** argv) {
   for (CLI::App* command : {train_app, eval_app, compare_app, generate_app, models_app}) {
     add_common(*command, common);
   }
+  compare_app->get_option("--device")->excludes("--devices");
+  compare_app->get_option("--precision")->excludes("--precisions");
 
   for (CLI::App* command : {train_app, eval_app, generate_app}) {
     command->add_flag("--explain", common.explain,

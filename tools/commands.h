@@ -10,9 +10,11 @@ namespace carousel {
 /// What every command takes.
 struct CommonArguments {
   std::vector<std::string> set;          ///< "section.key=value", over the config
-  std::optional<std::string> device;     ///< auto | cpu | cuda; short for --set train.device=…
+  std::optional<std::string> device;     ///< auto | cpu | cuda; short for --set run.device=…
   std::optional<std::string> precision;  ///< f32 | tf32 | bf16
   std::optional<int> threads;
+  /// Where device and precision were given, for errors, if not by --device and --precision.
+  std::string device_typed, precision_typed;
   bool json = false;
   bool explain = false;  ///< of train, eval and generate
 };

@@ -98,11 +98,14 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
 CommonArguments side_arguments(const CompareArguments& arguments, const CommonArguments& common,
                                std::size_t i) {
   CommonArguments result = common;
-  const auto choose = [&](const std::vector<std::string>& names, std::optional<std::string>& to) {
-    if (!names.empty()) to = names[std::min(i, names.size() - 1)];
+  const auto choose = [&](const char* option, const std::vector<std::string>& names,
+                          std::optional<std::string>& to, std::string& typed) {
+    if (names.empty()) return;
+    to = names[std::min(i, names.size() - 1)];
+    typed = fmt::format("{} {}", option, fmt::join(names, ","));
   };
-  choose(arguments.devices, result.device);
-  choose(arguments.precisions, result.precision);
+  choose("--devices", arguments.devices, result.device, result.device_typed);
+  choose("--precisions", arguments.precisions, result.precision, result.precision_typed);
   return result;
 }
 
@@ -223,10 +226,15 @@ int compare_command(const CompareArguments& arguments, const CommonArguments& co
   CompareArguments sides = arguments;
   if (sides.devices.empty() && sides.precisions.empty()) {
     if (is_run) return compare_with_record(path, arguments, common);
-    if (has_cuda()) {
+    if (has_cuda() && !common.device) {
       sides.devices = {"cpu", "cuda"};
-    } else {
+    } else if (!common.precision) {
       sides.precisions = {"f32", "bf16"};
+    } else {
+      throw ConfigError(fmt::format(
+          "--precision is {}, and there is one device: expected two sides, by --devices, "
+          "--precisions or --modes",
+          *common.precision));
     }
   }
   return compare_sides(config, sides, common);

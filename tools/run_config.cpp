@@ -132,9 +132,13 @@ void RunConfig::describe() {
 
 void RunConfig::apply(Config config, const CommonArguments& common) {
   for (const std::string& assignment : common.set) config.set(assignment);
-  if (common.device) config.set("run.device=" + *common.device);
-  if (common.precision) config.set("run.precision=" + *common.precision);
-  if (common.threads) config.set(fmt::format("run.threads={}", *common.threads));
+  const auto set = [&](const char* key, const std::string& value, const std::string& typed) {
+    config.set(fmt::format("run.{}={}", key, value),
+               typed.empty() ? fmt::format("--{} {}", key, value) : typed);
+  };
+  if (common.device) set("device", *common.device, common.device_typed);
+  if (common.precision) set("precision", *common.precision, common.precision_typed);
+  if (common.threads) set("threads", std::to_string(*common.threads), {});
   model = find_model(config.text("model", "kind", "")).config();
   describe();
   options_.apply(config);

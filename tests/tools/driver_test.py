@@ -426,11 +426,16 @@ class DriverTest(unittest.TestCase):
         config = self.here / "config.toml"
         for more, parts in ((("--steps", 0), ("--steps", "0")),
                             (("--devices", "cpu,cpu,cpu"), ("--devices", "3")),
-                            (("--devices", "cpu,gpu"), ("gpu",)),
-                            (("--precisions", "f32,f16"), ("f16",)),
+                            (("--devices", "cpu,gpu"), ("--devices cpu,gpu is gpu",)),
+                            (("--device", "gpu"), ("--device gpu is gpu",)),
+                            (("--precisions", "f32,f16"), ("--precisions f32,f16 is f16",)),
+                            (("--device", "cpu", "--precision", "bf16"), ("--devices",)),
+                            (("--modes", "graph"), ("--modes is graph", "eager,graph")),
+                            (("--modes", "eager,graph", "--devices", "cpu,cuda"), ("cpu,cuda",)),
                             (("--devices", "cpu", "--precisions", "tf32"), ("tf32",))):
             with self.subTest(more):
                 self.assert_one_line(self.compare(config, *more, status=1), *parts)
+        self.compare(config, "--device", "cpu", "--devices", "cpu,cpu", status=2)
         self.assert_one_line(self.compare(self.here / "none", status=1), "none")
         self.assert_one_line(self.compare(self.here, status=1), "metrics.jsonl")
         self.train()
