@@ -16,7 +16,8 @@ class Fence {
   Fence(Fence&& other) noexcept;
   Fence& operator=(Fence&& other) noexcept;
 
-  void record();      ///< moves the fence behind everything queued so far
+  /// Moves the fence behind everything queued so far. CudaError while a graph is captured.
+  void record();
   void wait() const;  ///< returns when that has run; at once if nothing was recorded
 
  private:

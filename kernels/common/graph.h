@@ -13,8 +13,9 @@ namespace carousel {
 class Graph {
  public:
   /// Captures what `queue` queues on the device; none of it runs. CudaError for what a graph cannot
-  /// hold or would not repeat: waiting, allocating, copying from or to host memory; and on the
-  /// CPU. Whatever `queue` throws comes through. The device is then as if nothing had been queued.
+  /// hold or would not repeat: waiting, moving a fence, allocating, copying from or to host memory;
+  /// and on the CPU. Whatever `queue` throws comes through. The device is then as if nothing had
+  /// been queued.
   Graph(const Device& device, const std::function<void()>& queue);
   ~Graph();  ///< waits for the device
   Graph(Graph&& other) noexcept;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/common/check.h"
+#include "kernels/common/fence.h"
 #include "kernels/common/memory.h"
 #include "kernels/copy/copy.h"
 #include "kernels/matmul/matmul.h"
@@ -71,6 +72,7 @@ TEST_F(GraphOnCuda, RefusesWhatItWouldNotRepeatAndLeavesTheDeviceAsItWas) {
   const Squaring squaring(device());
   const PinnedMemory pinned(device(), 16);
   std::vector<float> pageable(4);
+  Fence fence(device());
   struct Mistake {
     std::function<void()> make;
     std::string text;
@@ -82,7 +84,8 @@ TEST_F(GraphOnCuda, RefusesWhatItWouldNotRepeatAndLeavesTheDeviceAsItWas) {
       {[&] { copy_to_device(device(), squaring.y.view(4).data, pinned.data(), 16); },
        "copying to the device is no part of a graph"},
       {[&] { copy_to_host(device(), pageable.data(), squaring.y.view(4).data, 16); },
-       "not permitted when stream is capturing"}};
+       "not permitted when stream is capturing"},
+      {[&] { fence.record(); }, "moving a fence is no part of a graph, and one is being captured"}};
   float want = 2;
   for (const Mistake& mistake : mistakes) {
     const std::string text = error_text<CudaError>([&] {

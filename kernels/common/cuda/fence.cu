@@ -22,6 +22,7 @@ void destroy_event(CUevent_st* event) noexcept {
 }
 
 void record_event(const Cuda& device, CUevent_st* event) {
+  refuse_in_capture(device, "moving a fence");
   check_cuda(cudaEventRecord(event, device.stream()), "recording an event");
 }
 

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <exception>
 #include <memory>
+#include <string>
 #include <type_traits>
 
 #include "kernels/common/cuda/context.cuh"
@@ -24,6 +25,13 @@ void check_capture(cudaError_t status, const char* what, Where at = Where::here(
 }
 
 }  // namespace
+
+void refuse_in_capture(const Cuda& device, const char* what) {
+  cudaStreamCaptureStatus capturing{};
+  check_cuda(cudaStreamIsCapturing(device.stream(), &capturing), what);
+  if (capturing == cudaStreamCaptureStatusNone) return;
+  throw CudaError(std::string(what) + " is no part of a graph, and one is being captured");
+}
 
 CUgraphExec_st* capture_graph(const Cuda& device, const std::function<void()>& queue) {
   if (device.context().synchronous) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <string>
 
 #include "kernels/common/cuda/context.cuh"
 
@@ -26,15 +25,6 @@ Use& use() {
 /// For destructors, which do not throw.
 void report(cudaError_t status, const char* what) {
   if (status != cudaSuccess) std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(status));
-}
-
-/// For what CUDA would take into a graph, where it would mean something else: memory that the graph
-/// owns, and host values as they are when it is launched.
-void refuse_in_capture(const Cuda& device, const char* what) {
-  cudaStreamCaptureStatus capturing{};
-  check_cuda(cudaStreamIsCapturing(device.stream(), &capturing), what);
-  if (capturing == cudaStreamCaptureStatusNone) return;
-  throw CudaError(std::string(what) + " is no part of a graph, and one is being captured");
 }
 
 }  // namespace
