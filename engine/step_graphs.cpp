@@ -1,5 +1,7 @@
 #include "engine/step_graphs.h"
 
+#include <fmt/format.h>
+
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -15,16 +17,25 @@ bool StepGraphs::capture(Entry& entry, const Step& queue) {
     ++captured_;
     return true;
   } catch (const CudaError& refusal) {
-    capturing_ = false;
-    refused_(refusal.what());
+    refuse(refusal.what());
     return false;
   }
+}
+
+void StepGraphs::refuse(const std::string& why) {
+  capturing_ = false;
+  seen_.clear();
+  refused_(why);
 }
 
 Loss StepGraphs::run(const Key& key, const Step& queue) {
   if (!capturing_) return queue();
   const auto [found, is_new] = seen_.try_emplace(key);
   Entry& entry = found->second;
+  if (is_new && seen_.size() > kMostKeys) {
+    refuse(fmt::format("steps of more than {} shapes, expected a few that come again", kMostKeys));
+    return queue();
+  }
   if (is_new || (!entry.graph && !capture(entry, queue))) return queue();
   entry.graph->launch();
   ++launched_;

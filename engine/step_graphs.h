@@ -23,9 +23,14 @@ class StepGraphs {
   /// Queues a step; the loss it gives lies at addresses that follow from the key.
   using Step = std::function<Loss()>;
   using Tell = std::function<void(const std::string& why)>;
+  /// Keys that may be seen. Data has few shapes: lines of up to 10⁶ tokens come in some 50 lengths
+  /// (engine/data/batches.h). More means that something in the key is new in every step, and no
+  /// graph would ever be used again, while each holds memory.
+  static constexpr std::size_t kMostKeys = 64;
 
   /// On the CPU, and if not `wanted`, nothing is captured. `refused` hears, once, why a step could
-  /// not be captured; every step is then run as it is queued from there on.
+  /// not be captured, or that there were too many keys; every step is then run as it is queued from
+  /// there on, and no graph is kept.
   StepGraphs(const Device& device, bool wanted, Tell refused);
 
   Loss run(const Key& key, const Step& queue);
@@ -39,6 +44,7 @@ class StepGraphs {
     Loss loss;
   };
   bool capture(Entry& entry, const Step& queue);
+  void refuse(const std::string& why);
 
   Device device_;
   bool capturing_;
