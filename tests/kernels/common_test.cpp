@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <tuple>
 
 #include "kernels/common/bf16.h"
 #include "kernels/common/check.h"
@@ -11,6 +12,7 @@
 #include "kernels/common/scratch.h"
 #include "kernels/common/view.h"
 #include "tests/support/close.h"
+#include "tests/support/device.h"
 
 namespace carousel {
 namespace {
@@ -93,6 +95,14 @@ TEST(Close, NaNFails) {
   EXPECT_FALSE(test::close(std::vector<float>{0}, std::vector<float>{NAN}, loose));
   EXPECT_FALSE(test::close(std::vector<float>{INFINITY}, std::vector<float>{0}, loose));
   EXPECT_TRUE(test::close(std::vector<float>{1}, std::vector<float>{2}, loose));
+}
+
+TEST(TestSupport, PrintsADeviceByItsName) {
+  EXPECT_EQ(testing::PrintToString(Device(Cpu{})), "cpu");
+  EXPECT_EQ(testing::PrintToString(std::tuple(Device(Cpu{}), 3)), "(cpu, 3)");
+  if (test::cuda_device() != nullptr) {
+    EXPECT_EQ(testing::PrintToString(*test::cuda_device()), "cuda");
+  }
 }
 
 }  // namespace

@@ -82,7 +82,8 @@ TEST(ReadableSymbol, IsTheFunctionWithItsTemplateArguments) {
 }
 
 class JournalOn : public testing::TestWithParam<Device> {};
-INSTANTIATE_TEST_SUITE_P(Devices, JournalOn, testing::ValuesIn(test::devices()));
+INSTANTIATE_TEST_SUITE_P(Devices, JournalOn, testing::ValuesIn(test::devices()),
+                         [](const auto& device) { return test::device_name(device.param); });
 
 TEST_P(JournalOn, AnOpsKernelsAreNamedWithTheirLaunch) {
   const Device device = GetParam();

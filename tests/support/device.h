@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,16 @@ const std::vector<Device>& devices();
 std::string device_name(const Device& device);
 
 }  // namespace carousel::test
+
+/// What GoogleTest writes for a Device: "cuda". No PrintTo() can do it, for GoogleTest has its own
+/// way with every std::variant, which ends in addresses.
+template <>
+class testing::internal::UniversalPrinter<carousel::Device> {
+ public:
+  static void Print(const carousel::Device& device, std::ostream* out) {
+    *out << carousel::test::device_name(device);
+  }
+};
 
 #define CAROUSEL_SKIP_WITHOUT_CUDA() \
   if (carousel::test::cuda_device() == nullptr) GTEST_SKIP() << "no CUDA device"
