@@ -2,16 +2,13 @@
 
 #include <benchmark/benchmark.h>
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <random>
 #include <variant>
-#include <vector>
 
 #include "kernels/common/device.h"
-#include "tests/support/buffer.h"
 #include "tests/support/device.h"
+#include "tests/support/uniform.h"
 
 namespace carousel::test {
 
@@ -22,18 +19,6 @@ inline std::optional<Device> bench_device(benchmark::State& state) {
   if (cuda_device() != nullptr) return *cuda_device();
   state.SkipWithError("no CUDA device");
   return std::nullopt;
-}
-
-/// Uniform numbers in [−bound, bound]. Not equal ones: products of those draw less power, and a
-/// card runs faster on them.
-template <class T>
-Buffer<T> uniform(const Device& device, std::int64_t count, double bound = 1) {
-  std::minstd_rand random(7);
-  std::vector<T> values(static_cast<std::size_t>(count));
-  for (T& v : values) {
-    v = static_cast<T>(bound * (2 * static_cast<double>(random()) / std::minstd_rand::max() - 1));
-  }
-  return Buffer<T>(device, values);
 }
 
 /// Times `work`, which does `amount` of `unit` (bytes for GB/s, operations for GFLOP/s), and reports
