@@ -14,3 +14,4 @@ target_link_libraries(carousel_test_support PUBLIC carousel_models GTest::gtest 
                                                    ${CAROUSEL_RAPIDCHECK})
 add_executable(carousel_bench ${PROJECT_SOURCE_DIR}/tests/bench/main.cpp)
 target_link_libraries(carousel_bench PRIVATE carousel_test_support benchmark::benchmark)
+include(CarouselCudnn)

@@ -1,0 +1,171 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "tests/kernels/lstm_sequence_problem.h"
+#include "tests/support/close.h"
+#include "tests/support/cudnn.h"
+#include "tests/support/device.h"
+
+// A second judge beside the oracle, on the device itself: cuDNN is given the same layer and the same
+// gradients, and both must say the same.
+
+namespace carousel::test {
+namespace {
+
+/// Everything cuDNN says of a problem.
+struct CudnnSolution {
+  std::vector<double> h, h_last, c_last, d_x, d_h0, d_c0;
+  LstmParameters gradients;
+};
+
+/// A tensor of cuDNN's type on the device.
+class Tensor {
+ public:
+  Tensor(const Device& device, CudnnType type, const std::vector<double>& values)
+      : type_(type), memory_(device, encode(type, values)) {}
+  Tensor(const Device& device, CudnnType type, std::size_t count)
+      : Tensor(device, type, std::vector<double>(count, std::nan(""))) {}
+  std::byte* data() const { return memory_.view(0).data; }
+  std::vector<double> read() const { return decode(type_, memory_.read()); }
+
+ private:
+  CudnnType type_;
+  Buffer<std::byte> memory_;
+};
+
+CudnnSolution solve_by_cudnn(const Cuda& cuda, const LstmProblem& p, CudnnAlgorithm algorithm,
+                             CudnnType type, bool packed) {
+  const auto n = [](std::size_t number) { return static_cast<std::int64_t>(number); };
+  const reference::Lstm& l = p.layer;
+  CudnnLstm layer(Cudnn(cuda), {.T = n(l.T),
+                                .B = n(l.B),
+                                .I = n(l.I),
+                                .H = n(l.H),
+                                .algorithm = algorithm,
+                                .type = type,
+                                .packed = packed});
+  layer.set_parameters({l.weight_ih, l.weight_hh, l.bias_ih, l.bias_hh});
+  layer.clear_parameter_gradients();
+
+  const Device device = cuda;
+  const std::size_t units = l.T * l.B * l.H, state = l.B * l.H;
+  const Tensor x(device, type, l.x), h0(device, type, l.h0), c0(device, type, l.c0);
+  const Tensor d_h(device, type, p.out.d_h), d_h_last(device, type, p.out.d_h_last);
+  const Tensor d_c_last(device, type, p.out.d_c_last), h(device, type, units);
+  const Tensor h_last(device, type, state), c_last(device, type, state);
+  const Tensor d_x(device, type, l.x.size()), d_h0(device, type, state), d_c0(device, type, state);
+  const CudnnLstmTensors tensors{.x = x.data(),
+                                 .h0 = h0.data(),
+                                 .c0 = c0.data(),
+                                 .d_h = d_h.data(),
+                                 .d_h_last = d_h_last.data(),
+                                 .d_c_last = d_c_last.data(),
+                                 .h = h.data(),
+                                 .h_last = h_last.data(),
+                                 .c_last = c_last.data(),
+                                 .d_x = d_x.data(),
+                                 .d_h0 = d_h0.data(),
+                                 .d_c0 = d_c0.data()};
+  layer.forward(tensors);
+  layer.backward(tensors);
+  return {.h = h.read(),
+          .h_last = h_last.read(),
+          .c_last = c_last.read(),
+          .d_x = d_x.read(),
+          .d_h0 = d_h0.read(),
+          .d_c0 = d_c0.read(),
+          .gradients = layer.parameter_gradients()};
+}
+
+/// cuDNN keeps all tensors in one type, we keep these wider: so both are given what it can hold.
+template <class T>
+LstmProblem problem_for_cudnn(const LstmSize& size, unsigned seed) {
+  LstmProblem p = random_lstm<T>(size, {.resets = false}, seed);
+  for (auto* wide : {&p.layer.bias_ih, &p.layer.bias_hh, &p.layer.c0, &p.out.d_c_last}) {
+    for (double& v : *wide) v = static_cast<double>(static_cast<T>(v));
+  }
+  return p;
+}
+
+/// The last time step of [T, B, H].
+std::vector<double> last(const std::vector<double>& sequence, std::size_t state) {
+  return {sequence.end() - static_cast<std::ptrdiff_t>(state), sequence.end()};
+}
+
+/// Ours beside cuDNN's; where they differ, who is how far from the oracle.
+void expect_agreement(const char* what, const std::vector<double>& ours,
+                      const std::vector<double>& theirs, const std::vector<double>& oracle,
+                      const Tolerance& tolerance) {
+  EXPECT_TRUE(close(ours, theirs, tolerance))
+      << what << "; from the oracle, in tolerances: ours " << worst_excess(ours, oracle, tolerance)
+      << ", cuDNN " << worst_excess(theirs, oracle, tolerance);
+}
+
+template <class T>
+void expect_agreement(const LstmProblem& p, const CudnnSolution& theirs) {
+  constexpr bool kHalf = std::is_same_v<T, bf16>;
+  const Tolerance& forward = kHalf ? kLstmForwardTolerance.bf16 : kLstmForwardTolerance.f32;
+  const Tolerance& backward = kHalf ? kLstmBackwardTolerance.bf16 : kLstmBackwardTolerance.f32;
+  const LstmSolution ours = solve<T>(*cuda_device(), p), oracle = expected(p);
+  const std::size_t state = p.layer.B * p.layer.H;
+  expect_agreement("h", ours.h, theirs.h, oracle.h, forward);
+  expect_agreement("h_last", last(ours.h, state), theirs.h_last, last(oracle.h, state), forward);
+  expect_agreement("c_last", last(ours.c, state), theirs.c_last, last(oracle.c, state), forward);
+  const reference::LstmGradients &d = ours.d, &want = oracle.d;
+  expect_agreement("d_x", d.d_x, theirs.d_x, want.d_x, backward);
+  expect_agreement("d_h0", d.d_h0, theirs.d_h0, want.d_h0, backward);
+  expect_agreement("d_c0", d.d_c0, theirs.d_c0, want.d_c0, backward);
+  const LstmParameters& g = theirs.gradients;
+  expect_agreement("d_weight_ih", d.d_weight_ih, g.weight_ih, want.d_weight_ih, backward);
+  expect_agreement("d_weight_hh", d.d_weight_hh, g.weight_hh, want.d_weight_hh, backward);
+  expect_agreement("d_bias_ih", d.d_bias, g.bias_ih, want.d_bias, backward);
+  expect_agreement("d_bias_hh", d.d_bias, g.bias_hh, want.d_bias, backward);
+}
+
+using Case = std::tuple<CudnnAlgorithm, LstmSize>;
+class LstmSequenceCudnn : public testing::TestWithParam<Case> {
+ protected:
+  /// cuDNN's answer. Skips where an algorithm takes this layer under neither name of its layout.
+  template <class T>
+  void judge(CudnnType type) {
+    CAROUSEL_SKIP_WITHOUT_CUDA();
+    if (!cudnn_missing().empty()) GTEST_SKIP() << "no cuDNN: " << cudnn_missing();
+    const auto& [algorithm, size] = GetParam();
+    const LstmProblem p = problem_for_cudnn<T>(size, 31);
+    const auto& cuda = std::get<Cuda>(*cuda_device());
+    std::string refusals;
+    for (const bool packed : {false, true}) {
+      try {
+        expect_agreement<T>(p, solve_by_cudnn(cuda, p, algorithm, type, packed));
+        return;
+      } catch (const CudnnError& refusal) {
+        refusals += fmt::format("{}: {}; ", packed ? "packed" : "padded", refusal.what());
+      }
+    }
+    RecordProperty("refused", refusals);
+    if (algorithm == CudnnAlgorithm::standard) FAIL() << refusals;
+    GTEST_SKIP() << "cuDNN refuses: " << refusals;
+  }
+};
+
+TEST_P(LstmSequenceCudnn, AgreesInFloat) { judge<float>(CudnnType::f32); }
+TEST_P(LstmSequenceCudnn, AgreesInBf16) { judge<bf16>(CudnnType::bf16); }
+
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  const auto& [algorithm, s] = info.param;
+  return fmt::format("{}_T{}B{}I{}H{}", name(algorithm), s.T, s.B, s.I, s.H);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Sizes, LstmSequenceCudnn,
+    testing::Combine(testing::ValuesIn(kCudnnAlgorithms),
+                     testing::Values(LstmSize{1, 1, 1, 1}, LstmSize{5, 3, 7, 5},
+                                     LstmSize{3, 33, 5, 31}, LstmSize{64, 2, 4, 12},
+                                     LstmSize{3, 17, 40, 64}, LstmSize{4, 8, 128, 128})),
+    case_name);
+
+}  // namespace
+}  // namespace carousel::test
