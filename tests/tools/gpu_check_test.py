@@ -96,6 +96,25 @@ with open(option["--out"], "a") as file:
                 "dtype": "bf16", "status": "ok", "median_ms": ms}}) + "\\n")
 print("%d of 3 cells left" % len(left[2:]) if left[2:] else "done")
 """
+# One that hangs, then crashes, then loses the device, each time at what it has marked.
+CUDNN_HARD = """#!{python}
+import json, os, pathlib, sys, time
+option = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+file, mark = (pathlib.Path(option["--out"] + end) for end in ("", ".running"))
+lines = [json.loads(line) for line in file.read_text().splitlines()]
+if mark.is_file():
+    lines.append({{"H": 128, "B": 8, "T": 256, "status": "ended at " + mark.read_text()}})
+    file.write_text("".join(json.dumps(line) + "\\n" for line in lines))
+    mark.unlink()
+if len(lines) < 2:
+    mark.write_text(str(len(lines)))
+    print("at", len(lines), flush=True)
+    time.sleep(60) if not lines else os.abort()
+if len(lines) == 2:
+    file.write_text(file.read_text() + json.dumps({{"H": 128, "status": "lost"}}) + "\\n")
+    sys.exit(2)
+print("all 3 cells are measured")
+"""
 
 
 def script(path, text):
@@ -276,6 +295,20 @@ class Fakes(unittest.TestCase):
         record = self.record("cudnn")
         self.assertEqual((record["passed"], len(record["figures"]["H = 128"]["rows"])), (1, 6))
 
+    def test_cudnn_goes_on_behind_what_hangs_crashes_or_loses_the_device(self):
+        script(self.bin / "lstm_vs_cudnn", CUDNN_HARD.format(python=sys.executable))
+        with mock.patch.object(peers, "has_library", lambda name: True), \
+                mock.patch.object(peers.Cudnn, "HIDDEN", (128,)), \
+                mock.patch.object(peers.Cudnn, "limit", 1), \
+                mock.patch.object(peers, "END_SECONDS", 1):
+            self.check("cudnn")
+            columns, rows = self.record("cudnn")["figures"]["H = 128"].values()
+            self.assertEqual([row[columns.index("status")] for row in rows],
+                             ["ended at 0", "ended at 1", "lost"])
+            script(self.bin / "lstm_vs_cudnn", "#!/bin/sh\necho 'no CUDA device'; exit 1\n")
+            self.check("cudnn", "--again", status=1)
+        self.assertIn("status 1: no CUDA device", self.record("cudnn")["failed"]["H = 128"])
+
 
 class Rehearsal(unittest.TestCase):
     """Every part with the programs of an emulated build, as far as this machine can."""
@@ -294,8 +327,11 @@ class Rehearsal(unittest.TestCase):
                      "bench", "tokens"):
             self.assertIn(f"passed {part}: ", said)
             self.assertGreater(found[part]["passed"], 0)
-        for part in ("cudnn", "pytorch"):  # whether they ran or not, it is said
-            self.assertRegex(said, f"(passed|SKIPPED) {part}: ")
+        self.assertRegex(said, "(passed|SKIPPED) pytorch: ")  # whether it ran or not, it is said
+        rows = [row for case in found["cudnn"]["figures"].values() for row in case["rows"]]
+        status = found["cudnn"]["figures"]["H = 8"]["columns"].index("status")
+        self.assertGreater([row[status] for row in rows].count("ok"), len(rows) // 2)
+        self.assertIn("LSTM, train, bf16: the fastest of cuDNN (bf16, fp16) over ours", said)
         for name, figures in found["tokens"]["figures"].items():
             self.assertGreater(figures["tokens/s"], 0, name)
         for part in ("ceilings", "bench"):
