@@ -29,16 +29,19 @@ if(CAROUSEL_CUDA STREQUAL "ON")
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit 12.4 REQUIRED)
-  # Where tools/gpu_check puts the libraries that travel with the programs. Old tags, for they hold
-  # for the libraries' own needs too.
-  set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
-  add_link_options(-Wl,--disable-new-dtags)
   set(CAROUSEL_HAS_CUDA TRUE)
 elseif(CAROUSEL_CUDA STREQUAL "EMULATED")
   set(CAROUSEL_HAS_CUDA TRUE)
   set(CAROUSEL_EMULATED TRUE)
 elseif(NOT CAROUSEL_CUDA STREQUAL "OFF")
   message(FATAL_ERROR "CAROUSEL_CUDA is '${CAROUSEL_CUDA}', expected OFF, ON or EMULATED")
+endif()
+
+if(CAROUSEL_HAS_CUDA)
+  # Where tools/gpu_check puts the libraries that travel with the programs. Old tags, for they hold
+  # for the libraries' own needs too.
+  set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
+  add_link_options(-Wl,--disable-new-dtags)
 endif()
 
 # Where there is ccache, a second build folder or a second clone compiles what has changed.

@@ -31,7 +31,7 @@ sys.path.append(str(ROOT / "tools"))
 loader = importlib.machinery.SourceFileLoader("gpu_check", str(ROOT / "tools/gpu_check"))
 gpu_check = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_check", loader))
 loader.exec_module(gpu_check)
-from gpu import build, command, gtest, parts, peers, results
+from gpu import build, command, gtest, parts, peers, table
 
 # A test program: what a test does is in its name.
 TESTS = """#!{python}
@@ -137,8 +137,9 @@ class Fakes(unittest.TestCase):
         tools = self.root / "path"
         script(tools / "ldd", "#!/bin/sh\necho 'libc.so.6 => /lib/libc.so.6 (0x1)'\n")
         script(tools / "nvidia-smi", "#!/bin/sh\necho 'NVIDIA T1, 580.1'\n")
+        script(tools / "strip", "#!/bin/sh\n")
         script(tools / "compute-sanitizer", SANITIZER)
-        self.program("kernel", PROBE)
+        self.program("kernel")
         for patch in (mock.patch.object(build, "ROOT", self.root),
                       mock.patch.object(gpu_check, "ROOT", self.root),
                       mock.patch.object(gtest.Tests, "limit", 1),
@@ -155,6 +156,7 @@ class Fakes(unittest.TestCase):
     def program(self, area, *names):
         names = [PROBE, *names] if area == "kernel" else list(names)
         script(self.bin / build.TESTS[area], TESTS.format(python=sys.executable, names=names))
+        os.utime(self.root / "build/cuda/commit")  # it is of this build
 
     def check(self, *words, status=0, seconds=20):
         """Runs gpu_check: what it said. `seconds` is what a part may take."""
@@ -274,6 +276,16 @@ class Fakes(unittest.TestCase):
         record = json.loads(file.read_text())["parts"]["tests"]
         self.assertEqual((record["failed"], len(record["left"])), ({}, 3))
 
+    def test_an_archive_brings_its_programs_and_their_commit(self):
+        self.program("engine", "B.One")
+        self.assertIn(f"of commit {'a' * 40}; without lstm_vs_cudnn", self.check("--pack"))
+        shutil.rmtree(self.root / "build/cuda")
+        self.assertIn("passed tests: 2 of 2", self.check("tests"))
+        self.assertEqual((self.root / "build/cuda/commit").read_text(), "a" * 40 + "\n")
+        # What was built here since is not undone by the archive.
+        self.program("engine", "B.One", "B.Two")
+        self.assertIn("passed tests: 3 of 3", self.check("tests", "--again"))
+
     def test_what_is_wrong_is_said_in_a_line(self):
         self.check("memtest", status="unknown part 'memtest', expected " + ", ".join(
             gpu_check.all_parts(parts.Setting(build.Build(self.root), self.root, False))))
@@ -308,6 +320,58 @@ class Fakes(unittest.TestCase):
             script(self.bin / "lstm_vs_cudnn", "#!/bin/sh\necho 'no CUDA device'; exit 1\n")
             self.check("cudnn", "--again", status=1)
         self.assertIn("status 1: no CUDA device", self.record("cudnn")["failed"]["H = 128"])
+
+
+class Tables(unittest.TestCase):
+    """What --table makes of a results file."""
+
+    def markdown(self, **figures):
+        done = {"unit": "cases", "cases": 1, "passed": 1, "seconds": 1, "failed": {}, "skipped": {},
+                "left": []}
+        return table.markdown({
+            "gpu": "NVIDIA T1", "driver": "580.1", "commit": "abc", "date": "today",
+            "parts": {name: {**done, "figures": value} for name, value in figures.items()}})
+
+    def test_cudnns_fastest_success_of_equal_width_over_ours(self):
+        columns = ["H", "B", "T", "pass", "library", "algorithm", "dtype", "status", "median_ms"]
+        rows = [[128, 8, 256, "train", "carousel", "carousel", "bf16", "ok", 2.0],
+                [128, 8, 256, "train", "cudnn", "STANDARD", "bf16", "ok", 9.0],
+                [128, 8, 256, "train", "cudnn", "STANDARD", "fp16", "ok", 5.0],
+                [128, 8, 256, "train", "cudnn", "PERSIST_STATIC", "fp16", "refused", None],
+                [128, 8, 256, "train", "cudnn", "STANDARD", "tf32", "ok", 1.0],
+                [128, 16, 256, "train", "carousel", "carousel", "bf16", "ok", 1.0],
+                [128, 16, 256, "train", "cudnn", "STANDARD", "fp16", "ok", 2.0],
+                [128, 16, 256, "train", "cudnn", "STANDARD", "fp16", "ok", 1.6],
+                [256, 8, 256, "train", "carousel", "carousel", "bf16", "ok", 1.0]]
+        said = self.markdown(cudnn={"H = 128": {"columns": columns, "rows": rows}})
+        self.assertTrue(said.endswith(
+            "| H \\ B | 8 | 16 |\n| --- | ---: | ---: |\n| 128 | 2.50 | 1.60 |"), said)
+        self.assertIn("geometric mean 2.00, least 1.60", said)
+        self.assertNotIn("tf32:", said)  # ours has not run in it
+
+    def test_training_beside_pytorch(self):
+        said = self.markdown(
+            tokens={"m/bf16/graph": {"tokens/s": 3e6}, "m/bf16/eager": {"tokens/s": 2e6}},
+            pytorch={"m/bf16": {"carousel": 3e6, "pytorch": 1e6, "ratios": [2.9, 3.1],
+                                "way": "graph"},
+                     "nn.LSTM/f32/round 1": {"train 1,2,3,4": {"carousel ms": 2, "pytorch ms": 3}},
+                     "nn.LSTM/f32/round 2": {"train 1,2,3,4": {"carousel ms": 2, "pytorch ms": 5}}})
+        self.assertIn("| m, bf16 | 3,000k | 2,000k | 1.50 | 1,000k (graph) | 3.00 |", said)
+        self.assertIn("| T, B, I, H | f32 train |\n| --- | ---: |\n| 1, 2, 3, 4 | 2.00 |", said)
+
+    def test_kernels_as_shares_of_the_ceilings(self):
+        said = self.markdown(
+            ceilings={"copy_ceiling/cuda:1/real_time": {"ms": 1, "GB/s": 4000},
+                      "launch_ceiling/cuda:1/real_time": {"ms": 1, "million/s": 0.5},
+                      "product_ceiling<GemmType::bf16>/cuda:1/n:8/real_time":
+                          {"ms": 1, "GFLOP/s": 800000}},
+            bench={"fill<float>/cuda:1/n:1/real_time": {"ms": 1, "GB/s": 1000},
+                   "fill<float>/cuda:1/n:9/real_time": {"ms": 1, "GB/s": 3000},
+                   "lstm_sequence/cuda/bf16/train/T:1/B:2/I:3/H:4/real_time":
+                       {"ms": 1, "FLOP/s": 2e14}})
+        self.assertIn("| `fill<float>` | copy | 2 | 0.25 | 0.75 |", said)
+        self.assertIn("| `lstm_sequence/cuda/bf16/train` | bf16 product | 1 | 0.25 | 0.25 |", said)
+        self.assertIn("| `launch_ceiling` | 2 µs |", said)
 
 
 class Rehearsal(unittest.TestCase):

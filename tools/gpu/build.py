@@ -1,5 +1,6 @@
 """A build that may have been made on another machine: its programs, its libraries, its commit."""
 import glob
+import hashlib
 import os
 import pathlib
 import re
@@ -41,6 +42,10 @@ def cuda_folders():
     return folders + glob.glob("/usr/local/cuda*/lib64")
 
 
+def digest(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def has_library(name):
     return any(os.path.exists(f"{folder}/{name}")
                for folder in [*cuda_folders(), "/usr/lib/x86_64-linux-gnu", "/usr/lib64"])
@@ -49,8 +54,10 @@ def has_library(name):
 class Build:
     def __init__(self, folder):
         self.folder = folder
-        self.archive = ROOT / "build/gpu_check.tar.xz"
+        kind = "" if folder.name == "cuda" else f"_{folder.name}"
+        self.archive = ROOT / f"build/gpu_check{kind}.tar.xz"
         self.commit_file = folder / "commit"
+        self.archive_file = folder / "archive"  # names the archive that holds the same programs
 
     def program(self, name):
         return self.folder / "bin" / name
@@ -71,46 +78,52 @@ class Build:
         return found
 
     def commit(self):
-        """Of the sources it was made from, as the archive says or else the working tree."""
-        if self.commit_file.is_file():
+        """Of the sources it was made from: as was packed, or the working tree's if built since."""
+        built = max(self.program(name).stat().st_mtime for name in self.programs())
+        if self.commit_file.is_file() and built < self.commit_file.stat().st_mtime + 1:
             return self.commit_file.read_text().strip()
         changed = ", changed" if output("git", "-C", str(ROOT), "status", "--porcelain") else ""
         return output("git", "-C", str(ROOT), "rev-parse", "HEAD") + changed
 
     def pack(self):
         """Makes the archive that travels: stripped programs, and libraries that are not CUDA's."""
-        programs = self.programs()
-        self.commit_file.unlink(missing_ok=True)  # an earlier pack's
-        self.commit_file.write_text(self.commit() + "\n")
-        folder = self.folder / "lib"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        for name, path in self.libraries().items():
-            if path and not NOT_PACKED.match(name):
-                shutil.copy(path, folder / name)
-        files = [*map(self.program, programs), *folder.iterdir()]
-        for file in files:
+        programs, commit, folder = self.programs(), self.commit(), self.folder / "packed"
+        shutil.rmtree(folder, ignore_errors=True)  # an earlier pack's
+        (folder / "bin").mkdir(parents=True)
+        for name in programs:
+            shutil.copy(self.program(name), folder / "bin")
+        # What the build makes to be loaded later, and what the programs load.
+        libraries = {file.name: file for file in self.folder.glob("lib/*.so*")}
+        libraries.update((name, path) for name, path in self.libraries().items()
+                         if path and not NOT_PACKED.match(name))
+        (folder / "lib").mkdir()
+        for name, path in libraries.items():
+            shutil.copy(path, folder / "lib" / name)
+        for file in folder.glob("*/*"):
             output("strip", "--strip-unneeded", str(file))
+        (folder / "commit").write_text(commit + "\n")  # last: see commit()
         with tarfile.open(self.archive, "w:xz") as archive:
-            for file in [*files, self.commit_file]:
-                archive.add(file, file.relative_to(self.folder))
+            for name in ("bin", "lib", "commit"):
+                archive.add(folder / name, name)
+        self.archive_file.write_text(digest(self.archive))
         mib = self.archive.stat().st_size / 2**20
         if mib > PACKED_MIB:
             raise Problem(f"the archive has {mib:.0f} MiB, expected at most {PACKED_MIB}")
         missing = [name for name in OPTIONAL if name not in programs]
-        return (f"to carry: {self.archive.relative_to(ROOT)}, {mib:.0f} MiB, of commit "
-                f"{self.commit()}{'; without ' + ', '.join(missing) if missing else ''}")
+        return (f"to carry: {self.archive.relative_to(ROOT)}, {mib:.0f} MiB, of commit {commit}"
+                f"{'; without ' + ', '.join(missing) if missing else ''}")
 
     def unpack(self):
-        """The archive, over a build that is older or is not there."""
-        here, there = self.commit_file, self.archive
-        if not there.is_file() or (here.is_file() and
-                                   here.stat().st_mtime >= there.stat().st_mtime):
+        """The archive, unless its programs are here."""
+        if not self.archive.is_file():
             return
-        with tarfile.open(there) as archive:
+        found = digest(self.archive)
+        if self.archive_file.is_file() and self.archive_file.read_text() == found:
+            return
+        with tarfile.open(self.archive) as archive:
             archive.extraction_filter = getattr(tarfile, "data_filter", None)
             archive.extractall(self.folder)
-        os.utime(here)
+        self.archive_file.write_text(found)
 
     def find_libraries(self):
         """Adds to the loader's path where CUDA's own libraries are."""

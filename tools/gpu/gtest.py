@@ -153,7 +153,7 @@ class Sanitizer(parts.Part):
 
     def cases(self):
         names = [name for name in list_tests(self.setting.build.program(TESTS["kernel"]))
-                 if not re.search(r"/cpu\b|^Cpu", name)]
+                 if not re.search(r"/cpu\b|^Cpu|Cudnn", name)]
         if self.setting.rehearsal:
             names = list(filter(REHEARSED.search, names))
         return sorted(names, key=lambda name: "Sweep" in name)

@@ -7,6 +7,8 @@ from gpu import results
 
 # Ours against cuDNN's of equal width.
 WIDTHS = {"bf16": ("bf16", "fp16"), "tf32": ("tf32",), "f32": ("f32",)}
+# What one line of lstm_vs_cudnn is of.
+WHO = ("H", "B", "T", "pass", "library", "algorithm", "dtype", "launch", "layout")
 
 
 def markdown(found):
@@ -51,13 +53,16 @@ def heading(found):
 
 def cudnn(parts):
     """For each precision and pass, a matrix of H by B."""
-    lines = [dict(zip(case["columns"], row))
-             for case in figures(parts, "cudnn").values() for row in case["rows"]]
+    lines = {}  # where one comes twice, the last counts
+    for case in figures(parts, "cudnn").values():
+        for row in case["rows"]:
+            line = dict(zip(case["columns"], row))
+            lines[tuple(line.get(word) for word in WHO)] = line
     sections = []
     for ours, theirs in WIDTHS.items():
         for kind in ("forward", "train"):
             fastest = {}  # (library, H, B): milliseconds
-            for line in lines:
+            for line in lines.values():
                 if line["pass"] != kind or line["status"] != "ok" or line["dtype"] not in theirs:
                     continue
                 key = line["library"], line["H"], line["B"]

@@ -5,8 +5,9 @@
                        [--threads 2] [--python /usr/bin/python3] [--set model.hidden=1024 ...]
 
 CAROUSEL is the driver binary. Each round trains models/configs/speed.toml and its PyTorch twin for
-as many seconds; the medians and the ratio of every round are printed. PyTorch runs in every way it
-has (see pytorch_char_lm.py), of which the fastest counts. --json prints one line of JSON instead.
+as many seconds; the medians and the ratio of every round are printed. In the first round PyTorch
+runs in every way it has (see pytorch_char_lm.py), and from then on in the fastest. --json prints
+one line of JSON instead.
 """
 
 import argparse
@@ -38,23 +39,24 @@ def carousel(a, sizes):
         found = tokens_per_second(a.carousel, changes, log, time.monotonic() + LIMIT, a.seconds)
         if not isinstance(found, dict):
             sys.exit(f"compare_char_lm: {a.carousel} ended with {found}: "
-                     f"{log.read_text().strip()[-300:]}")
+                     f"{log.read_text().splitlines()[-1]}")
     return found["tokens/s"]
 
 
-def pytorch(a, sizes):
-    """{way: tokens per second}, and the lines of those that did not run."""
+def pytorch(a, sizes, ways):
+    """A line of pytorch_char_lm.py for each way that ran, and for each that did not."""
     environment = dict(os.environ, OPENBLAS_CORETYPE="SkylakeX", OMP_NUM_THREADS=str(a.threads))
     words = [word for key, value in sizes.items() for word in (SIZES[key], str(value))]
     result = subprocess.run(
         [a.python, HERE / "pytorch_char_lm.py", a.text, "--device", a.device, "--precision",
-         a.precision, "--threads", str(a.threads), "--seconds", str(a.seconds), *words],
+         a.precision, "--threads", str(a.threads), "--seconds", str(a.seconds), *words,
+         *(["--ways", ways] if ways else [])],
         capture_output=True, text=True, env=environment, timeout=LIMIT)
     lines = [json.loads(line) for line in result.stdout.splitlines() if line.startswith("{")]
-    rates = {line["mode"]: line["tokens/s"] for line in lines if "error" not in line}
-    if not rates:
+    ran = [line for line in lines if "error" not in line]
+    if not ran:
         sys.exit(f"compare_char_lm: {a.python} trained nothing: {lines or result.stderr[-300:]}")
-    return rates, [line for line in lines if "error" in line], lines[0]["torch"]
+    return ran, [line for line in lines if "error" in line]
 
 
 def main():
@@ -76,21 +78,23 @@ def main():
         if key not in SIZES:
             sys.exit(f"compare_char_lm: --set {key}, expected one of {', '.join(SIZES)}")
 
-    ours, theirs, ratios, ways = [], [], [], []
+    ours, theirs, ratios, refused, way = [], [], [], {}, None
     for _ in range(a.rounds):
         ours.append(carousel(a, sizes))
-        rates, errors, version = pytorch(a, sizes)
-        ways.append(max(rates, key=rates.get))
-        theirs.append(rates[ways[-1]])
+        ran, errors = pytorch(a, sizes, way)
+        fastest = max(ran, key=lambda line: line["tokens/s"])
+        way = fastest["way"]
+        refused.update((line["way"], line["error"]) for line in errors)
+        theirs.append(fastest["tokens/s"])
         ratios.append(ours[-1] / theirs[-1])
         if not a.json:
-            print(f"carousel {ours[-1]:8.0f}  pytorch {theirs[-1]:8.0f} ({ways[-1]})  ratio "
+            print(f"carousel {ours[-1]:8.0f}  pytorch {theirs[-1]:8.0f} ({way})  ratio "
                   f"{ratios[-1]:.2f}", flush=True)
     if a.json:
         print(json.dumps({
-            "carousel": statistics.median(ours), "pytorch": statistics.median(theirs),
-            "ratios": ratios, "way": statistics.mode(ways), "torch": version,
-            "refused": {line["mode"]: line["error"] for line in errors}}))
+            "carousel": round(statistics.median(ours)), "pytorch": round(statistics.median(theirs)),
+            "ratios": [round(ratio, 3) for ratio in ratios], "way": way, "torch": fastest["torch"],
+            "refused": refused}))
         return
     print(f"median   {statistics.median(ours):8.0f}  pytorch {statistics.median(theirs):8.0f}  "
           f"ratio {statistics.median(ratios):.2f}  ({min(ratios):.2f} to {max(ratios):.2f})")

@@ -43,19 +43,19 @@ class CharLm(nn.Module):
 class Training:
     """A model, its optimizer, and the fixed places of a batch and of the carried state."""
 
-    def __init__(self, a, vocabulary, mode):
+    def __init__(self, a, vocabulary, way):
         torch.manual_seed(1)
         cuda = a.device == "cuda"
         self.options, self.device = a, torch.device(a.device)
         self.model = CharLm(vocabulary, a.embed, a.hidden, a.layers).to(self.device)
-        self.loss_of = torch.compile(self.model.loss) if mode == "compiled" else self.model.loss
+        self.loss_of = torch.compile(self.model.loss) if way == "compiled" else self.model.loss
         extra = {"fused": True, "capturable": True} if cuda else {}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=a.learning_rate,
                                            weight_decay=0.01, **extra)
         self.tokens, self.targets = torch.zeros(2, a.window, a.batch, dtype=torch.long,
                                                 device=self.device)
         self.state = tuple(torch.zeros(2, a.layers, a.batch, a.hidden, device=self.device))
-        self.step = self.captured() if mode in ("graph", "compiled") else self.work
+        self.step = self.captured() if way in ("graph", "compiled") else self.work
 
     def work(self):
         # Its cache of cast weights would outlive a step of a graph.
@@ -124,6 +124,7 @@ def main():
     parser.add_argument("text")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
+    parser.add_argument("--ways", default="eager,graph,compiled", help="those to try")
     parser.add_argument("--seconds", type=float, default=6, help="of steady training, each way")
     parser.add_argument("--report-steps", type=int, default=REPORT_STEPS)
     parser.add_argument("--batch", type=int, default=32)
@@ -140,10 +141,10 @@ def main():
     torch.backends.cuda.matmul.allow_tf32 = a.precision != "f32"
     torch.backends.cudnn.allow_tf32 = a.precision != "f32"
     stream, vocabulary = read_stream(a.text, a.batch, a.device)
-    for mode in ("eager", "graph", "compiled") if a.device == "cuda" else ("eager",):
-        line = {"mode": mode, "torch": torch.__version__}
+    for way in a.ways.split(",") if a.device == "cuda" else ["eager"]:
+        line = {"way": way, "torch": torch.__version__}
         try:
-            rates, nats = Training(a, vocabulary, mode).run(stream)
+            rates, nats = Training(a, vocabulary, way).run(stream)
             line.update({"tokens/s": statistics.median(rates), "reports": len(rates),
                          "loss": nats})
         except Exception as error:  # whatever keeps it from running is the answer
