@@ -55,7 +55,7 @@ class Build:
     def __init__(self, folder):
         self.folder = folder
         kind = "" if folder.name == "cuda" else f"_{folder.name}"
-        self.archive = ROOT / f"build/gpu_check{kind}.tar.xz"
+        self.archive = folder.parent / f"gpu_check{kind}.tar.xz"
         self.commit_file = folder / "commit"
         self.archive_file = folder / "archive"  # names the archive that holds the same programs
 
@@ -110,7 +110,7 @@ class Build:
         if mib > PACKED_MIB:
             raise Problem(f"the archive has {mib:.0f} MiB, expected at most {PACKED_MIB}")
         missing = [name for name in OPTIONAL if name not in programs]
-        return (f"to carry: {self.archive.relative_to(ROOT)}, {mib:.0f} MiB, of commit {commit}"
+        return (f"to carry: {os.path.relpath(self.archive, ROOT)}, {mib:.0f} MiB, of commit {commit}"
                 f"{'; without ' + ', '.join(missing) if missing else ''}")
 
     def unpack(self):

@@ -106,7 +106,7 @@ def run_tests(words, names, log, until, limit, environment):
 
 def probe(setting, seconds):
     """Raises Problem unless the build's programs see the GPU and it answers."""
-    name = "Fill.WritesEveryElementAndNothingElse"
+    name = "WarpReduce.MaxAndSumKeepNaN"  # which skips without a GPU
     outcomes, _ = run_tests([setting.build.program(TESTS["kernel"])], [name],
                             setting.logs / "probe.log", float("inf"), seconds, None)
     if outcomes is None:  # the call is being ended
