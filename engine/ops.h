@@ -1,6 +1,6 @@
 #pragma once
 
-#include "engine/tape.h"
+#include "engine/tape/tape.h"
 #include "kernels/common/random.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op

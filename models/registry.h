@@ -4,8 +4,8 @@
 #include <span>
 #include <string>
 
-#include "engine/model.h"
-#include "engine/options.h"
+#include "engine/config/options.h"
+#include "engine/model/model.h"
 
 namespace carousel {
 

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "engine/comparison_report.h"
+#include "engine/comparison/comparison_report.h"
 #include "kernels/common/check.h"
 #include "tools/commands.h"
 #include "tools/recorded_run.h"

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "engine/trainer.h"
+#include "engine/training/trainer.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
 #include "tools/session.h"

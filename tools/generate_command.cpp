@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "engine/generator.h"
+#include "engine/model/generator.h"
 #include "kernels/common/check.h"
 #include "tools/commands.h"
 #include "tools/explain.h"

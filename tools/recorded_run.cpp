@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "engine/atomic.h"
+#include "engine/files/atomic.h"
 #include "kernels/common/check.h"
 
 namespace carousel {

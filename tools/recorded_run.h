@@ -4,7 +4,7 @@
 #include <filesystem>
 #include <vector>
 
-#include "engine/comparison.h"
+#include "engine/comparison/comparison.h"
 
 namespace carousel {
 

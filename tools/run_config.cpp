@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "engine/nearest.h"
+#include "engine/config/nearest.h"
 #include "kernels/common/check.h"
 
 namespace carousel {

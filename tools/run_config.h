@@ -5,11 +5,11 @@
 #include <memory>
 #include <string>
 
+#include "engine/config/options.h"
 #include "engine/data/corpus.h"
-#include "engine/optimizer.h"
-#include "engine/options.h"
-#include "engine/schedule.h"
-#include "engine/trainer.h"
+#include "engine/training/optimizer.h"
+#include "engine/training/schedule.h"
+#include "engine/training/trainer.h"
 #include "models/registry.h"
 #include "tools/commands.h"
 

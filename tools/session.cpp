@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 #include <omp.h>
 
-#include "engine/data/utf8.h"
-#include "engine/training_run.h"
+#include "engine/text/utf8.h"
+#include "engine/training/training_run.h"
 #include "kernels/common/check.h"
 
 namespace carousel {

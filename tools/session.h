@@ -5,7 +5,7 @@
 #include <memory>
 #include <string>
 
-#include "engine/checkpoint.h"
+#include "engine/training/checkpoint.h"
 #include "tools/run_config.h"
 
 namespace carousel {

@@ -60,14 +60,14 @@ void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
 }
 
 void TrainLog::on_report(const Report& r) {
-  std::vector<Metric> line{{"step", r.step},
-                           {"epoch", r.epoch},
-                           {"tokens", r.tokens},
-                           {"seconds", r.seconds},
-                           {"loss", r.loss},
-                           {"gradient_norm", r.gradient_norm},
-                           {"learning_rate", r.learning_rate},
-                           {"tokens_per_second", r.tokens_per_second}};
+  std::vector<MetricField> line{{"step", r.step},
+                                {"epoch", r.epoch},
+                                {"tokens", r.tokens},
+                                {"seconds", r.seconds},
+                                {"loss", r.loss},
+                                {"gradient_norm", r.gradient_norm},
+                                {"learning_rate", r.learning_rate},
+                                {"tokens_per_second", r.tokens_per_second}};
   if (r.validation_loss) line.push_back({"validation_loss", *r.validation_loss});
   metrics_.append(line);
 

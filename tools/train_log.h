@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
-#include "engine/generator.h"
-#include "engine/metrics.h"
-#include "engine/trainer.h"
+#include "engine/files/metrics_file.h"
+#include "engine/model/generator.h"
+#include "engine/training/trainer.h"
 #include "tools/explain.h"
 #include "tools/progress.h"
 

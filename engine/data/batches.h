@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <memory>
 
-#include "engine/data/token_file.h"
-#include "engine/tensor.h"
+#include "engine/tape/tensor.h"
+#include "engine/text/token_file.h"
 
 namespace carousel {
 

@@ -8,7 +8,7 @@
 #include <filesystem>
 #include <utility>
 
-#include "engine/atomic.h"
+#include "engine/files/atomic.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -103,7 +103,7 @@ TokenRange tokenised(const std::vector<std::string>& texts, const Vocabulary& vo
     TokenFileWriter writer(kept.string(), vocabulary);
     std::int64_t characters = 0;
     for (const std::string& path : texts) {
-      characters += segment_file(path, vocabulary.rules(), writer);
+      characters += tokenize_file(path, vocabulary.rules(), writer);
     }
     if (writer.count() == 0) {
       throw FormatError(fmt::format("{}: line 1, byte 0: the text has no tokens", source.name()));

@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/data/token_file.h"
-#include "engine/data/vocabulary_counter.h"
+#include "engine/text/token_file.h"
+#include "engine/text/vocabulary_counter.h"
 
 namespace carousel {
 

@@ -55,6 +55,14 @@ constexpr bool is_cpu(const Device& device) { return std::holds_alternative<Cpu>
 /// them back.
 std::string description(const Device& device);
 
+/// Ops whose passes are members, run(const Cpu&) and run(const Cuda&).
+template <class D, class Op>
+requires requires(const D& device, const Op& op) { op.run(device); }
+void run(const D& device, const Op& op) { op.run(device); }
+template <class D, class Op>
+requires requires(const D& device, const Op& op) { op.scratch_bytes(device); }
+std::size_t scratch_bytes(const D& device, const Op& op) { return op.scratch_bytes(device); }
+
 /// Checks an op's arguments and runs it where `device` says, in a Range of its name. The only
 /// dispatcher there is.
 /// (D is deduced, so that an op lacking one device is a compile error and not a call to itself.)

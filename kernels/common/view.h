@@ -44,4 +44,14 @@ struct View {
   }
 };
 
+/// Where a backward pass writes a gradient: over what is there or, if `accumulate`, added to it. A
+/// default-constructed one is absent: the caller does not want this gradient.
+template <class T, int Rank>
+struct Gradient {
+  View<T, Rank> view{};
+  bool accumulate = false;
+
+  constexpr bool present() const { return view.present(); }
+};
+
 }  // namespace carousel

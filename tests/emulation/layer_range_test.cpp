@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/training_step.h"
+#include "engine/training/training_step.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 #include "models/lstm_lm.h"

@@ -5,7 +5,7 @@
 #include <optional>
 #include <set>
 
-#include "engine/comparison_report.h"
+#include "engine/comparison/comparison_report.h"
 #include "models/lstm_lm.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/optimizer.h"
+#include "engine/training/optimizer.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/lstm_sequence/lstm_sequence.h"
 #include "models/lstm_lm.h"

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "engine/optimizer.h"
+#include "engine/training/optimizer.h"
 #include "kernels/common/check.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/trainer.h"
+#include "engine/training/trainer.h"
 #include "models/lstm_lm.h"
 #include "tests/support/batches.h"
 #include "tests/support/device.h"

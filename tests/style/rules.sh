@@ -38,6 +38,12 @@ rule 'device memory has one owner, class Memory' 'cuda(Malloc|Free)' "${no_memor
 rule 'the host waits in few, named places' 'cudaDeviceSynchronize' "${no_tests[@]}"
 rule 'kernels know nothing of the engine' '#include "(engine|models|tools)/' "${kernels[@]}"
 rule 'the engine knows no model' '#include "(models|tools)/' "${engine[@]}"
+rooms=(tape files config text data ops model training comparison)  # lowest first
+for ((i = 0; i + 1 < ${#rooms[@]}; ++i)); do
+  mapfile -t room < <(sources "engine/${rooms[i]}/*")
+  above=$(IFS='|'; echo "${rooms[*]:i+1}")
+  rule "rooms of the engine know only those below them" "#include \"engine/($above)/" "${room[@]}"
+done
 rule 'models know nothing of the tools' '#include "tools/' "${models[@]}"
 rule 'CUDA headers stay in .cu and .cuh' '#include <(cuda|cublas|cub/|thrust)' "${host[@]}"
 rule 'sums by atomics change from run to run' 'atomicAdd\([^)]*(float|double)' "${device[@]}"

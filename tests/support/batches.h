@@ -6,7 +6,7 @@
 
 #include "engine/data/batches.h"
 #include "engine/data/corpus.h"
-#include "engine/data/utf8.h"
+#include "engine/text/utf8.h"
 #include "tests/support/files.h"
 
 namespace carousel::test {

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <vector>
 
-#include "engine/checkpoint.h"
+#include "engine/training/checkpoint.h"
 
 namespace carousel::test {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "engine/atomic.h"
+#include "engine/files/atomic.h"
 
 namespace carousel::test {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/tensor.h"
+#include "engine/tape/tensor.h"
 
 namespace carousel::test {
 

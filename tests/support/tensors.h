@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "engine/tape.h"
+#include "engine/tape/tape.h"
 #include "kernels/copy/copy.h"
 
 namespace carousel::test {

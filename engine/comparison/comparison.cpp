@@ -1,0 +1,239 @@
+#include "engine/comparison/comparison.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <tuple>
+
+#include "kernels/adam/adam.h"
+#include "kernels/common/check.h"
+#include "kernels/lstm_sequence/lstm_sequence.h"
+
+namespace carousel {
+namespace {
+
+using Axes = TracedTensor::Axes;
+
+double largest_of(const std::vector<float>& values) {
+  double largest = 0;
+  for (const float v : values) largest = std::max(largest, std::abs(static_cast<double>(v)));
+  return largest;
+}
+
+double root_mean_square(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float v : values) sum += static_cast<double>(v) * static_cast<double>(v);
+  return values.empty() ? 0 : std::sqrt(sum / static_cast<double>(values.size()));
+}
+
+/// The error in units of what is allowed; infinite unless both numbers are finite.
+double excess_of(double a, double b, double allowed) {
+  if (!std::isfinite(a) || !std::isfinite(b)) return std::numeric_limits<double>::infinity();
+  return a == b ? 0 : std::abs(a - b) / allowed;
+}
+
+std::string place(const TracedTensor& tensor, std::int64_t index) {
+  static constexpr const char* kNames[3][3] = {
+      {"time step", "row", "unit"}, {"row", "unit", ""}, {"row", "column", ""}};
+  const Shape& shape = tensor.shape;
+  if (shape.size() == 1) return {};
+  if (tensor.axes == Axes::parameter && shape.rank() == 1) return fmt::format("element {}", index);
+  std::string text;
+  std::int64_t stride = shape.size();
+  for (int i = 0; i < shape.rank() && i < 3; ++i) {
+    stride /= shape[i];
+    text += fmt::format("{}{} {}", i == 0 ? "" : ", ", kNames[static_cast<int>(tensor.axes)][i],
+                        index / stride);
+    index %= stride;
+  }
+  return text;
+}
+
+/// A contract's tolerance for products that round so. tf32 has two bits more than bf16.
+Tolerance of(const Tolerances& contract, Rounding rounding) {
+  const Tolerance& coarse = contract.bf16;
+  switch (rounding) {
+    case Rounding::alike:
+      return {};
+    case Rounding::f32:
+      return contract.f32;
+    case Rounding::tf32:
+      return {.absolute = coarse.absolute / 4, .relative = coarse.relative / 4};
+    case Rounding::bf16:
+      break;
+  }
+  return coarse;
+}
+
+/// Two traced tensors of one name, element by element in the order of computation.
+class Pair {
+ public:
+  Pair(std::int64_t step, const TracedTensor& a, const TracedTensor& b, const Tolerance& tolerance)
+      : step_(step), a_(a), b_(b), tolerance_(tolerance), scale_(largest_of(a.values)) {}
+
+  void judge(TensorVerdict& verdict) {
+    const bool is_sequence = a_.axes == Axes::sequence;
+    const std::int64_t steps = is_sequence ? a_.shape[0] : 1;
+    const std::int64_t slice = steps == 0 ? 0 : a_.shape.size() / steps;
+    if (is_sequence && std::ssize(verdict.worst_by_time) < steps) {
+      verdict.worst_by_time.resize(static_cast<std::size_t>(steps), 0.0);
+    }
+    double largest = verdict.largest.step == 0 ? -1 : verdict.largest.excess();
+    for (std::int64_t i = 0; i < steps; ++i) {
+      const std::int64_t t = a_.phase == Phase::backward ? steps - 1 - i : i;
+      double worst = 0;
+      for (std::int64_t n = t * slice; n < (t + 1) * slice; ++n) {
+        const double excess = excess_at(n);
+        worst = std::max(worst, excess);
+        if (excess > largest) {
+          largest = excess;
+          verdict.largest = difference(n, t);
+        }
+        if (!(excess <= 1) && !first_) first_ = difference(n, t);
+      }
+      if (is_sequence) {
+        double& so_far = verdict.worst_by_time[static_cast<std::size_t>(t)];
+        so_far = std::max(so_far, worst);
+      }
+    }
+    if (!verdict.first) verdict.first = first_;
+  }
+
+  const std::optional<Difference>& first() const { return first_; }
+
+ private:
+  double a(std::int64_t i) const { return a_.values[static_cast<std::size_t>(i)]; }
+  double b(std::int64_t i) const { return b_.values[static_cast<std::size_t>(i)]; }
+  double allowed(std::int64_t i) const {
+    return tolerance_.absolute * scale_ + tolerance_.relative * std::abs(a(i));
+  }
+  double excess_at(std::int64_t i) const {
+    const bool to_the_bit = tolerance_.absolute == 0 && tolerance_.relative == 0;
+    if (to_the_bit && std::signbit(a(i)) != std::signbit(b(i))) {  // 0 and −0 are equal numbers
+      return std::numeric_limits<double>::infinity();
+    }
+    return excess_of(a(i), b(i), allowed(i));
+  }
+  Difference difference(std::int64_t i, std::int64_t time) const {
+    return {.step = step_,
+            .time = a_.axes == Axes::sequence ? time : -1,
+            .where = place(a_, i),
+            .a = a(i),
+            .b = b(i),
+            .allowed = allowed(i)};
+  }
+
+  std::int64_t step_;
+  const TracedTensor &a_, &b_;
+  Tolerance tolerance_;
+  double scale_;
+  std::optional<Difference> first_{};
+};
+
+}  // namespace
+
+double Difference::error() const { return std::abs(a - b); }
+
+double Difference::relative() const { return error() == 0 ? 0 : error() / std::abs(a); }
+
+double Difference::excess() const { return excess_of(a, b, allowed); }
+
+Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding) {
+  if (rounding == Rounding::alike) return {};
+  // Both sides may be off by what the op's contract allows, hence the 2. Contracts speak of numbers
+  // up to about 1, and errors scale with the numbers: hence the largest as the unit, rather than
+  // their root mean square, which says little of a sum that a few large terms decide. Each computed
+  // value on the way adds errors of its own to those it was given, independent of them, so that
+  // their squares add up: hence the root of the depth. (The backward contract covers the errors of
+  // its forward pass, so the depth starts anew.)
+  const auto twice = [](const Tolerance& contract, double factor) {
+    return Tolerance{.absolute = 2 * factor * contract.absolute,
+                     .relative = 2 * factor * contract.relative};
+  };
+  const double depth = std::sqrt(static_cast<double>(tensor.depth));
+  switch (tensor.phase) {
+    case Phase::forward:
+      return twice(of(kLstmForwardTolerance, rounding), depth);
+    case Phase::backward:
+      return twice(of(kLstmBackwardTolerance, rounding), depth);
+    case Phase::update:
+      // Float in every precision, from the same gradients on both sides.
+      return twice(kAdamTolerance, 1);
+    case Phase::replay:
+      break;
+  }
+  // Nothing sets the sides right between steps, so that errors feed on themselves. What was seen
+  // over 200 steps of a small model on two devices: 6e-6 in f32; 0.1 between f32 and bf16.
+  return of({.f32 = {.relative = 2e-6 * depth}, .bf16 = {.relative = 2e-2 * depth}}, rounding);
+}
+
+TensorVerdict& Comparison::verdict_of(const TracedTensor& tensor) {
+  const auto found = std::find_if(tensors_.begin(), tensors_.end(),
+                                  [&](const TensorVerdict& v) { return v.name == tensor.name; });
+  if (found != tensors_.end()) return *found;
+  tensors_.push_back({.name = tensor.name, .phase = tensor.phase});
+  return tensors_.back();
+}
+
+void Comparison::add(std::int64_t step, const Trace& a, const Trace& b) {
+  // Place of the first difference of each tensor that has one.
+  using Order = std::tuple<int, std::int64_t, std::size_t>;  // stage, time as computed, tensor
+  std::optional<Order> first;
+  for (std::size_t i = 0; i < std::max(a.size(), b.size()); ++i) {
+    if (i >= a.size() || i >= b.size() || a[i].name != b[i].name || a[i].shape != b[i].shape) {
+      throw Error(fmt::format("compare: value {} of step {} is {} on one side and {} on the other",
+                              i, step,
+                              i < a.size() ? a[i].name + " " + a[i].shape.text() : "missing",
+                              i < b.size() ? b[i].name + " " + b[i].shape.text() : "missing"));
+    }
+    TensorVerdict& verdict = verdict_of(a[i]);
+    verdict.tolerance = step_tolerance(a[i], rounding_);
+    Pair pair(step, a[i], b[i], verdict.tolerance);
+    pair.judge(verdict);
+    if (!pair.first()) continue;
+    const std::int64_t time = pair.first()->time;
+    const Order order{a[i].stage, a[i].phase == Phase::backward ? -time : time,
+                      static_cast<std::size_t>(&verdict - tensors_.data())};
+    if (!first || order < *first) first = order;
+  }
+  if (first && !first_wrong_) first_wrong_ = std::get<2>(*first);
+}
+
+const TensorVerdict* Comparison::first_wrong() const {
+  return first_wrong_ ? &tensors_[*first_wrong_] : nullptr;
+}
+
+void compare_whole_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) {
+  const Trace trace = a.whole_step();
+  comparison.add(a.run().step, trace, b.whole_step());
+}
+
+void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) {
+  b.start_as(a);
+  const Trace before = a.gradients();
+  comparison.add(a.run().step, before, b.gradients());
+  b.take_gradients(a);
+  const Trace after = a.update();
+  comparison.add(a.run().step, after, b.update());
+}
+
+Drift drift(const TracedTraining& a, const TracedTraining& b) {
+  const std::vector<float> x = host_floats(a.run().model.parameters().flat_weights());
+  std::vector<float> difference = host_floats(b.run().model.parameters().flat_weights());
+  for (std::size_t i = 0; i < x.size(); ++i) difference[i] -= x[i];
+  return {.loss_a = a.result().loss,
+          .loss_b = b.result().loss,
+          .weights = root_mean_square(difference) / root_mean_square(x)};
+}
+
+const TensorVerdict* Comparison::worst() const {
+  const auto found = std::max_element(tensors_.begin(), tensors_.end(),
+                                      [](const TensorVerdict& x, const TensorVerdict& y) {
+                                        return x.largest.excess() < y.largest.excess();
+                                      });
+  return found == tensors_.end() ? nullptr : &*found;
+}
+
+}  // namespace carousel

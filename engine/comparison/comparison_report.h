@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "engine/comparison/comparison.h"
+
+namespace carousel {
+
+/// How much of side b's training ran as graphs.
+struct GraphUse {
+  std::int64_t graphs = 0;         ///< captured
+  std::int64_t steps = 0;          ///< that were launches of one
+  std::set<std::string> unseen{};  ///< tensors that a graph does not leave to compare
+};
+
+/// A comparison as it is told.
+struct ComparisonReport {
+  std::string a, b;  ///< the sides' names, "cpu f32"
+  std::int64_t steps = 0;
+  const Comparison& comparison;
+  std::optional<Drift> drift{};
+  std::optional<GraphUse> graph{};
+};
+
+/// For people: the verdict, the first wrong thing, the drift, and then a table of all tensors.
+std::string report_text(const ComparisonReport& report);
+
+/// The same as one JSON object. Numbers that are none are the strings "nan", "inf" and "-inf".
+std::string report_json(const ComparisonReport& report);
+
+}  // namespace carousel

@@ -1,0 +1,217 @@
+#include "engine/comparison/step_trace.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace carousel {
+
+std::vector<float> host_floats(const Tensor& tensor) {
+  return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
+    std::vector<T> stored(static_cast<std::size_t>(tensor.size()));
+    copy_to_host(tensor, stored.data());
+    return std::vector<float>(stored.begin(), stored.end());
+  });
+}
+
+namespace {
+
+using Axes = TracedTensor::Axes;
+
+/// Copies numbers between devices and types.
+void copy_values(const Tensor& from, const Tensor& to) {
+  const std::vector<float> values = host_floats(from);
+  visit_float(to.dtype(), [&]<class T>(std::type_identity<T>) {
+    std::vector<T> stored;
+    stored.reserve(values.size());
+    for (const float v : values) stored.push_back(static_cast<T>(v));
+    copy_from_host(to, stored.data());
+  });
+}
+
+double scalar(const Tensor& tensor) { return static_cast<double>(host_floats(tensor).front()); }
+
+Axes axes_of(const LabelledValue& entry) {
+  if (entry.is_parameter) return Axes::parameter;
+  const Tensor& tensor = entry.value ? entry.value : entry.gradient;
+  return tensor.shape().rank() == 3 ? Axes::sequence : Axes::state;
+}
+
+/// Columns [first, first + count) of every row.
+std::vector<float> columns(const std::vector<float>& values, std::size_t width, std::size_t first,
+                           std::size_t count) {
+  std::vector<float> result;
+  result.reserve(values.size() / width * count);
+  for (std::size_t row = 0; row < values.size(); row += width) {
+    const auto begin = values.begin() + static_cast<std::ptrdiff_t>(row + first);
+    result.insert(result.end(), begin, begin + static_cast<std::ptrdiff_t>(count));
+  }
+  return result;
+}
+
+/// Adds a labelled tensor, split into its blocks. `like` has all but shape and values.
+void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tensor) {
+  const std::string prefix = like.phase == Phase::backward ? "gradient of " : "";
+  like.shape = tensor.shape();
+  like.values = host_floats(tensor);
+  if (label.blocks.empty()) {
+    like.name = prefix + label.text();
+    trace.push_back(std::move(like));
+    return;
+  }
+  const auto width = static_cast<std::size_t>(tensor.shape().back());
+  const std::size_t count = width / label.blocks.size();
+  for (std::size_t block = 0; block < label.blocks.size(); ++block) {
+    TracedTensor part = like;
+    part.name = prefix + label.text(block);
+    part.shape = {tensor.shape()[0], tensor.shape()[1], static_cast<std::int64_t>(count)};
+    part.values = columns(like.values, width, block * count, count);
+    trace.push_back(std::move(part));
+  }
+}
+
+/// Gradients, in the order in which they are computed.
+void add_backward(Trace& trace, const std::vector<LabelledValue>& values) {
+  TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage, .depth = 1};
+  for (auto entry = values.rbegin(); entry != values.rend(); ++entry) {
+    if (!entry->gradient) continue;
+    ++like.stage;
+    // A weight's gradient is no step of the way back.
+    if (!entry->is_parameter) ++like.depth;
+    like.axes = axes_of(*entry);
+    add(trace, like, entry->label, entry->gradient);
+  }
+}
+
+}  // namespace
+
+const char* name(Phase phase) {
+  switch (phase) {
+    case Phase::forward:
+      return "forward";
+    case Phase::backward:
+      return "backward";
+    case Phase::update:
+      return "update";
+    case Phase::replay:
+      return "replay";
+  }
+  return "?";
+}
+
+void TracedTraining::add_forward(Trace& trace, const Values& values) const {
+  TracedTensor like{.phase = Phase::forward, .stage = -1};
+  std::string stage_name;
+  for (const LabelledValue& entry : values) {
+    if (entry.is_parameter || !entry.value) continue;  // weights are looked at after the update
+    if (entry.label.name != stage_name) ++like.stage;
+    stage_name = entry.label.name;
+    like.axes = axes_of(entry);
+    like.depth = like.stage + 1;
+    add(trace, like, entry.label, entry.value);
+  }
+  like.axes = Axes::sequence;
+  ++like.stage, ++like.depth;
+  const Loss& loss = step_.loss();
+  add(trace, like, {"loss per token"}, loss.rows.reshaped(step_.batch().target.shape()));
+  like.axes = Axes::parameter;
+  ++like.stage;
+  add(trace, like, {"mean loss"}, loss.mean);
+}
+
+void TracedTraining::add_carried(Trace& trace) const {
+  const int stage = trace.back().stage + 1;
+  int depth = 0;
+  for (const TracedTensor& tensor : trace) {
+    if (tensor.phase == Phase::forward) depth = std::max(depth, tensor.depth);
+  }
+  for (const auto& [state, tensor] : run_.state.tensors) {
+    add(trace, {.phase = Phase::forward, .axes = Axes::state, .stage = stage, .depth = depth},
+        {"carried " + state}, tensor);
+  }
+}
+
+void TracedTraining::add_update(Trace& trace) const {
+  TracedTensor like{
+      .phase = Phase::update, .stage = trace.empty() ? 0 : trace.back().stage + 1, .depth = 1};
+  add(trace, like, {"gradient norm"}, run_.optimizer.gradient_norm());
+  const Parameters& parameters = run_.model.parameters();
+  const auto state = run_.optimizer.state();
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    ++like.stage;
+    for (const auto& [moment, flat] : state) {
+      add(trace, like, {parameters.name(i), moment}, parameters.part_of(flat, i));
+    }
+    add(trace, like, {parameters.name(i), "new weight"}, parameters.weight(i));
+  }
+}
+
+Trace TracedTraining::gradients() {
+  Trace trace;
+  step_.begin();
+  step_.forward();
+  add_forward(trace, step_.tape().labelled());
+  step_.backward();
+  add_backward(trace, step_.tape().labelled());
+  add_carried(trace);
+  return trace;
+}
+
+Trace TracedTraining::update() {
+  step_.update();
+  Trace trace;
+  add_update(trace);
+  return trace;
+}
+
+TracedTraining::Values TracedTraining::standing_values() {
+  Values values = step_.tape().labelled();
+  for (LabelledValue& entry : values) {
+    const bool overwritten = entry.gradient && entry.gradient.data() == entry.value.data();
+    if (overwritten) overwritten_.insert(entry.label.text());
+    if (overwritten || entry.is_constant) entry.value = {};
+  }
+  return values;
+}
+
+Trace TracedTraining::whole_step() {
+  const std::uint64_t before = step_.tape().generation();
+  step_.begin();
+  step_.run();
+  Values& values = standing_[step_.key()];
+  if (step_.tape().generation() != before) values = standing_values();
+  Trace trace;
+  add_forward(trace, values);
+  add_backward(trace, values);
+  add_carried(trace);
+  add_update(trace);
+  return trace;
+}
+
+void TracedTraining::step() {
+  step_.begin();
+  step_.run();
+}
+
+TracedTraining::Result TracedTraining::result() const {
+  return {.loss = scalar(step_.loss().mean),
+          .gradient_norm = scalar(run_.optimizer.gradient_norm()),
+          .learning_rate = step_.learning_rate()};
+}
+
+void TracedTraining::start_as(const TracedTraining& other) const {
+  const TrainingRun &from = other.run_, &to = run_;
+  copy_values(from.model.parameters().flat_weights(), to.model.parameters().flat_weights());
+  to.model.parameters().refresh_working();
+  const auto moments = from.optimizer.state(), own = to.optimizer.state();
+  for (std::size_t i = 0; i < moments.size(); ++i) copy_values(moments[i].second, own[i].second);
+  for (std::size_t i = 0; i < from.state.tensors.size(); ++i) {
+    copy_values(from.state.tensors[i].second, to.state.tensors[i].second);
+  }
+}
+
+void TracedTraining::take_gradients(const TracedTraining& other) const {
+  copy_values(other.run_.model.parameters().flat_gradients(),
+              run_.model.parameters().flat_gradients());
+}
+
+}  // namespace carousel

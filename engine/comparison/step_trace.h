@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/training/training_step.h"
+
+namespace carousel {
+
+enum class Phase : std::uint8_t { forward, backward, update, replay };
+const char* name(Phase phase);
+
+/// A tensor that a training step computed, on the host.
+struct TracedTensor {
+  /// What the dimensions are, slowest first: how an element is called.
+  enum class Axes : std::uint8_t {
+    sequence,   ///< [T, B, ...] time step, row, unit
+    state,      ///< [B, H] row, unit
+    parameter,  ///< [R, C] row, column, or [N] element
+  };
+  std::string name{};  ///< unique in its trace: "lstm layer 1, gate f", "gradient of output.bias"
+  Phase phase = Phase::forward;
+  Axes axes = Axes::parameter;
+  /// Place in the order of computation. Sequences of one stage are computed together, a time step
+  /// after the other: forwards from 0, backwards from T − 1.
+  int stage = 0;
+  /// Values computed one from the other in this phase, up to and including this one; of a replay,
+  /// the optimiser steps.
+  int depth = 0;
+  Shape shape{};
+  std::vector<float> values{};
+};
+
+/// What a training step computed, in order.
+using Trace = std::vector<TracedTensor>;
+
+/// A tensor's numbers on the host, as floats. Waits for the device.
+std::vector<float> host_floats(const Tensor& tensor);
+
+/// Training as the Trainer does it, a step at a time and in two halves, with everything a step
+/// computes read back: one side of a comparison. The run must outlive it.
+class TracedTraining {
+ public:
+  TracedTraining(TrainingRun& run, const TrainingStepParts& parts) : run_(run), step_(run, parts) {}
+
+  /// The forward and the backward pass of the next step, on the next batch.
+  Trace gradients();
+  /// The other half: the optimiser's step.
+  Trace update();
+  /// Both halves at once, which may be a graph, and what can be seen of them afterwards: not the
+  /// values that the backward pass has written over, nor the state the window began with.
+  Trace whole_step();
+  /// Both halves, untraced.
+  void step();
+  /// Of the step in hand, once it is done: nats per token, and the norm before clipping.
+  struct Result {
+    double loss = 0, gradient_norm = 0, learning_rate = 0;
+  };
+  Result result() const;
+
+  /// The next step begins with the weights, optimiser state and recurrent state of `other`, which
+  /// may be on another device and of another precision.
+  void start_as(const TracedTraining& other) const;
+  /// The update takes the gradients of `other` for its own.
+  void take_gradients(const TracedTraining& other) const;
+
+  const TrainingRun& run() const { return run_; }
+  const StepGraphs& graphs() const { return step_.graphs(); }
+  /// What whole_step() leaves out because the backward pass writes over it.
+  const std::set<std::string>& overwritten() const { return overwritten_; }
+
+ private:
+  using Values = std::vector<LabelledValue>;
+  void add_forward(Trace& trace, const Values& values) const;
+  void add_carried(Trace& trace) const;
+  void add_update(Trace& trace) const;
+  Values standing_values();
+
+  TrainingRun& run_;
+  TrainingStep step_;
+  std::map<StepGraphs::Key, Values> standing_;  ///< after a step: what is where
+  std::set<std::string> overwritten_;
+};
+
+}  // namespace carousel

@@ -1,0 +1,119 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <list>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "engine/config/config.h"
+
+namespace carousel {
+
+/// Bounds of an option's values, both inclusive.
+struct IntegerRange {
+  std::int64_t least = std::numeric_limits<std::int64_t>::min();
+  std::int64_t most = std::numeric_limits<std::int64_t>::max();
+};
+/// Bounds of finite numbers: least ≤ x ≤ most, or with strict comparisons.
+struct RealRange {
+  double least = std::numeric_limits<double>::lowest();
+  double most = std::numeric_limits<double>::max();
+  bool above_least = false;  ///< x > least
+  bool below_most = false;   ///< x < most
+};
+
+/// One key: where its value lives, and what it may be. The value it has when described is its
+/// default.
+class Option {
+ public:
+  /// Stores the setting's value; false if it is not one of those expected.
+  using Assign = std::function<bool(const Setting&, const std::filesystem::path& folder)>;
+
+  Option& require() {
+    required_ = true;
+    return *this;
+  }
+
+ private:
+  friend class OptionSection;
+  friend class Options;
+  std::string key_, help_, expected_;
+  Assign assign_;
+  std::function<std::string()> written_;  ///< the current value as TOML
+  bool required_ = false;
+};
+
+/// The keys of one [section]. A model, the trainer, the optimiser each describe theirs once:
+///
+///     section.add("hidden", config.hidden, "units per layer", {.least = 1, .most = 65536});
+///
+/// and from that one line come parsing, errors, the listing of `--help` and the config written
+/// beside a run. The variables must outlive the section.
+class OptionSection {
+ public:
+  Option& add(std::string key, int& value, std::string help, IntegerRange range = {});
+  Option& add(std::string key, std::int64_t& value, std::string help, IntegerRange range = {});
+  Option& add(std::string key, float& value, std::string help, RealRange range = {});
+  Option& add(std::string key, double& value, std::string help, RealRange range = {});
+  Option& add(std::string key, bool& value, std::string help);
+  Option& add(std::string key, std::string& value, std::string help,
+              std::vector<std::string> choices = {});
+  /// A relative path starts at the config file's folder; on the command line, where the user is.
+  /// The variable gets an absolute one, or none if the text is empty.
+  Option& add(std::string key, std::filesystem::path& value, std::string help);
+
+  /// An enumeration by the names of its values.
+  template <class E>
+  requires std::is_enum_v<E> Option& add(std::string key, E& value, std::string help,
+                                         const std::vector<std::pair<std::string, E>>& names) {
+    std::vector<std::string> texts;
+    for (const auto& [text, named] : names) texts.push_back(text);
+    return add_choice(
+        std::move(key), std::move(help), std::move(texts),
+        [&value, names](std::size_t i) { value = names[i].second; },
+        [&value, names] {
+          for (const auto& [text, named] : names) {
+            if (named == value) return text;
+          }
+          return std::string();
+        });
+  }
+
+ private:
+  friend class Options;
+  Option& add_option(std::string key, std::string help, std::string expected, Option::Assign assign,
+                     std::function<std::string()> written);
+  Option& add_choice(std::string key, std::string help, std::vector<std::string> choices,
+                     std::function<void(std::size_t)> choose, std::function<std::string()> chosen);
+  Option* find(const std::string& key);
+  std::string name_, help_;
+  std::list<Option> options_;  ///< a list, for callers hold references
+};
+
+/// Everything a config may say.
+class Options {
+ public:
+  /// The section of this name, made on first use.
+  OptionSection& section(const std::string& name, const std::string& help = "");
+
+  /// Stores every setting of the config in its variable. ConfigError, with file and line, for a
+  /// section or key nobody described (with the nearest that somebody did), a value of the wrong
+  /// kind or out of range, and a required key that is missing.
+  void apply(const Config& config);
+
+  std::string toml() const;  ///< every option with its value now; applying it changes nothing
+  std::string help() const;  ///< every option with its value now, its meaning and its range
+
+ private:
+  OptionSection* find(const std::string& name);
+  void apply(const Config& config, const Setting& setting);
+  [[noreturn]] void refuse(const Setting& setting);
+  std::list<OptionSection> sections_;
+};
+
+}  // namespace carousel

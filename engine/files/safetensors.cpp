@@ -1,0 +1,249 @@
+#include "engine/files/safetensors.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "the format is little-endian");
+constexpr std::size_t kLengthBytes = 8;
+constexpr std::size_t kMaxHeaderBytes = 100'000'000;  // the published limit
+
+const char* stored_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "F32";
+    case DType::bf16:
+      return "BF16";
+    case DType::f64:
+      return "F64";
+    case DType::i32:
+      return "I32";
+    case DType::i64:
+      return "I64";
+  }
+  return "?";
+}
+
+/// The published writer's order of element types, last first: 8 bytes, then 4, then 2, so that
+/// every tensor is aligned.
+int rank_on_disk(DType dtype) {
+  switch (dtype) {
+    case DType::i64:
+      return 0;
+    case DType::f64:
+      return 1;
+    case DType::f32:
+      return 2;
+    case DType::i32:
+      return 3;
+    case DType::bf16:
+      return 4;
+  }
+  return 5;
+}
+
+std::vector<std::int64_t> extents(const Shape& shape) {
+  std::vector<std::int64_t> result;
+  for (int i = 0; i < shape.rank(); ++i) result.push_back(shape[i]);
+  return result;
+}
+
+std::vector<const NamedTensor*> in_disk_order(std::span<const NamedTensor> tensors,
+                                              const std::string& file) {
+  std::vector<const NamedTensor*> order;
+  for (const NamedTensor& t : tensors) {
+    if (!t.tensor) throw FormatError(fmt::format("{}: '{}' has no memory to write", file, t.name));
+    if (t.name == "__metadata__") {
+      throw FormatError(fmt::format("{}: no tensor can be named '{}'", file, t.name));
+    }
+    order.push_back(&t);
+  }
+  std::sort(order.begin(), order.end(), [](const NamedTensor* a, const NamedTensor* b) {
+    return std::pair(rank_on_disk(a->tensor.dtype()), std::string_view(a->name)) <
+           std::pair(rank_on_disk(b->tensor.dtype()), std::string_view(b->name));
+  });
+  return order;
+}
+
+void expect_distinct_names(std::span<const NamedTensor> tensors, const std::string& file) {
+  std::vector<std::string_view> names;
+  for (const NamedTensor& t : tensors) names.push_back(t.name);
+  std::sort(names.begin(), names.end());
+  const auto twice = std::adjacent_find(names.begin(), names.end());
+  if (twice != names.end()) throw FormatError(fmt::format("{}: '{}' is given twice", file, *twice));
+}
+
+template <class To, class From>
+std::vector<To> converted(std::span<const std::byte> bytes) {
+  std::vector<To> result(bytes.size() / sizeof(From));
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    From value;  // a foreign file's data need not be aligned
+    std::memcpy(&value, bytes.data() + i * sizeof(From), sizeof(From));
+    result[i] = static_cast<To>(static_cast<float>(value));
+  }
+  return result;
+}
+
+/// A read-only descriptor for as long as it takes to map the file.
+class InputFile {
+ public:
+  explicit InputFile(const std::filesystem::path& path)
+      : path_(path.string()), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (file_ < 0) throw_io_error("open", path_);
+  }
+  ~InputFile() { ::close(file_); }
+  InputFile(const InputFile&) = delete;
+  InputFile& operator=(const InputFile&) = delete;
+
+  std::size_t size() const {
+    struct stat status {};
+    if (::fstat(file_, &status) != 0) throw_io_error("examine", path_);
+    if (!S_ISREG(status.st_mode)) throw FormatError(fmt::format("{} is not a file", path_));
+    return static_cast<std::size_t>(status.st_size);
+  }
+  std::shared_ptr<const void> map(std::size_t bytes) const {
+    void* mapping = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file_, 0);
+    if (mapping == MAP_FAILED) throw_io_error("map", path_);
+    return {mapping, [mapping, bytes](const void*) { ::munmap(mapping, bytes); }};
+  }
+
+ private:
+  std::string path_;
+  int file_;
+};
+
+}  // namespace
+
+void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
+                       const Metadata& metadata) {
+  const std::string path = file.path().string();
+  expect_distinct_names(tensors, path);
+  const auto order = in_disk_order(tensors, path);
+  std::vector<std::pair<std::string, StoredTensor>> stored;
+  std::size_t next = 0;
+  for (const NamedTensor* t : order) {
+    const std::size_t begin = std::exchange(next, next + t->tensor.bytes());
+    stored.emplace_back(t->name, StoredTensor{.dtype = stored_name(t->tensor.dtype()),
+                                              .shape = extents(t->tensor.shape()),
+                                              .begin = begin,
+                                              .end = next});
+  }
+  std::string header;
+  try {
+    header = safetensors_header_text(stored, metadata);
+  } catch (const nlohmann::json::type_error& error) {
+    throw FormatError(fmt::format("{}: a name or metadata is not UTF-8: {}", path, error.what()));
+  }
+  if (header.size() > kMaxHeaderBytes) {
+    throw FormatError(fmt::format("{}: header of {} bytes, at most {} are allowed", path,
+                                  header.size(), kMaxHeaderBytes));
+  }
+
+  const auto length = static_cast<std::uint64_t>(header.size());
+  header.insert(0, reinterpret_cast<const char*>(&length), kLengthBytes);
+  file.write(header);
+  std::vector<std::byte> host;
+  for (const NamedTensor* t : order) {
+    const std::size_t bytes = t->tensor.bytes();
+    if (is_cpu(t->tensor.device())) {
+      file.write(t->tensor.data(), bytes);
+    } else {
+      host.resize(std::max(host.size(), bytes));
+      copy_to_host(t->tensor, host.data());
+      file.write(host.data(), bytes);
+    }
+  }
+}
+
+void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
+                       const Metadata& metadata, SystemCalls& calls) {
+  NewFile file(path, calls);
+  write_safetensors(file.file(), tensors, metadata);
+  file.commit();
+}
+
+SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
+  const std::string name = path_.string();
+  const InputFile file(path_);
+  const std::size_t size = file.size();
+  if (size < kLengthBytes) {
+    throw FormatError(fmt::format("{}: {} bytes, expected at least {}", name, size, kLengthBytes));
+  }
+  // Carousel never writes into a finished file, so the mapping stays as it was validated.
+  mapping_ = file.map(size);
+  const char* const text = static_cast<const char*>(mapping_.get());
+  std::uint64_t length = 0;
+  std::memcpy(&length, text, kLengthBytes);
+  if (length > kMaxHeaderBytes || length > size - kLengthBytes) {
+    throw FormatError(fmt::format("{}: header length is {}, expected at most {}", name, length,
+                                  std::min(kMaxHeaderBytes, size - kLengthBytes)));
+  }
+  const std::size_t data_offset = kLengthBytes + length;
+  data_ = static_cast<const std::byte*>(mapping_.get()) + data_offset;
+  header_ = parse_safetensors_header({text + kLengthBytes, length}, size - data_offset, name);
+}
+
+std::vector<std::string> SafetensorsFile::names() const {
+  std::vector<std::string> result;
+  for (const auto& [name, tensor] : header_.tensors) result.push_back(name);
+  return result;
+}
+
+const StoredTensor& SafetensorsFile::info(const std::string& name) const {
+  const auto position = header_.tensors.find(name);
+  if (position == header_.tensors.end()) {
+    throw FormatError(fmt::format("{}: there is no tensor '{}'", path_.string(), name));
+  }
+  return position->second;
+}
+
+std::span<const std::byte> SafetensorsFile::bytes(const std::string& name) const {
+  const StoredTensor& tensor = info(name);
+  return {data_ + tensor.begin, tensor.end - tensor.begin};
+}
+
+SafetensorsFile::Fit SafetensorsFile::fit(const std::string& name, const Tensor& tensor) const {
+  const StoredTensor& stored = info(name);
+  const std::string wanted = tensor ? stored_name(tensor.dtype()) : "nothing";
+  if (tensor && stored.shape == extents(tensor.shape())) {
+    if (stored.dtype == wanted) return Fit::exact;
+    if (stored.dtype == "BF16" && tensor.dtype() == DType::f32) return Fit::widened;
+    if (stored.dtype == "F32" && tensor.dtype() == DType::bf16) return Fit::narrowed;
+  }
+  throw FormatError(fmt::format("{}: '{}' is {}, expected {} {}", path_.string(), name,
+                                stored.text(), wanted, tensor.shape().text()));
+}
+
+SafetensorsFile::Fit SafetensorsFile::read_into(const std::string& name,
+                                                const Tensor& tensor) const {
+  const Fit kind = fit(name, tensor);
+  const std::span<const std::byte> stored = bytes(name);
+  switch (kind) {
+    case Fit::exact:
+      copy_from_host(tensor, stored.data());
+      break;
+    case Fit::widened:
+      copy_from_host(tensor, converted<float, bf16>(stored).data());
+      break;
+    case Fit::narrowed:
+      copy_from_host(tensor, converted<bf16, float>(stored).data());
+      break;
+  }
+  return kind;
+}
+
+}  // namespace carousel

@@ -1,0 +1,182 @@
+#include "engine/tape/tape.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <deque>
+#include <utility>
+
+namespace carousel {
+
+namespace {
+
+std::uint64_t next_generation() {
+  static std::atomic<std::uint64_t> last{0};
+  return ++last;
+}
+
+}  // namespace
+
+Tape::Tape(Arena& arena, bool recording)
+    : arena_(arena), recording_(recording), generation_(next_generation()) {}
+
+const Tensor& Var::value() const { return tape_->slots_[index_].value; }
+
+bool Var::needs_gradient() const { return tape_->slots_[index_].needs_gradient; }
+
+const Tensor& Var::d() const { return tape_->slots_[index_].gradient; }
+
+GradientTarget Var::gradient() const {
+  Tape::Slot& slot = tape_->slots_[index_];
+  if (!slot.needs_gradient) return {};
+  if (!slot.gradient) slot.gradient = tape_->tensor(slot.value.shape(), slot.value.dtype());
+  return {slot.gradient, std::exchange(slot.written, true)};
+}
+
+Var Tape::add(Slot slot) {
+  slots_.push_back(std::move(slot));
+  return Var(this, slots_.size() - 1);
+}
+
+std::string Label::text(std::size_t block) const {
+  std::string result = part.empty() ? name : name + ", " + part;
+  if (block < blocks.size()) result += " " + blocks[block];
+  return result;
+}
+
+Var Tape::constant(Tensor value) {
+  return add({.value = std::move(value), .gradient = {}, .is_constant = true});
+}
+
+Var Tape::parameter(Tensor value, Tensor gradient) {
+  return add({.value = std::move(value),
+              .gradient = std::move(gradient),
+              .needs_gradient = recording_,
+              .is_parameter = true});
+}
+
+Var Tape::output(Tensor value, std::initializer_list<Var> inputs) {
+  const bool needs = std::any_of(inputs.begin(), inputs.end(), [](const Var& input) {
+    return input.present() && input.needs_gradient();
+  });
+  return add({.value = std::move(value), .gradient = {}, .needs_gradient = recording_ && needs});
+}
+
+Var Tape::overwritten(Tensor value, std::initializer_list<Var> inputs) {
+  const Var result = output(std::move(value), inputs);
+  Slot& slot = slots_[result.index_];
+  if (slot.needs_gradient) slot.gradient = slot.value;
+  return result;
+}
+
+Tape::Layer::Layer(Tape& tape, std::string name)
+    : tape_(tape), name_(std::move(name)), range_(name_.c_str()) {
+  tape_.rules_.push_back({.mark = Mark::layer_begins});
+}
+
+Tape::Layer::~Layer() {
+  std::vector<Entry>& rules = tape_.rules_;
+  if (rules.back().mark == Mark::layer_begins) {
+    rules.pop_back();  // there is nothing to replay in it
+  } else {
+    rules.push_back({.mark = Mark::layer_ends, .layer = std::move(name_)});
+  }
+}
+
+void Tape::on_backward(std::initializer_list<Var> outputs, std::function<void()> rule) {
+  Entry entry{.run = std::move(rule)};
+  for (const Var& output : outputs) {
+    if (output.needs_gradient()) entry.outputs.push_back(output.index_);
+  }
+  if (!entry.outputs.empty()) rules_.push_back(std::move(entry));
+}
+
+Var Tape::record(Tensor value, std::initializer_list<Var> inputs,
+                 std::function<void(const Tensor& d_value)> rule) {
+  const Var result = output(std::move(value), inputs);
+  on_backward({result}, [result, rule = std::move(rule)] { rule(result.d()); });
+  return result;
+}
+
+void Tape::backward() {
+  std::deque<Range> layers;  // that have ended and not begun, for whoever comes from behind
+  for (std::size_t i = rules_.size(); i-- > 0;) {
+    const Entry& entry = rules_[i];
+    switch (entry.mark) {
+      case Mark::layer_ends:
+        layers.emplace_back(entry.layer.c_str());
+        break;
+      case Mark::layer_begins:
+        layers.pop_back();
+        break;
+      case Mark::rule:
+        if (std::any_of(entry.outputs.begin(), entry.outputs.end(),
+                        [&](std::size_t o) { return slots_[o].written; })) {
+          entry.run();
+        }
+    }
+  }
+}
+
+void Tape::label(const Var& var, Label label) { slots_[var.index_].label = std::move(label); }
+
+std::vector<LabelledValue> Tape::labelled() const {
+  std::vector<LabelledValue> result;
+  for (const Slot& slot : slots_) {
+    if (slot.label.name.empty()) continue;
+    result.push_back({.label = slot.label,
+                      .value = slot.value,
+                      .gradient = slot.written ? slot.gradient : Tensor{},
+                      .is_parameter = slot.is_parameter,
+                      .is_constant = slot.is_constant});
+  }
+  return result;
+}
+
+namespace {
+
+bool all_finite(const Tensor& tensor) {
+  if (!tensor || tensor.dtype() == DType::i32 || tensor.dtype() == DType::i64) return true;
+  return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
+    std::vector<T> values(static_cast<std::size_t>(tensor.size()));
+    copy_to_host(tensor, values.data());
+    return std::all_of(values.begin(), values.end(),
+                       [](T v) { return std::isfinite(static_cast<double>(v)); });
+  });
+}
+
+}  // namespace
+
+std::string Tape::first_non_finite() const {
+  const auto text = [](const Slot& slot) {
+    return slot.label.name.empty() ? "a value of shape " + slot.value.shape().text()
+                                   : slot.label.text();
+  };
+  for (const Slot& slot : slots_) {
+    // Constants were not computed, and a carried state among them holds the next window's by now.
+    if (slot.is_constant || slot.lost()) continue;
+    if (!all_finite(slot.value)) return text(slot);
+  }
+  for (std::size_t i = slots_.size(); i-- > 0;) {
+    if (slots_[i].written && !all_finite(slots_[i].gradient)) {
+      return "the gradient of " + text(slots_[i]);
+    }
+  }
+  return {};
+}
+
+std::vector<Tensor> Tape::unreached_parameters() const {
+  std::vector<Tensor> result;
+  for (const Slot& slot : slots_) {
+    if (slot.is_parameter && !slot.written) result.push_back(slot.gradient);
+  }
+  return result;
+}
+
+void Tape::clear() {
+  slots_.clear();
+  rules_.clear();
+  generation_ = next_generation();
+}
+
+}  // namespace carousel

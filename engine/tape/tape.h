@@ -1,0 +1,181 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <string>
+#include <vector>
+
+#include "engine/tape/tensor.h"
+#include "kernels/common/device.h"
+#include "kernels/common/range.h"
+
+namespace carousel {
+
+class Tape;
+
+/// What a reader calls a value.
+struct Label {
+  std::string name;       ///< of what computes it: "lstm layer 1"
+  std::string part = {};  ///< which of its values, if there are several: "gate", "cell state"
+  std::vector<std::string> blocks = {};  ///< if a sequence's columns are equal blocks: i, f, …
+
+  /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
+  std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;
+};
+
+/// A value of a step, for whoever looks on.
+struct LabelledValue {
+  Label label;
+  Tensor value;     ///< lost where the gradient has been written over it
+  Tensor gradient;  ///< empty before a rule has written it, or if none does
+  bool is_parameter = false;
+  bool is_constant = false;  ///< given: data, a state carried from the last window
+};
+
+/// Where a backward rule writes a gradient: over what is there, or added to it. An empty tensor
+/// means that nobody asks for this gradient; ops take the absent view it gives.
+struct GradientTarget {
+  Tensor tensor;
+  bool accumulate = false;
+
+  /// As an op takes it; absent if nobody asks for it.
+  template <class T, int R>
+  Gradient<T, R> as() const {
+    return {tensor.mutable_view<T, R>(), accumulate};
+  }
+};
+
+/// A value on a tape. A small handle: copy freely; valid until the tape is cleared.
+class Var {
+ public:
+  Var() = default;
+  const Tensor& value() const;
+  const Shape& shape() const { return value().shape(); }
+  DType dtype() const { return value().dtype(); }
+  bool needs_gradient() const;
+  Tape& tape() const { return *tape_; }
+  bool present() const { return tape_ != nullptr; }  ///< false of Var{}: an absent argument
+
+  /// For a backward rule: where to write this input's gradient, now. The first to ask in a step
+  /// overwrites and all later ones add, so that no gradient is zero-filled. Ask once per write.
+  GradientTarget gradient() const;
+  /// For a backward rule: the gradient of this output; empty if nothing reached it.
+  const Tensor& d() const;
+
+ private:
+  friend class Tape;
+  Var(Tape* tape, std::size_t index) : tape_(tape), index_(index) {}
+  Tape* tape_ = nullptr;
+  std::size_t index_ = 0;
+};
+
+/// Records a computation in order and replays it backwards: no graph search and no recursion, so
+/// that a sequence of 10⁶ steps costs no stack. Values and gradients live in the arena.
+class Tape {
+ public:
+  /// `recording` false: values only; nothing needs a gradient and no rule is kept.
+  Tape(Arena& arena, bool recording);
+  Tape(const Tape&) = delete;
+  Tape& operator=(const Tape&) = delete;
+
+  const Device& device() const { return arena_.device(); }
+  bool recording() const { return recording_; }
+  /// What is recorded while this lives is the layer of that name: a Range on a profiler's timeline,
+  /// now and once more in the backward pass, around the rules recorded here. Layers may nest.
+  class Layer {
+   public:
+    Layer(Tape& tape, std::string name);
+    ~Layer();
+    Layer(const Layer&) = delete;
+    Layer& operator=(const Layer&) = delete;
+
+    const std::string& name() const { return name_; }
+
+   private:
+    Tape& tape_;
+    std::string name_;
+    Range range_;
+  };
+
+  /// A number that no other tape has, nor this one before it was last cleared: tells whether a Var
+  /// kept outside is still good.
+  std::uint64_t generation() const { return generation_; }
+
+  /// Whether products of float tensors may round their inputs to tf32, where the device can.
+  bool tf32() const { return tf32_; }
+  void allow_tf32(bool allowed) { tf32_ = allowed; }
+
+  /// Uninitialised memory until the arena is reset: an op's output, or what it keeps.
+  Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
+
+  /// Checks an op and runs it on this tape's device, with scratch memory of this step.
+  template <class Op>
+  void run_with_scratch(Op op) {
+    const auto bytes = static_cast<std::int64_t>(scratch_bytes(device(), op));
+    const Tensor memory = tensor({(bytes + 3) / 4}, DType::i32);  // there is no tensor of bytes
+    op.scratch = {static_cast<std::byte*>(memory.mutable_data()), {bytes}};
+    run(device(), op);
+  }
+
+  /// A value without a gradient: data, a state carried from the last window.
+  Var constant(Tensor value);
+  /// A leaf with a gradient at a fixed address: a weight, whose gradient is float though the
+  /// value may be bf16. The first writer of the step overwrites it.
+  Var parameter(Tensor value, Tensor gradient);
+
+  /// What an op keeps for its backward rule, which writes the gradient over it. For it to be seen,
+  /// not computed with.
+  Var overwritten(Tensor value, std::initializer_list<Var> inputs);
+
+  /// An op's output. It needs a gradient if one of the inputs does; absent inputs do not.
+  Var output(Tensor value, std::initializer_list<Var> inputs);
+  /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
+  /// least one output was reached. Ignored when no output needs a gradient.
+  void on_backward(std::initializer_list<Var> outputs, std::function<void()> rule);
+  /// output() and on_backward() for the common case of one output; the rule gets its gradient.
+  Var record(Tensor value, std::initializer_list<Var> inputs,
+             std::function<void(const Tensor& d_value)> rule);
+
+  /// Replays every rule in reverse order. Losses are ops without outputs that write their inputs'
+  /// gradients when they are recorded, so there is no root to name.
+  void backward();
+  /// What a reader would call this value, for messages.
+  void label(const Var& var, Label label);
+  /// The values that have a label, in recording order. The reverse is the order of the gradients.
+  std::vector<LabelledValue> labelled() const;
+  /// The label of the first value computed, in recording order, that holds a NaN or an infinity;
+  /// else of the last gradient that does, "the gradient of …". Empty if there is none. Waits for
+  /// the device.
+  std::string first_non_finite() const;
+  /// Gradients of parameters nobody reached since the tape was cleared; the caller zeroes them.
+  std::vector<Tensor> unreached_parameters() const;
+  void clear();  ///< forgets values and rules. The arena is the owner's to reset.
+
+ private:
+  friend class Var;
+  struct Slot {
+    Tensor value, gradient;
+    Label label{};
+    bool needs_gradient = false, is_parameter = false, is_constant = false, written = false;
+    bool lost() const { return written && value.data() == gradient.data(); }
+  };
+  enum class Mark : std::uint8_t { rule, layer_begins, layer_ends };
+  /// What there is to replay: a rule, or a layer's edge.
+  struct Entry {
+    Mark mark = Mark::rule;
+    std::vector<std::size_t> outputs{};  ///< of a rule
+    std::function<void()> run{};
+    std::string layer{};  ///< that ends
+  };
+  Var add(Slot slot);
+  Arena& arena_;
+  bool recording_;
+  std::uint64_t generation_;
+  bool tf32_ = false;
+  std::vector<Slot> slots_;
+  std::vector<Entry> rules_;
+};
+
+}  // namespace carousel

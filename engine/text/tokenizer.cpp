@@ -1,0 +1,149 @@
+#include "engine/text/tokenizer.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/text/utf8.h"
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
+constexpr std::size_t kWordBytes = std::size_t{1} << 16;
+constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+
+const char* noun(TokenKind kind) { return kind == TokenKind::word ? "word" : "character"; }
+
+bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
+
+}  // namespace
+
+Tokenizer::Tokenizer(const TokenRules& rules, std::string name, TokenSink& sink)
+    : rules_(rules), name_(std::move(name)), sink_(sink) {}
+
+void Tokenizer::fail(const std::string& what) const {
+  throw FormatError(fmt::format("{}: line {}, byte {}: {}", name_, line_, token_start_, what));
+}
+
+void Tokenizer::deliver(std::string_view token) {
+  if (rules_.newline == Newline::line && !open_) {
+    open_ = true;
+    sink_.begin_line();
+  }
+  if (!sink_.token(token)) {
+    fail(fmt::format("the {} '{}' is not in the vocabulary, which has no <unk>", noun(rules_.kind),
+                     escaped(token)));
+  }
+}
+
+void Tokenizer::close_word() {
+  if (word_.empty()) return;
+  if (rules_.newline == Newline::line && (word_ == kBeginText || word_ == kEndText)) {
+    fail(fmt::format("the word {} is in the text, where it stands for an end of a line", word_));
+  }
+  deliver(word_);
+  word_.clear();
+}
+
+void Tokenizer::close_line() {
+  if (rules_.newline == Newline::eos) sink_.end_line();
+  if (open_) sink_.end_line();
+  open_ = false;
+}
+
+void Tokenizer::accept(std::string_view sequence, char32_t code) {
+  const bool newline = code == '\n';
+  if (rules_.kind == TokenKind::word) {
+    if (is_white_space(code)) {
+      close_word();
+    } else {
+      if (word_.empty()) token_start_ = byte_;
+      word_ += sequence;
+      if (word_.size() > kWordBytes) {
+        fail(fmt::format("a word of more than {} bytes; is this text?", kWordBytes));
+      }
+    }
+  } else if (!newline || rules_.newline == Newline::text) {
+    token_start_ = byte_;
+    deliver(sequence);
+  }
+  byte_ += static_cast<std::int64_t>(sequence.size());
+  if (rules_.kind != TokenKind::byte || !continues(sequence.front())) ++characters_;
+  if (newline) {
+    close_line();
+    ++line_;
+    line_start_ = byte_;
+  }
+}
+
+void Tokenizer::feed(std::string_view text) {
+  const auto bad = [&] {
+    token_start_ = byte_;
+    fail("not UTF-8; tokens of kind byte take any bytes");
+  };
+  while (!cut_.empty() && !text.empty()) {
+    cut_ += text.front();
+    text.remove_prefix(1);
+    const Utf8Sequence s = utf8_sequence(cut_);
+    if (s.status == Utf8Sequence::Status::bad) bad();
+    if (s.status == Utf8Sequence::Status::whole) {
+      accept(cut_, s.code);
+      cut_.clear();
+    }
+  }
+  while (!text.empty()) {
+    Utf8Sequence s{Utf8Sequence::Status::whole, 1, static_cast<unsigned char>(text.front())};
+    if (rules_.kind != TokenKind::byte) s = utf8_sequence(text);
+    if (s.status == Utf8Sequence::Status::bad) bad();
+    if (s.status == Utf8Sequence::Status::cut) {
+      cut_ = text;
+      return;
+    }
+    accept(text.substr(0, s.bytes), s.code);
+    text.remove_prefix(s.bytes);
+  }
+}
+
+void Tokenizer::pause() {
+  if (!cut_.empty()) {
+    token_start_ = byte_;
+    fail("the text ends inside a UTF-8 sequence");
+  }
+  close_word();
+}
+
+void Tokenizer::finish() {
+  pause();
+  if (byte_ > line_start_) close_line();
+}
+
+std::int64_t tokenize_file(const std::string& path, const TokenRules& rules, TokenSink& sink) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             &std::fclose);
+  if (file == nullptr) throw_io_error("opening", path);
+  std::vector<char> piece(kPieceBytes);
+  Tokenizer tokenizer(rules, path, sink);
+  bool first = true;
+  for (;;) {
+    const std::size_t count = std::fread(piece.data(), 1, piece.size(), file.get());
+    if (std::ferror(file.get()) != 0) throw_io_error("reading", path);
+    if (count == 0) break;
+    std::string_view text(piece.data(), count);
+    if (first && text.starts_with(kByteOrderMark)) {
+      tokenizer.skip(static_cast<std::int64_t>(kByteOrderMark.size()));
+      text.remove_prefix(kByteOrderMark.size());
+    }
+    first = false;
+    tokenizer.feed(text);
+  }
+  if (first) throw FormatError(fmt::format("{}: line 1, byte 0: the file is empty", path));
+  tokenizer.finish();
+  return tokenizer.characters();
+}
+
+}  // namespace carousel

@@ -1,0 +1,126 @@
+#include "engine/text/vocabulary.h"
+
+#include <fmt/format.h>
+
+#include "engine/text/utf8.h"
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+class Encoder final : public TokenSink {
+ public:
+  Encoder(const Vocabulary& vocabulary, Encoded& result)
+      : vocabulary_(vocabulary), result_(result) {}
+  bool token(std::string_view text) override {
+    std::int32_t id = vocabulary_.id(text);
+    if (id < 0 || id == vocabulary_.unknown()) {
+      id = vocabulary_.unknown();
+      ++result_.unknown;
+    }
+    if (id >= 0) result_.ids.push_back(id);
+    return id >= 0;
+  }
+  void begin_line() override { result_.ids.push_back(vocabulary_.begin()); }
+  void end_line() override { result_.ids.push_back(vocabulary_.end()); }
+
+ private:
+  const Vocabulary& vocabulary_;
+  Encoded& result_;
+};
+
+constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+
+}  // namespace
+
+Vocabulary::Vocabulary(const TokenRules& rules) : rules_(rules) {
+  of_byte_.fill(-1);
+  if (rules_.kind == TokenKind::byte) {
+    rules_.unknown = false;
+    for (int byte = 0; byte < 256; ++byte) add(std::string(1, static_cast<char>(byte)), 0);
+  }
+  if (rules_.unknown) add_special(kUnknownText, unknown_);
+  if (rules_.newline == Newline::line) add_special(kBeginText, begin_);
+  if (rules_.newline != Newline::text) add_special(kEndText, end_);
+}
+
+bool Vocabulary::add(std::string_view token, std::int64_t count) {
+  const auto id = static_cast<std::int32_t>(tokens_.size());
+  if (!ids_.emplace(token, id).second) return false;
+  tokens_.emplace_back(token);
+  counts_.push_back(count);
+  if (token.size() == 1) of_byte_[static_cast<unsigned char>(token[0])] = id;
+  return true;
+}
+
+void Vocabulary::add_special(std::string_view token, std::int32_t& id) {
+  id = static_cast<std::int32_t>(tokens_.size());
+  add(token, 0);
+}
+
+std::int32_t Vocabulary::id(std::string_view token) const {
+  if (token.size() == 1) return of_byte_[static_cast<unsigned char>(token[0])];
+  const auto found = ids_.find(token);
+  return found == ids_.end() ? -1 : found->second;
+}
+
+const std::string& Vocabulary::token(std::int32_t id) const {
+  if (id < 0 || id >= size()) {
+    throw FormatError(fmt::format("vocabulary: id {} is outside the {} tokens", id, size()));
+  }
+  return tokens_[static_cast<std::size_t>(id)];
+}
+
+Encoded Vocabulary::encode(std::string_view text, const std::string& name) const {
+  Encoded result;
+  Encoder encoder(*this, result);
+  Tokenizer tokenizer(rules_, name, encoder);
+  tokenizer.feed(text);
+  tokenizer.pause();
+  return result;
+}
+
+void Vocabulary::append_text(std::int32_t id, bool line_begins, std::string& text) const {
+  const std::string& piece = token(id);  // checks the id
+  if (id == begin_) return;
+  if (id == end_) {
+    text += '\n';
+    return;
+  }
+  if (rules_.kind == TokenKind::word && !line_begins) text += ' ';
+  text += piece;
+}
+
+std::string Vocabulary::decode(std::span<const std::int32_t> ids) const {
+  std::string text;
+  for (const std::int32_t id : ids) append_text(id, text.empty() || text.back() == '\n', text);
+  return text;
+}
+
+std::string TextDecoder::next(std::int32_t id) {
+  std::string piece;
+  vocabulary_.append_text(id, line_begins_, piece);
+  if (!piece.empty()) line_begins_ = piece.back() == '\n';
+  if (vocabulary_.rules().kind != TokenKind::byte) return piece;
+  pending_ += piece;
+  return take_whole(false);
+}
+
+std::string TextDecoder::finish() {
+  line_begins_ = true;
+  return take_whole(true);
+}
+
+std::string TextDecoder::take_whole(bool last) {
+  std::string whole;
+  while (!pending_.empty()) {
+    const Utf8Sequence s = utf8_sequence(pending_);
+    if (s.status == Utf8Sequence::Status::cut && !last) break;
+    whole += s.status == Utf8Sequence::Status::whole ? std::string_view(pending_).substr(0, s.bytes)
+                                                     : kReplacement;
+    pending_.erase(0, s.bytes);
+  }
+  return whole;
+}
+
+}  // namespace carousel

@@ -1,0 +1,94 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/text/hash.h"
+#include "engine/text/tokenizer.h"
+
+namespace carousel {
+
+/// Token ids of a text, and how many of them stand for tokens that have no id of their own.
+struct Encoded {
+  std::vector<std::int32_t> ids;
+  std::int64_t unknown = 0;
+};
+
+/// The tokens a model knows, numbered from 0. First the special ones that its rules call for, in
+/// this order: <unk> (not for bytes), <bos> (Newline::line), <eos> (Newline::line and ::eos); then
+/// all others by falling count, equal counts by code point. Bytes come first and are numbered as
+/// themselves: <bos> is 256 there.
+///
+/// As text: a line "carousel vocabulary 1 <kind> newline=<rule> unknown=<yes|no> size=<ids>", then
+/// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it.
+class Vocabulary {
+ public:
+  const TokenRules& rules() const { return rules_; }
+  std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
+
+  std::int32_t unknown() const { return unknown_; }  ///< <unk>, or −1 where there is none
+  std::int32_t begin() const { return begin_; }      ///< <bos>, or −1
+  std::int32_t end() const { return end_; }          ///< <eos>, or −1
+  /// The id of a token, specials by their names; −1 if it has none.
+  std::int32_t id(std::string_view token) const;
+  /// The token as it stands in the text; a special one by its name. `id` is in [0, size()).
+  const std::string& token(std::int32_t id) const;
+  /// How often it was counted. For <unk>: how many tokens had no id of their own.
+  std::int64_t count(std::int32_t id) const { return counts_.at(static_cast<std::size_t>(id)); }
+
+  /// The ids of a text, cut as a file is, except that a last line without newline stays open: no
+  /// <eos> follows, for a prompt is meant to go on. FormatError (its file is `name`) for text that
+  /// is not UTF-8 and for a token without an id when there is no <unk>.
+  Encoded encode(std::string_view text, const std::string& name = "text") const;
+
+  /// The text of ids: <bos> is nothing, <eos> a newline, <unk> its name, words are joined by single
+  /// blanks within a line. decode(encode(text)) is the text, but for <unk>, for lines left out and
+  /// for white space between words. For bytes it is those bytes, UTF-8 or not. FormatError for an
+  /// id outside the vocabulary.
+  std::string decode(std::span<const std::int32_t> ids) const;
+
+  std::string text() const;           ///< the human-readable form
+  std::uint64_t fingerprint() const;  ///< of text(): tells vocabularies apart
+  void write(const std::string& path) const;
+
+  /// The inverse of text(): parse(v.text()).text() == v.text(). FormatError, with `name` and line.
+  static Vocabulary parse(std::string_view text, const std::string& name = "vocabulary");
+  static Vocabulary read(const std::string& path);
+
+ private:
+  friend class VocabularyCounter;
+  explicit Vocabulary(const TokenRules& rules);  ///< the special tokens; for bytes, everything
+  bool add(std::string_view token, std::int64_t count);  ///< false: it is there already
+  void add_special(std::string_view token, std::int32_t& id);
+  void append_text(std::int32_t id, bool line_begins, std::string& text) const;
+  friend class TextDecoder;
+
+  TokenRules rules_;
+  std::int32_t unknown_ = -1, begin_ = -1, end_ = -1;
+  std::vector<std::string> tokens_;
+  std::vector<std::int64_t> counts_;
+  TokenMap<std::int32_t> ids_;
+  std::array<std::int32_t, 256> of_byte_{};  ///< ids of one-byte tokens: most characters
+};
+
+/// Text from ids that arrive one at a time, for a terminal: what it returns is whole UTF-8. Bytes
+/// wait until their sequence is complete, and U+FFFD stands for each that never will be. For all
+/// other kinds the pieces together are decode()'s text.
+class TextDecoder {
+ public:
+  explicit TextDecoder(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
+  std::string next(std::int32_t id);
+  std::string finish();  ///< what still waits; afterwards a new text may begin
+
+ private:
+  std::string take_whole(bool last);
+  const Vocabulary& vocabulary_;
+  bool line_begins_ = true;
+  std::string pending_;
+};
+
+}  // namespace carousel

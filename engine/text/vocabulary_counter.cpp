@@ -1,0 +1,77 @@
+#include "engine/text/vocabulary_counter.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+
+VocabularyCounter::VocabularyCounter(const TokenRules& rules) : rules_(rules) {}
+
+bool VocabularyCounter::token(std::string_view text) {
+  if (text.size() == 1) {
+    ++byte_counts_[static_cast<unsigned char>(text[0])];
+  } else if (const auto found = counts_.find(text); found != counts_.end()) {
+    ++found->second;
+  } else {
+    counts_.emplace(text, 1);
+  }
+  return true;
+}
+
+void VocabularyCounter::add_text(std::string_view text) {
+  Tokenizer tokenizer(rules_, "text", *this);
+  tokenizer.feed(text);
+  tokenizer.finish();
+}
+
+Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
+  Vocabulary result(rules_);
+  const std::int64_t room = limits.maximum_size - result.size();
+  if (rules_.kind == TokenKind::byte && (limits.minimum_count > 1 || limits.maximum_size != 0)) {
+    throw ConfigError(
+        "vocabulary: bytes are always 256; minimum count and maximum size are for "
+        "characters and words");
+  }
+  if (limits.maximum_size != 0 && room <= 0) {
+    throw ConfigError(
+        fmt::format("vocabulary: maximum size is {}, expected more than the {} "
+                    "special tokens",
+                    limits.maximum_size, result.size()));
+  }
+  using Entry = std::pair<std::string_view, std::int64_t>;
+  std::vector<Entry> entries(counts_.begin(), counts_.end());
+  std::array<char, 256> letters{};
+  for (std::size_t byte = 0; byte < 256; ++byte) {
+    letters[byte] = static_cast<char>(byte);
+    if (byte_counts_[byte] > 0) {
+      entries.emplace_back(std::string_view(&letters[byte], 1), byte_counts_[byte]);
+    }
+  }
+  if (entries.empty()) throw FormatError("vocabulary: the text has no tokens");
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
+
+  std::int64_t left_out = 0;
+  for (const auto& [token, count] : entries) {
+    if (const std::int32_t known = result.id(token); known >= 0) {  // a byte, or a special's name
+      result.counts_[static_cast<std::size_t>(known)] += count;
+    } else if (count < limits.minimum_count ||
+               (limits.maximum_size != 0 && result.size() == limits.maximum_size)) {
+      left_out += count;
+    } else {
+      result.add(token, count);
+    }
+  }
+  if (result.unknown_ >= 0) result.counts_[static_cast<std::size_t>(result.unknown_)] += left_out;
+  if (result.begin_ >= 0) result.counts_[static_cast<std::size_t>(result.begin_)] += lines_;
+  if (result.end_ >= 0) result.counts_[static_cast<std::size_t>(result.end_)] += ends_;
+  return result;
+}
+
+}  // namespace carousel

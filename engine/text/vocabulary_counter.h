@@ -1,0 +1,40 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "engine/text/hash.h"
+#include "engine/text/vocabulary.h"
+
+namespace carousel {
+
+/// Which of the counted tokens get an id.
+struct VocabularyLimits {
+  std::int64_t minimum_count = 1;
+  std::int64_t maximum_size = 0;  ///< all ids, special ones too; 0: no limit
+};
+
+/// Counts tokens and makes a vocabulary of them. Memory grows with the distinct tokens alone.
+class VocabularyCounter : private TokenSink {
+ public:
+  explicit VocabularyCounter(const TokenRules& rules);
+  void add_file(const std::string& path) { tokenize_file(path, rules_, *this); }
+  void add_text(std::string_view text);  ///< to its end, as if it were a file
+  /// ConfigError for limits that bytes cannot have or that leave no room for a token; FormatError
+  /// if there was no token at all.
+  Vocabulary vocabulary(const VocabularyLimits& limits) const;
+
+ private:
+  bool token(std::string_view text) override;
+  void begin_line() override { ++lines_; }
+  void end_line() override { ++ends_; }
+
+  TokenRules rules_;
+  std::array<std::int64_t, 256> byte_counts_{};
+  TokenMap<std::int64_t> counts_;
+  std::int64_t lines_ = 0, ends_ = 0;
+};
+
+}  // namespace carousel

@@ -1,0 +1,167 @@
+// The human-readable form of a vocabulary, which is also what a checkpoint embeds.
+#include <fmt/format.h>
+
+#include <charconv>
+#include <fstream>
+#include <iterator>
+#include <limits>
+#include <optional>
+
+#include "engine/text/utf8.h"
+#include "engine/text/vocabulary.h"
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+constexpr std::array<std::string_view, 3> kKinds{"byte", "char", "word"};
+constexpr std::array<std::string_view, 3> kNewlines{"text", "eos", "line"};
+constexpr std::string_view kMagic = "carousel vocabulary ";
+constexpr std::string_view kVersion = "1";
+
+std::string header(const TokenRules& rules, std::int64_t size) {
+  return fmt::format("{}{} {} newline={} unknown={} size={}", kMagic, kVersion,
+                     kKinds[static_cast<std::size_t>(rules.kind)],
+                     kNewlines[static_cast<std::size_t>(rules.newline)],
+                     rules.unknown ? "yes" : "no", size);
+}
+
+std::optional<std::int64_t> number(std::string_view digits) {
+  std::int64_t value = 0;
+  const char* const end = digits.data() + digits.size();
+  const auto [stop, error] = std::from_chars(digits.data(), end, value);
+  if (digits.empty() || stop != end || error != std::errc() || value < 0) return std::nullopt;
+  return value;
+}
+
+// Takes lines off a text and names them in errors.
+class Lines {
+ public:
+  Lines(std::string_view text, std::string name) : rest_(text), name_(std::move(name)) {}
+  bool empty() const { return rest_.empty(); }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw FormatError(fmt::format("{}: line {}: {}", name_, line_, what));
+  }
+  std::string_view next() {
+    ++line_;
+    const std::size_t end = rest_.find('\n');
+    if (end == std::string_view::npos) {
+      fail(rest_.empty() ? "the file ends, and more tokens were promised"
+                         : "the line has no end; the file was cut short");
+    }
+    const std::string_view line = rest_.substr(0, end);
+    rest_.remove_prefix(end + 1);
+    return line;
+  }
+
+ private:
+  std::string_view rest_;
+  std::string name_;
+  int line_ = 0;
+};
+
+// The rules that a header line states, and how many tokens follow. There are few possible headers,
+// so they are compared and not parsed.
+std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
+  const std::string_view line = lines.next();
+  if (!line.starts_with(kMagic)) lines.fail("not a Carousel vocabulary");
+  const std::string_view version =
+      line.substr(kMagic.size(), line.find(' ', kMagic.size()) - kMagic.size());
+  if (version != kVersion) {
+    lines.fail(fmt::format("version '{}', expected '{}'", version, kVersion));
+  }
+  const std::size_t equals = line.rfind('=');
+  const auto size =
+      number(equals == std::string_view::npos ? std::string_view() : line.substr(equals + 1));
+  for (const auto kind : {TokenKind::byte, TokenKind::character, TokenKind::word}) {
+    for (const auto newline : {Newline::text, Newline::eos, Newline::line}) {
+      for (const bool unknown : {false, true}) {
+        const TokenRules rules{kind, newline, unknown};
+        const bool possible = kind != TokenKind::byte || !unknown;
+        if (size && possible && line == header(rules, *size)) return {rules, *size};
+      }
+    }
+  }
+  lines.fail(fmt::format("'{}' is not a header like '{}'", line, header(TokenRules{}, 66)));
+}
+
+// What is wrong with a token of this kind, or nothing.
+const char* wrong(std::string_view token, TokenKind kind) {
+  if (token.empty()) return "the token is empty";
+  for (std::string_view rest = token; !rest.empty();) {
+    const Utf8Sequence s = utf8_sequence(rest);
+    if (s.status != Utf8Sequence::Status::whole) return "the token is not UTF-8";
+    if (kind == TokenKind::character && s.bytes != token.size()) {
+      return "the token is more than a character";
+    }
+    if (kind == TokenKind::word && is_white_space(s.code)) return "the token has white space in it";
+    rest.remove_prefix(s.bytes);
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+std::string Vocabulary::text() const {
+  std::string result = header(rules_, size()) + '\n';
+  for (std::size_t i = 0; i < tokens_.size(); ++i) {
+    result += fmt::format("{}\t{}\n", escaped(tokens_[i]), counts_[i]);
+  }
+  return result;
+}
+
+std::uint64_t Vocabulary::fingerprint() const { return fnv1a(text()); }
+
+Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
+  Lines lines(text, name);
+  const auto [rules, size] = parse_header(lines);
+  Vocabulary result(rules);
+  const auto fixed = static_cast<std::size_t>(result.size());
+  if (size < result.size() || size > std::numeric_limits<std::int32_t>::max() ||
+      (rules.kind == TokenKind::byte && size != result.size())) {
+    lines.fail(fmt::format("size is {}, but {} tokens are fixed for this kind", size, fixed));
+  }
+  for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
+    const std::string_view line = lines.next();
+    const std::size_t tab = line.find('\t');
+    const auto count = number(tab == std::string_view::npos ? "" : line.substr(tab + 1));
+    if (!count) lines.fail(fmt::format("'{}' is not a token, a tab and a count", line));
+    std::string token;
+    try {
+      token = unescaped(line.substr(0, tab));
+    } catch (const FormatError& error) {
+      lines.fail(error.what());
+    }
+    if (i < fixed) {
+      if (token != result.tokens_[i]) {
+        lines.fail(fmt::format("'{}' where the kind wants '{}'", line.substr(0, tab),
+                               escaped(result.tokens_[i])));
+      }
+      result.counts_[i] = *count;
+      continue;
+    }
+    if (const char* fault = wrong(token, rules.kind)) lines.fail(fault);
+    if (!result.add(token, *count)) {
+      lines.fail(fmt::format("'{}' was there before", line.substr(0, tab)));
+    }
+  }
+  if (!lines.empty()) lines.fail(fmt::format("more follows the {} tokens of the header", size));
+  return result;
+}
+
+void Vocabulary::write(const std::string& path) const {
+  std::ofstream file(path, std::ios::binary);
+  file << text();
+  file.close();
+  if (!file) throw_io_error("writing", path);
+}
+
+Vocabulary Vocabulary::read(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw_io_error("opening", path);
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (file.bad()) throw_io_error("reading", path);
+  return parse(text, path);
+}
+
+}  // namespace carousel

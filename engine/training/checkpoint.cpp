@@ -1,0 +1,258 @@
+#include "engine/training/checkpoint.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <utility>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kModelFile = "model.safetensors";
+constexpr const char* kStateFile = "state.safetensors";
+constexpr const char* kStepKey = "step";        // in the metadata of both files
+constexpr const char* kScalarsKey = "scalars";  // in that of the state
+constexpr std::string_view kStepPrefix = "step-";
+
+/// The whole of `text` as a T.
+template <class T>
+std::optional<T> parsed(std::string_view text) {
+  T value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+template <class T>
+T parsed_scalar(const std::string& name, const std::string& text, const char* expected) {
+  const auto value = parsed<T>(text);
+  if (!value)
+    throw FormatError(fmt::format("scalar '{}' is '{}', expected {}", name, text, expected));
+  return *value;
+}
+
+std::string step_name(std::int64_t step) { return fmt::format("{}{}", kStepPrefix, step); }
+
+std::optional<std::int64_t> step_of(std::string_view folder_name) {
+  if (!folder_name.starts_with(kStepPrefix)) return std::nullopt;
+  return parsed<std::int64_t>(folder_name.substr(kStepPrefix.size()));
+}
+
+std::string listing(const std::vector<std::string>& names) {
+  constexpr std::size_t kShown = 8;
+  const std::size_t shown = std::min(names.size(), kShown);
+  std::string text = fmt::format(
+      "{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
+  if (shown < names.size()) text += fmt::format(" and {} more", names.size() - shown);
+  return text;
+}
+
+/// Names must agree both ways, and so must shapes and element types, before any tensor is written.
+void expect_same_tensors(const SafetensorsFile& file, std::span<const NamedTensor> tensors,
+                         bool may_convert) {
+  std::set<std::string> unexpected;
+  for (const std::string& name : file.names()) unexpected.insert(name);
+  std::vector<std::string> missing;
+  for (const NamedTensor& t : tensors) {
+    if (unexpected.erase(t.name) == 0) missing.push_back(t.name);
+  }
+  std::string problem;
+  if (!missing.empty()) problem = "missing " + listing(missing);
+  if (!unexpected.empty()) {
+    problem += (problem.empty() ? "" : "; ") +
+               ("unexpected " + listing({unexpected.begin(), unexpected.end()}));
+  }
+  if (!problem.empty()) throw FormatError(fmt::format("{}: {}", file.path().string(), problem));
+  for (const NamedTensor& t : tensors) {
+    if (file.fit(t.name, t.tensor) != SafetensorsFile::Fit::exact && !may_convert) {
+      throw FormatError(fmt::format("{}: '{}' is {}, expected {}", file.path().string(), t.name,
+                                    file.info(t.name).text(), name(t.tensor.dtype())));
+    }
+  }
+}
+
+const std::string& metadata_value(const SafetensorsFile& file, const char* key) {
+  const auto position = file.metadata().find(key);
+  if (position == file.metadata().end()) {
+    throw FormatError(fmt::format("{}: metadata has no '{}'", file.path().string(), key));
+  }
+  return position->second;
+}
+
+std::int64_t common_step(const SafetensorsFile& model, const SafetensorsFile& state) {
+  const std::string& step = metadata_value(model, kStepKey);
+  const std::string& state_step = metadata_value(state, kStepKey);
+  if (step != state_step) {
+    throw FormatError(fmt::format("{}: step is '{}', expected '{}' as in {}", state.path().string(),
+                                  state_step, step, kModelFile));
+  }
+  return parsed_scalar<std::int64_t>(kStepKey, step, "a whole number");
+}
+
+std::optional<fs::path> target(const fs::path& link) {
+  std::error_code error;
+  const fs::path to = fs::read_symlink(link, error);
+  if (error) return std::nullopt;
+  return link.parent_path() / to;
+}
+
+}  // namespace
+
+void Scalars::set(const std::string& name, double value) {
+  // std::to_chars writes the shortest text that reads back as the same double.
+  char text[32];
+  values_[name] = {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+void Scalars::set(const std::string& name, std::int64_t value) {
+  values_[name] = std::to_string(value);
+}
+void Scalars::set(const std::string& name, std::uint64_t value) {
+  values_[name] = std::to_string(value);
+}
+void Scalars::set(const std::string& name, std::string_view value) { values_[name] = value; }
+
+double Scalars::real(const std::string& name) const {
+  return parsed_scalar<double>(name, text(name), "a number");
+}
+std::int64_t Scalars::integer(const std::string& name) const {
+  return parsed_scalar<std::int64_t>(name, text(name), "a whole number");
+}
+std::uint64_t Scalars::natural(const std::string& name) const {
+  return parsed_scalar<std::uint64_t>(name, text(name), "a whole number of at least 0");
+}
+const std::string& Scalars::text(const std::string& name) const {
+  const auto position = values_.find(name);
+  if (position == values_.end()) throw FormatError(fmt::format("scalar '{}' is missing", name));
+  return position->second;
+}
+
+std::string Scalars::json() const { return nlohmann::json(values_).dump(); }
+
+Scalars Scalars::from_json(const std::string& json, const std::string& file) {
+  try {
+    Scalars scalars;
+    nlohmann::json::parse(json).get_to(scalars.values_);
+    return scalars;
+  } catch (const nlohmann::json::exception&) {
+    throw FormatError(fmt::format("{}: scalars are not a JSON object of strings", file));
+  }
+}
+
+std::vector<std::string> read_weights(const SafetensorsFile& file,
+                                      std::span<const NamedTensor> tensors) {
+  expect_same_tensors(file, tensors, /*may_convert=*/true);
+  std::vector<std::string> converted;
+  for (const NamedTensor& t : tensors) {
+    if (file.read_into(t.name, t.tensor) != SafetensorsFile::Fit::exact) {
+      converted.push_back(t.name);
+    }
+  }
+  return converted;
+}
+
+SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
+    : model_(folder / kModelFile),
+      state_(folder / kStateFile),
+      step_(common_step(model_, state_)),
+      scalars_(Scalars::from_json(metadata_value(state_, kScalarsKey), state_.path().string())) {}
+
+std::vector<std::string> SavedCheckpoint::restore_weights(
+    std::span<const NamedTensor> tensors) const {
+  return read_weights(model_, tensors);
+}
+
+void SavedCheckpoint::restore_state(std::span<const NamedTensor> tensors) const {
+  expect_same_tensors(state_, tensors, /*may_convert=*/false);
+  for (const NamedTensor& t : tensors) state_.read_into(t.name, t.tensor);
+}
+
+fs::path find_checkpoint(const fs::path& path) {
+  if (fs::exists(path / kModelFile)) return path;
+  const fs::path last = path / "checkpoints" / "last";
+  if (fs::exists(last / kModelFile)) return last;
+  throw IoError(fmt::format("{} holds no checkpoint: neither {} nor checkpoints/last/{} is there",
+                            path.string(), kModelFile, kModelFile));
+}
+
+CheckpointFolder::CheckpointFolder(const fs::path& run_folder, int keep_newest, SystemCalls& calls)
+    : folder_(run_folder / "checkpoints"), keep_newest_(keep_newest), calls_(calls) {}
+
+std::optional<fs::path> CheckpointFolder::last() const { return target(folder_ / "last"); }
+std::optional<fs::path> CheckpointFolder::best() const { return target(folder_ / "best"); }
+
+std::vector<std::int64_t> CheckpointFolder::steps() const {
+  std::vector<std::int64_t> result;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(folder_, error)) {
+    const auto step = step_of(entry.path().filename().string());
+    if (step && entry.is_directory() && !entry.is_symlink()) result.push_back(*step);
+  }
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+void CheckpointFolder::write(std::int64_t step, const CheckpointData& data) {
+  NewFolder folder(folder_ / step_name(step), calls_);
+  Metadata metadata = data.metadata;
+  metadata[kStepKey] = std::to_string(step);
+  OutputFile model(folder.temporary_path() / kModelFile, OutputFile::Mode::create, calls_);
+  write_safetensors(model, data.weights, metadata);
+  model.finish();
+  OutputFile state(folder.temporary_path() / kStateFile, OutputFile::Mode::create, calls_);
+  write_safetensors(state, data.state,
+                    {{kStepKey, std::to_string(step)}, {kScalarsKey, data.scalars.json()}});
+  state.finish();
+  folder.commit();
+}
+
+void CheckpointFolder::save(std::int64_t step, const CheckpointData& data, bool is_best) {
+  try {
+    make_folders(folder_, calls_);
+    write(step, data);
+    // `best` first: a run that resumes from `last` knows its best loss, and must find `best` there.
+    if (is_best) replace_link(folder_ / "best", step_name(step), calls_);
+    replace_link(folder_ / "last", step_name(step), calls_);
+    remove_old(step);
+  } catch (const IoError& error) {
+    const auto kept = last();
+    throw IoError(fmt::format("{}; {}", error.what(),
+                              kept ? fmt::format("{} is complete and kept", kept->string())
+                                   : std::string("there is no earlier checkpoint")));
+  }
+}
+
+void CheckpointFolder::remove_old(std::int64_t newest_step) {
+  std::set<std::string> linked;  // by any link, also one the user made
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    std::error_code error;
+    const fs::path to = entry.is_symlink() ? fs::canonical(entry.path(), error) : fs::path();
+    if (!error) linked.insert(to.filename().string());
+  }
+  // Steps beyond this one are of a run that was wound back: neither counted nor removed.
+  std::vector<std::int64_t> others = steps();
+  std::erase_if(others, [&](std::int64_t step) {
+    return step > newest_step || linked.contains(step_name(step));
+  });
+  const auto count = static_cast<std::int64_t>(others.size());
+  for (std::int64_t i = 0; i < count - keep_newest_; ++i) {
+    remove_folder(folder_ / step_name(others[static_cast<std::size_t>(i)]), calls_);
+  }
+}
+
+int CheckpointFolder::remove_leftovers() {
+  const int removed = carousel::remove_leftovers(folder_, calls_);
+  const auto newest = last();
+  const auto step = newest ? step_of(newest->filename().string()) : std::nullopt;
+  if (step) remove_old(*step);
+  return removed;
+}
+
+}  // namespace carousel

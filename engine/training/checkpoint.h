@@ -1,0 +1,114 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/files/atomic.h"
+#include "engine/files/safetensors.h"
+
+namespace carousel {
+
+/// Named numbers and texts that belong to a training run beside its tensors. They are kept as
+/// text; a double comes back bit for bit, infinities included (of NaN, only that it is one).
+class Scalars {
+ public:
+  void set(const std::string& name, double value);
+  void set(const std::string& name, std::int64_t value);
+  void set(const std::string& name, std::uint64_t value);
+  void set(const std::string& name, std::string_view value);
+
+  bool contains(const std::string& name) const { return values_.contains(name); }
+  /// FormatError if the name is missing or its text is no such value.
+  double real(const std::string& name) const;
+  std::int64_t integer(const std::string& name) const;
+  std::uint64_t natural(const std::string& name) const;
+  const std::string& text(const std::string& name) const;
+
+  std::string json() const;  ///< one JSON object, sorted by name
+  static Scalars from_json(const std::string& json, const std::string& file);
+  bool operator==(const Scalars&) const = default;
+
+ private:
+  std::map<std::string, std::string> values_;
+};
+
+/// Everything training changes.
+struct CheckpointData {
+  std::vector<NamedTensor> weights;  ///< under PyTorch's names
+  std::vector<NamedTensor> state;    ///< optimiser state, recurrent state
+  Metadata metadata;                 ///< what the weights mean: gate order, config, vocabulary
+  Scalars scalars;                   ///< epoch, data position, schedule, best loss, seed
+};
+
+/// Fills the tensors from a file that holds exactly those: FormatError lists the names that are
+/// missing and those nobody asked for, or names the tensor whose shape or element type is another,
+/// and then no tensor has been touched. Returns the names that were converted between float and
+/// bf16.
+std::vector<std::string> read_weights(const SafetensorsFile& file,
+                                      std::span<const NamedTensor> tensors);
+
+/// A checkpoint on the disk: a folder of `model.safetensors` and `state.safetensors`.
+class SavedCheckpoint {
+ public:
+  /// Opens both files and checks that they belong together. `folder` may be a checkpoint or a link
+  /// to one.
+  explicit SavedCheckpoint(const std::filesystem::path& folder);
+
+  std::int64_t step() const { return step_; }
+  const Metadata& metadata() const { return model_.metadata(); }
+  const Scalars& scalars() const { return scalars_; }
+  const SafetensorsFile& model() const { return model_; }
+  const SafetensorsFile& state() const { return state_; }
+
+  /// As read_weights().
+  std::vector<std::string> restore_weights(std::span<const NamedTensor> tensors) const;
+  /// The same without conversion: a run that continues must continue exactly.
+  void restore_state(std::span<const NamedTensor> tensors) const;
+
+ private:
+  SafetensorsFile model_, state_;
+  std::int64_t step_;
+  Scalars scalars_;
+};
+
+/// The checkpoint that a path given by the user means: RUN (its last one), RUN/checkpoints/best,
+/// RUN/checkpoints/step-N. IoError if there is none.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+
+/// The folder RUN/checkpoints: `step-N/` for each checkpoint kept, and the relative links `last`
+/// and `best`. At every instant, and so after a kill or a power cut, `last` and `best` lead to
+/// complete checkpoints.
+class CheckpointFolder {
+ public:
+  /// Keeps the checkpoints that a link points to, and of the others the `keep_newest` newest.
+  explicit CheckpointFolder(const std::filesystem::path& run_folder, int keep_newest = 0,
+                            SystemCalls& calls = kernel_calls());
+
+  /// Writes the checkpoint, moves `best` (if it is the best) and then `last` to it, and removes
+  /// what need not be kept. An IoError says which checkpoint is still there.
+  void save(std::int64_t step, const CheckpointData& data, bool is_best);
+
+  /// Where `last` and `best` lead; nothing before the first save.
+  std::optional<std::filesystem::path> last() const;
+  std::optional<std::filesystem::path> best() const;
+  std::vector<std::int64_t> steps() const;  ///< of the checkpoints there are, ascending
+
+  /// Removes what a killed save left behind or did not come to remove; returns how many temporary
+  /// names there were. To call at start, with the run's lock held.
+  int remove_leftovers();
+
+ private:
+  void write(std::int64_t step, const CheckpointData& data);
+  void remove_old(std::int64_t newest_step);
+  std::filesystem::path folder_;
+  int keep_newest_;
+  SystemCalls& calls_;
+};
+
+}  // namespace carousel

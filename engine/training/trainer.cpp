@@ -1,0 +1,184 @@
+#include "engine/training/trainer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "kernels/common/check.h"
+#include "kernels/common/range.h"
+#include "kernels/copy/copy.h"
+
+namespace carousel {
+namespace {
+
+void copy_scalar(const Tensor& from, const Tensor& to) {
+  run(from.device(),
+      Cast<float, float>{.from = from.view<float, 1>(), .to = to.mutable_view<float, 1>()});
+}
+
+std::vector<float> host_values(const Tensor& tensor, std::int64_t count) {
+  std::vector<float> values(static_cast<std::size_t>(count));
+  copy_to_host(tensor.slice(0, count), values.data());
+  return values;
+}
+
+}  // namespace
+
+Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
+  const Range range("evaluation");
+  arena.reset();
+  Tape tape(arena, false);
+  RecurrentState state;
+  std::int64_t rows = -1;
+  double sum = 0;
+  Evaluation result;
+  data.seek({});
+  for (std::int64_t i = 0; i < data.batches_per_epoch(); ++i) {
+    const Batch batch = data.next();
+    if (rows != batch.token.shape()[1]) {
+      rows = batch.token.shape()[1];
+      state = model.initial_state(rows);
+    } else if (batch.first) {
+      state.zero();
+    }
+    Pass pass(tape, {});
+    const Loss loss = model.loss(pass, batch, state);
+    pass.finish();
+    float mean = 0;
+    copy_to_host(loss.mean, &mean);  // waits for the device, once a batch
+    sum += static_cast<double>(mean) * static_cast<double>(batch.tokens);
+    result.tokens += batch.tokens;
+    tape.clear();
+    arena.reset();
+  }
+  result.loss = sum / static_cast<double>(result.tokens);
+  return result;
+}
+
+Trainer::Trainer(TrainingRun& run, const TrainerParts& parts)
+    : run_(run),
+      config_(parts.config),
+      parts_(parts),
+      device_(run.model.parameters().flat_weights().device()),
+      step_(run,
+            {.schedule = parts.schedule,
+             .seed = static_cast<std::uint64_t>(parts.config.seed),
+             .tf32 = parts.tf32,
+             .graph = parts.graph,
+             .refused = [this](const std::string& why) { parts_.observer.on_graph_refused(why); }}),
+      losses_(device_, {config_.report_every}, DType::f32),
+      norms_(device_, {config_.report_every}, DType::f32),
+      reported_step_(run.step),
+      reported_tokens_(run.tokens),
+      reported_at_(Clock::now()),
+      last_saved_(run.step) {}
+
+void Trainer::queue_step() {
+  const Range range("training step");
+  begun_.push_back(run_.data.position());
+  step_.begin();
+  step_.run();
+  const std::int64_t slot = run_.step - 1 - reported_step_;
+  copy_scalar(step_.loss().mean, losses_.slice(slot, 1));
+  copy_scalar(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
+}
+
+Report Trainer::measure() {
+  const std::int64_t count = run_.step - reported_step_;
+  const auto losses = host_values(losses_, count);  // waits for the device
+  const auto norms = host_values(norms_, count);
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto slot = static_cast<std::size_t>(i);
+    if (!std::isfinite(losses[slot]) || !std::isfinite(norms[slot])) {
+      explain_divergence(reported_step_ + i + 1);
+    }
+  }
+  const double elapsed = std::chrono::duration<double>(Clock::now() - reported_at_).count();
+  run_.seconds += elapsed;
+  const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
+  Report report{
+      .step = run_.step,
+      .epoch = run_.data.position().epoch,
+      .tokens = run_.tokens,
+      .seconds = run_.seconds,
+      .loss = sum / static_cast<double>(count),
+      .gradient_norm = static_cast<double>(norms.back()),
+      .learning_rate = step_.learning_rate(),
+      .tokens_per_second = static_cast<double>(run_.tokens - reported_tokens_) / elapsed,
+      .validation_loss = {},
+  };
+  reported_step_ = run_.step;
+  reported_tokens_ = run_.tokens;
+  begun_.clear();
+  return report;
+}
+
+double Trainer::validation_loss() {
+  const double loss = evaluate(run_.model, *parts_.validation, step_.arena()).loss;
+  new_best_ = loss < run_.best_loss;
+  if (new_best_) run_.best_loss = loss;
+  run_.evaluations_without_best = new_best_ ? 0 : run_.evaluations_without_best + 1;
+  run_.plateau = updated(run_.plateau, parts_.schedule, loss);
+  return loss;
+}
+
+void Trainer::explain_divergence(std::int64_t bad_step) {
+  // The optimiser has changed nothing since that step, so its weights are still here: go back to
+  // its batch and look at everything the step computes.
+  const DataPosition& begun = begun_[static_cast<std::size_t>(bad_step - 1 - reported_step_)];
+  run_.data.seek(begun);
+  run_.step = bad_step - 1;
+  run_.state.zero();
+  step_.begin();
+  step_.forward();
+  step_.backward();
+  const std::string tensor = step_.tape().first_non_finite();
+  throw Error(fmt::format(
+      "training: the loss or the gradient of step {} is not a finite number; first such tensor: "
+      "{}. Nothing was saved since step {}; a lower optimizer.learning_rate or clip_norm may help",
+      bad_step, tensor.empty() ? "the state carried into its window" : tensor, last_saved_));
+}
+
+void Trainer::save() {
+  const Range range("checkpoint");
+  parts_.observer.before_save();
+  parts_.checkpoints.save(run_.step, checkpoint_data(run_, parts_.metadata), new_best_);
+  last_saved_ = run_.step;
+  parts_.observer.on_save(run_.step, new_best_);
+}
+
+TrainEnd Trainer::train(const std::atomic<bool>& stop) {
+  TrainEnd end = TrainEnd::finished;
+  reported_at_ = Clock::now();
+  while (run_.step < config_.steps && end == TrainEnd::finished) {
+    queue_step();
+    parts_.observer.on_step(run_, step_.arena());
+    const auto due = [&](std::int64_t period) {
+      return run_.step == config_.steps || (period > 0 && run_.step % period == 0);
+    };
+    if (stop) end = TrainEnd::interrupted;
+    const bool evaluating =
+        parts_.validation != nullptr && end == TrainEnd::finished && due(config_.evaluate_every);
+    const bool sampling = config_.sample_every > 0 && run_.step % config_.sample_every == 0;
+    const bool stopping = end != TrainEnd::finished;
+    // Nothing is evaluated, sampled or saved before it was seen to be finite.
+    if (run_.step == 1 || due(config_.report_every) || due(config_.save_every) || evaluating ||
+        sampling || stopping || run_.step - reported_step_ == config_.report_every) {
+      Report report = measure();
+      new_best_ = false;
+      if (evaluating) report.validation_loss = validation_loss();
+      parts_.observer.on_report(report);
+      if (config_.patience > 0 && run_.evaluations_without_best >= config_.patience) {
+        end = TrainEnd::early;
+      }
+      if (new_best_ || due(config_.save_every) || end != TrainEnd::finished) save();
+      if (sampling) parts_.observer.on_sample(run_);
+      reported_at_ = Clock::now();
+    }
+  }
+  return end;
+}
+
+}  // namespace carousel

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "engine/training/training_step.h"
+
+namespace carousel {
+
+struct TrainConfig {
+  std::int64_t steps = 2000;  ///< optimiser steps in all
+  std::int64_t batch = 32;    ///< B: parallel sequences
+  std::int64_t window = 64;   ///< T of truncated BPTT
+  std::int64_t seed = 1;      ///< of weights, masks and shuffling
+  std::int64_t report_every = 20;
+  std::int64_t evaluate_every = 200;  ///< 0: only at the end
+  std::int64_t save_every = 200;      ///< 0: only at the end
+  std::int64_t sample_every = 0;      ///< 0: never
+  std::int64_t sample_tokens = 200;
+  std::int64_t patience = 0;  ///< stop after this many evaluations without a new best; 0: never
+  std::int64_t keep = 0;      ///< checkpoints kept besides the last and the best
+};
+
+/// One line of metrics.jsonl.
+struct Report {
+  std::int64_t step = 0, epoch = 0, tokens = 0;
+  double seconds = 0;
+  double loss = 0;           ///< nats per token, mean over the steps since the last report
+  double gradient_norm = 0;  ///< of the reported step, before clipping
+  double learning_rate = 0;
+  double tokens_per_second = 0;  ///< since the last report
+  std::optional<double> validation_loss;
+};
+
+/// Who is told how training goes.
+class TrainObserver {
+ public:
+  virtual ~TrainObserver() = default;
+  /// A step was queued; its values are in the arena.
+  virtual void on_step(const TrainingRun& run, const Arena& arena) = 0;
+  virtual void on_report(const Report& report) = 0;
+  virtual void before_save() = 0;
+  virtual void on_save(std::int64_t step, bool is_best) = 0;
+  virtual void on_sample(const TrainingRun& run) = 0;  ///< time for a sample
+  /// Steps are no graphs from now on, and why. At most once, and not if none were wanted.
+  virtual void on_graph_refused(const std::string& why) = 0;
+};
+
+/// Mean loss in nats over every target of `data` once, and the number of targets. Values live in
+/// `arena`, which is reset.
+struct Evaluation {
+  double loss = 0;
+  std::int64_t tokens = 0;
+};
+Evaluation evaluate(Model& model, BatchSource& data, Arena& arena);
+
+enum class TrainEnd : std::uint8_t { finished, interrupted, early };
+
+/// What a Trainer works with, beside the run it changes.
+struct TrainerParts {
+  const TrainConfig& config;
+  const Schedule& schedule;
+  BatchSource* validation;   ///< may be absent
+  const Metadata& metadata;  ///< of every checkpoint
+  CheckpointFolder& checkpoints;
+  TrainObserver& observer;
+  bool tf32 = false;  ///< training's products of float may round their inputs, on CUDA
+  bool graph = true;  ///< on CUDA, a step is one graph when it comes again; the same bits
+};
+
+/// Trains a run from where it stands to config.steps, with reports, evaluations and checkpoints on
+/// the way.
+class Trainer {
+ public:
+  Trainer(TrainingRun& run, const TrainerParts& parts);
+
+  /// `stop`, set from outside at any time, ends training after the current step, with a checkpoint.
+  /// Error if a loss or a gradient stops being finite: it names the step and the first tensor that
+  /// went wrong, and no checkpoint is written from then on.
+  TrainEnd train(const std::atomic<bool>& stop);
+
+  const StepGraphs& graphs() const { return step_.graphs(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  void queue_step();
+  Report measure();  ///< what happened since the last report; checks that it was finite
+  double validation_loss();
+  void save();
+  [[noreturn]] void explain_divergence(std::int64_t bad_step);
+
+  TrainingRun& run_;
+  const TrainConfig& config_;
+  TrainerParts parts_;
+  const Device device_;
+  TrainingStep step_;
+  Tensor losses_, norms_;            ///< [report_every]: one slot per step since the last report
+  std::vector<DataPosition> begun_;  ///< where the data stood before each of those steps
+  std::int64_t reported_step_, reported_tokens_;
+  Clock::time_point reported_at_;
+  std::int64_t last_saved_;
+  bool new_best_ = false;
+};
+
+}  // namespace carousel

@@ -1,0 +1,77 @@
+#include "engine/training/training_step.h"
+
+#include "kernels/common/range.h"
+
+namespace carousel {
+
+TrainingStep::TrainingStep(TrainingRun& run, const TrainingStepParts& parts)
+    : run_(run),
+      parts_(parts),
+      arena_(run.model.parameters().flat_weights().device()),
+      tape_(arena_, true),
+      graphs_(arena_.device(), parts.graph, parts.refused),
+      number_(arena_.device(), {1}, DType::i64),
+      rate_(arena_.device(), {1}, DType::f32) {
+  tape_.allow_tf32(parts.tf32);
+}
+
+double TrainingStep::learning_rate() const {
+  return carousel::learning_rate(parts_.schedule, run_.step) * run_.plateau.factor;
+}
+
+void TrainingStep::begin() {
+  batch_ = run_.data.next();
+  ++run_.step;
+  run_.tokens += batch_.tokens;
+  copy_from_host(number_, &run_.step);
+  const auto rate = static_cast<float>(learning_rate());
+  copy_from_host(rate_, &rate);
+  if (batch_.first) run_.state.zero();
+}
+
+void TrainingStep::run() {
+  loss_ = graphs_.run(key(), [&] {
+    forward();
+    backward();
+    update();
+    return loss_;
+  });
+}
+
+void TrainingStep::forward() {
+  const Range range("forward");
+  tape_.clear();
+  arena_.reset();
+  pass_.emplace(tape_, RandomSource{.seed = parts_.seed, .step = number_.view<std::int64_t, 1>()});
+  loss_ = run_.model.loss(*pass_, batch_, run_.state);
+}
+
+void TrainingStep::backward() {
+  const Range range("backward");
+  tape_.backward();
+  run_.model.parameters().zero_unreached(tape_);
+  pass_->finish();
+}
+
+void TrainingStep::update() {
+  const Range range("optimizer");
+  run_.optimizer.step(rate_, number_, loss_.mean);
+}
+
+StepGraphs::Key TrainingStep::key() const {
+  // Weights, optimiser and arena stay where they are as long as this lives.
+  StepGraphs::Key key;
+  const auto add = [&](const Tensor& tensor) {
+    key.push_back(reinterpret_cast<std::uintptr_t>(tensor.data()));
+  };
+  for (int i = 0; i < 2; ++i) {
+    key.push_back(static_cast<std::uintptr_t>(batch_.token.shape()[i]));
+  }
+  for (const Tensor* part : {&batch_.token, &batch_.target, &batch_.reset, &batch_.lengths}) {
+    add(*part);
+  }
+  for (const auto& [name, tensor] : run_.state.tensors) add(tensor);
+  return key;
+}
+
+}  // namespace carousel
