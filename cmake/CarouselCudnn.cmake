@@ -27,10 +27,10 @@ target_link_libraries(carousel_cudnn PUBLIC carousel_kernels PRIVATE ${CMAKE_DL_
 if(CAROUSEL_EMULATED)
   # A library to load, as the real one is. What it calls of the emulated device is the program's.
   add_library(carousel_emulated_cudnn SHARED
-    ${PROJECT_SOURCE_DIR}/tests/emulation/cudnn.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/cudnn_lstm.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/cudnn_passes.cpp)
-  target_include_directories(carousel_emulated_cudnn PRIVATE ${PROJECT_SOURCE_DIR}/tests/emulation)
+    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn.cpp
+    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_lstm.cpp
+    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_passes.cpp)
+  target_include_directories(carousel_emulated_cudnn PRIVATE ${PROJECT_SOURCE_DIR}/tests/emulation/include)
   target_link_libraries(carousel_emulated_cudnn PRIVATE carousel_options)
   set_target_properties(carousel_emulated_cudnn PROPERTIES OUTPUT_NAME cudnn SOVERSION 9
                         LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
@@ -46,8 +46,8 @@ else()
   target_include_directories(carousel_cudnn SYSTEM PRIVATE ${CAROUSEL_CUDNN_INCLUDE})
   # The emulated cuDNN against the real headers: its signatures are cuDNN's.
   add_library(carousel_cudnn_signatures OBJECT
-    ${PROJECT_SOURCE_DIR}/tests/emulation/cudnn.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/cudnn_passes.cpp)
+    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn.cpp
+    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_passes.cpp)
   target_include_directories(carousel_cudnn_signatures SYSTEM PRIVATE ${CAROUSEL_CUDNN_INCLUDE}
                              ${CUDAToolkit_INCLUDE_DIRS})
   target_link_libraries(carousel_cudnn_signatures PRIVATE carousel_options)

@@ -1,7 +1,0 @@
-#pragma once
-
-// What `#include <cuda_runtime.h>` finds in a .cu file compiled as C++: as much of CUDA as the
-// project's kernels use, under CUDA's names.
-#include "tests/emulation/intrinsics.h"
-#include "tests/emulation/language.h"
-#include "tests/emulation/runtime.h"

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "tests/emulation/language/types.h"
+
+// What threads of a block, or lanes of a warp, do together.
+
+namespace emulation {
+
+/// Waits for every thread of the block (or cluster); gives the number of predicates that held.
+unsigned block_barrier(Site at, bool predicate);
+void cluster_barrier(Site at);
+
+/// Waits for the lanes of `mask`; lane l brings values[l] and takes the value of the lane
+/// `source` names. A lane that does not take part has the pattern of fresh memory.
+void warp_barrier(unsigned mask, Site at);
+std::uint64_t warp_shuffle(unsigned mask, std::uint64_t value, unsigned source, Site at);
+unsigned warp_ballot(unsigned mask, bool predicate, Site at);
+unsigned lane();
+
+/// A point at which a thread may be waiting for another's write. Other threads run; if nothing but
+/// such points is passed for long, the kernel is stuck.
+void spin_point(Site at);
+
+/// A write that others may be waiting for.
+void progress();
+
+/// cp.async of 16 bytes (zeros for null), its groups, and the wait for all but the newest few.
+void copy_later(void* to, const void* from);
+void commit_copies();
+void wait_copies(unsigned newest);
+
+/// __threadfence(): orders what came before it with what comes after another thread's.
+void fence();
+
+template <class T>
+std::uint64_t to_word(T value) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= 8);
+  std::uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof(T));
+  return word;
+}
+template <class T>
+T from_word(std::uint64_t word) {
+  T value;
+  std::memcpy(&value, &word, sizeof(T));
+  return value;
+}
+
+/// Takes the value of lane `source`, or keeps the own one if that lies outside [first, last].
+template <class T>
+T shuffle(unsigned mask, T value, int source, int first, int last, Site at) {
+  if (source < first || source > last) source = static_cast<int>(lane());
+  return from_word<T>(warp_shuffle(mask, to_word(value), static_cast<unsigned>(source), at));
+}
+
+}  // namespace emulation
+
+inline void __syncthreads(emulation::Site at = emulation::Site::here()) {
+  emulation::block_barrier(at, false);
+}
+inline int __syncthreads_count(int predicate, emulation::Site at = emulation::Site::here()) {
+  return static_cast<int>(emulation::block_barrier(at, predicate != 0));
+}
+inline int __syncthreads_or(int predicate, emulation::Site at = emulation::Site::here()) {
+  return emulation::block_barrier(at, predicate != 0) != 0;
+}
+inline int __syncthreads_and(int predicate, emulation::Site at = emulation::Site::here()) {
+  return emulation::block_barrier(at, predicate == 0) == 0;
+}
+inline void __syncwarp(unsigned mask = 0xFFFFFFFFU, emulation::Site at = emulation::Site::here()) {
+  emulation::warp_barrier(mask, at);
+}
+template <class T>
+T __shfl_sync(unsigned mask, T value, int source, int width = 32,
+              emulation::Site at = emulation::Site::here()) {
+  const int first = static_cast<int>(emulation::lane()) & ~(width - 1);
+  return emulation::shuffle(mask, value, first + (source & (width - 1)), 0, 31, at);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32,
+                  emulation::Site at = emulation::Site::here()) {
+  const auto own = static_cast<int>(emulation::lane());
+  return emulation::shuffle(mask, value, own ^ lanes, 0, own | (width - 1), at);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned lanes, int width = 32,
+                   emulation::Site at = emulation::Site::here()) {
+  const auto own = static_cast<int>(emulation::lane());
+  return emulation::shuffle(mask, value, own + static_cast<int>(lanes), 0, own | (width - 1), at);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned lanes, int width = 32,
+                 emulation::Site at = emulation::Site::here()) {
+  const auto own = static_cast<int>(emulation::lane());
+  return emulation::shuffle(mask, value, own - static_cast<int>(lanes), own & ~(width - 1), 31, at);
+}
+inline unsigned __ballot_sync(unsigned mask, int predicate,
+                              emulation::Site at = emulation::Site::here()) {
+  return emulation::warp_ballot(mask, predicate != 0, at);
+}
+inline int __any_sync(unsigned mask, int predicate, emulation::Site at = emulation::Site::here()) {
+  return emulation::warp_ballot(mask, predicate != 0, at) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate, emulation::Site at = emulation::Site::here()) {
+  return emulation::warp_ballot(mask, predicate == 0, at) == 0;
+}
+inline void __threadfence() { emulation::fence(); }
