@@ -111,11 +111,11 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
 }
 
 Loss LstmLm::loss(Pass& pass, const Batch& batch, const RecurrentState& state) {
-  const Var h = hidden(pass, batch.token, batch.reset, state);
+  const Var h = hidden(pass, batch["token"], batch.reset, state);
   const Tape::Layer layer(pass.tape(), "output");
   const double smoothing = pass.training() ? config_.label_smoothing : 0;
   return linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
-                              parameters_.on(pass.tape(), output_bias_), batch.target,
+                              parameters_.on(pass.tape(), output_bias_), batch["target"],
                               {.label_smoothing = static_cast<float>(smoothing)});
 }
 

@@ -112,7 +112,7 @@ void TracedTraining::add_forward(Trace& trace, const Values& values) const {
   like.axes = Axes::sequence;
   ++like.stage, ++like.depth;
   const Loss& loss = step_.loss();
-  add(trace, like, {"loss per token"}, loss.rows.reshaped(step_.batch().target.shape()));
+  add(trace, like, {"loss per token"}, loss.rows.reshaped(step_.batch()["target"].shape()));
   like.axes = Axes::parameter;
   ++like.stage;
   add(trace, like, {"mean loss"}, loss.mean);

@@ -1,6 +1,7 @@
 #include "engine/data/batches.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <utility>
@@ -35,10 +36,9 @@ class BatchMemory {
     if (limits.lengths) lengths_ = Tensor(device, {limits.rows}, DType::i32);
   }
   Batch batch(std::int64_t steps) const {
-    return {.token = token_.slice(0, steps),
-            .target = target_.slice(0, steps),
-            .reset = reset_ ? reset_.slice(0, steps) : Tensor{},
-            .lengths = lengths_};
+    return {.fields = {{"token", token_.slice(0, steps), lengths_},
+                       {"target", target_.slice(0, steps), lengths_}},
+            .reset = reset_ ? reset_.slice(0, steps) : Tensor{}};
   }
 
  private:
@@ -88,12 +88,12 @@ class PrefetchedSource final : public BatchSource {
   Batch next() override {
     const HostBatch& host = prefetcher_.take(position_);
     Batch batch = memory_.batch(host.steps);
-    copy_from_host(batch.token, host.token);
-    copy_from_host(batch.target, host.target);
+    copy_from_host(batch["token"], host.token);
+    copy_from_host(batch["target"], host.target);
     if (batch.reset) copy_from_host(batch.reset, host.reset);
-    if (batch.lengths) copy_from_host(batch.lengths, host.lengths);
+    if (const Tensor& lengths = batch.at("token").lengths) copy_from_host(lengths, host.lengths);
     batch.first = plan_->is_first(position_.index);
-    batch.tokens = host.tokens;
+    batch.counted = host.tokens;
     fences_[underway_++].record();
     if (underway_ == fences_.size()) await_oldest();
     position_ = after(position_, plan_->batches_per_epoch());
@@ -166,11 +166,11 @@ class ResidentStream final : public BatchSource {
     run(device_, GatherWindows{.stream = stream_.view<std::int32_t, 1>(),
                                .position = start_.view<std::int64_t, 1>(),
                                .document_end = options_.document_end,
-                               .token = batch.token.mutable_view<std::int32_t, 2>(),
-                               .target = batch.target.mutable_view<std::int32_t, 2>(),
+                               .token = batch["token"].mutable_view<std::int32_t, 2>(),
+                               .target = batch["target"].mutable_view<std::int32_t, 2>(),
                                .reset = batch.reset.mutable_view<std::int32_t, 2>()});
     batch.first = position_.index == 0;
-    batch.tokens = batch.target.size();
+    batch.counted = batch["target"].size();
     position_ = after(position_, layout_.windows());
     return batch;
   }
@@ -194,6 +194,20 @@ class ResidentStream final : public BatchSource {
 };
 
 }  // namespace
+
+const Field* Batch::find(std::string_view name) const {
+  const auto found = std::find_if(fields.begin(), fields.end(),
+                                  [name](const Field& field) { return field.name == name; });
+  return found == fields.end() ? nullptr : &*found;
+}
+
+const Field& Batch::at(std::string_view name) const {
+  if (const Field* const field = find(name)) return *field;
+  std::vector<std::string> names;
+  for (const Field& field : fields) names.push_back(field.name);
+  throw ConfigError(
+      fmt::format("the batch has no field '{}'; it has {}", name, fmt::join(names, ", ")));
+}
 
 void expect_position(const DataPosition& position, std::int64_t batches_per_epoch) {
   if (position.epoch < 0 || position.index < 0 || position.index >= batches_per_epoch) {

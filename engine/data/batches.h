@@ -3,21 +3,38 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
 
 #include "engine/tape/tensor.h"
 #include "engine/text/token_file.h"
 
 namespace carousel {
 
-/// What a model is shown in one step, on the device, at addresses that stay the same. T may differ
-/// from batch to batch, between few values; B does not. Valid until the next call of next().
+/// One named input of a model, with a T of its own.
+struct Field {
+  std::string name;
+  Tensor values;     ///< [T, B, …] of a sequence, [B, …] otherwise
+  Tensor lengths{};  ///< [B] i32: steps that belong to the row, 0 … T; empty if all do
+};
+
+/// What a model is shown in one step, on the device, at addresses that stay the same. A field's T
+/// may differ from batch to batch, between few values. Valid until the next call of next().
+///
+/// Names that samplers give: "token" [T, B] i32, what is read; "target" [T, B] i32, the tokens that
+/// follow, −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row, −1 for a row
+/// that fills up the batch.
 struct Batch {
-  Tensor token;             ///< [T, B] i32: the model's input
-  Tensor target;            ///< [T, B] i32: what follows it; −1 (kIgnoreTarget) does not count
-  Tensor reset;             ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
-  Tensor lengths;           ///< [B]    i32: steps that belong to the row, 0 … T; empty if all do
-  bool first = false;       ///< no state is carried into this batch: it is zeroed
-  std::int64_t tokens = 0;  ///< targets that count
+  std::vector<Field> fields{};
+  Tensor reset{};            ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
+  bool first = false;        ///< no state is carried into this batch: it is zeroed
+  std::int64_t counted = 0;  ///< targets or labels that count
+
+  const Field* find(std::string_view name) const;  ///< null if there is none
+  /// ConfigError that lists the fields there are if there is none of this name.
+  const Field& at(std::string_view name) const;
+  const Tensor& operator[](std::string_view name) const { return at(name).values; }
 };
 
 /// Where a source of batches stands. It is all a checkpoint needs to store of one: a source made

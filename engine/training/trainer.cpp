@@ -37,8 +37,8 @@ Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
   data.seek({});
   for (std::int64_t i = 0; i < data.batches_per_epoch(); ++i) {
     const Batch batch = data.next();
-    if (rows != batch.token.shape()[1]) {
-      rows = batch.token.shape()[1];
+    if (rows != batch["token"].shape()[1]) {
+      rows = batch["token"].shape()[1];
       state = model.initial_state(rows);
     } else if (batch.first) {
       state.zero();
@@ -48,8 +48,8 @@ Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
     pass.finish();
     float mean = 0;
     copy_to_host(loss.mean, &mean);  // waits for the device, once a batch
-    sum += static_cast<double>(mean) * static_cast<double>(batch.tokens);
-    result.tokens += batch.tokens;
+    sum += static_cast<double>(mean) * static_cast<double>(batch.counted);
+    result.tokens += batch.counted;
     tape.clear();
     arena.reset();
   }

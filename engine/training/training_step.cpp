@@ -22,7 +22,7 @@ double TrainingStep::learning_rate() const {
 void TrainingStep::begin() {
   batch_ = run_.data.next();
   ++run_.step;
-  run_.tokens += batch_.tokens;
+  run_.tokens += batch_.counted;
   copy_from_host(number_, &run_.step);
   const auto rate = static_cast<float>(learning_rate());
   copy_from_host(rate_, &rate);
@@ -64,12 +64,13 @@ StepGraphs::Key TrainingStep::key() const {
   const auto add = [&](const Tensor& tensor) {
     key.push_back(reinterpret_cast<std::uintptr_t>(tensor.data()));
   };
-  for (int i = 0; i < 2; ++i) {
-    key.push_back(static_cast<std::uintptr_t>(batch_.token.shape()[i]));
+  for (const Field& field : batch_.fields) {
+    const Shape& shape = field.values.shape();
+    for (int i = 0; i < shape.rank(); ++i) key.push_back(static_cast<std::uintptr_t>(shape[i]));
+    add(field.values);
+    add(field.lengths);
   }
-  for (const Tensor* part : {&batch_.token, &batch_.target, &batch_.reset, &batch_.lengths}) {
-    add(*part);
-  }
+  add(batch_.reset);
   for (const auto& [name, tensor] : run_.state.tensors) add(tensor);
   return key;
 }

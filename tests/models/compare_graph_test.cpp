@@ -37,7 +37,7 @@ class CountingModel final : public LstmLm {
     if (!forgets_) return LstmLm::loss(pass, batch, state);
     RandomSource random = pass.random(0);
     // A length's first step is queued as it is, its second into a graph.
-    if (seen_.insert(batch.token.shape()[0]).second) {
+    if (seen_.insert(batch["token"].shape()[0]).second) {
       std::int64_t step = 0;
       copy_to_host(number_.device(), &step, random.step.data, sizeof(step));
       copy_from_host(number_, &step);

@@ -66,8 +66,7 @@ class GoldenLstmLm : public testing::TestWithParam<std::tuple<Device, DType, con
   }
   Batch batch(std::int64_t index, bool with_resets) const {
     Batch result;
-    result.token = window(token, index);
-    result.target = window(target, index);
+    result.fields = {{"token", window(token, index)}, {"target", window(target, index)}};
     if (with_resets) result.reset = window(reset, index);
     return result;
   }

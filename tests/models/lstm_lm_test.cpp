@@ -29,11 +29,11 @@ Batch window(const Device& device, std::int64_t first, std::int64_t T, std::int6
       target.push_back(text(t + 1));
     }
   }
-  batch.token = Tensor(device, {T, B}, DType::i32);
-  batch.target = Tensor(device, {T, B}, DType::i32);
-  copy_from_host(batch.token, token.data());
-  copy_from_host(batch.target, target.data());
-  batch.tokens = T * B;
+  batch.fields = {{"token", Tensor(device, {T, B}, DType::i32)},
+                  {"target", Tensor(device, {T, B}, DType::i32)}};
+  copy_from_host(batch["token"], token.data());
+  copy_from_host(batch["target"], target.data());
+  batch.counted = T * B;
   return batch;
 }
 
@@ -148,11 +148,11 @@ TEST_P(LstmLmOn, NextLogitsContinueTheTrainedState) {
   Tape tape(arena, false);
   const RecurrentState state = training.model.initial_state(3);
   std::vector<std::int32_t> target(15);
-  copy_to_host(batch.target, target.data());
+  copy_to_host(batch["target"], target.data());
   double sum = 0;
   for (std::int64_t t = 0; t < 5; ++t) {
     Pass pass(tape, {});
-    const auto logits = values(training.model.next_logits(pass, batch.token.slice(t, 1), state));
+    const auto logits = values(training.model.next_logits(pass, batch["token"].slice(t, 1), state));
     pass.finish();
     for (std::size_t b = 0; b < 3; ++b) {
       const float* row = logits.data() + b * kVocabulary;

@@ -36,14 +36,15 @@ inline std::vector<std::int32_t> numbers(const Tensor& tensor) {
 }
 
 inline SeenBatch seen(const Batch& batch) {
-  return {.steps = batch.token.shape()[0],
-          .rows = batch.token.shape()[1],
-          .tokens = batch.tokens,
+  const Field& token = batch.at("token");
+  return {.steps = token.values.shape()[0],
+          .rows = token.values.shape()[1],
+          .tokens = batch.counted,
           .first = batch.first,
-          .token = numbers(batch.token),
-          .target = numbers(batch.target),
+          .token = numbers(token.values),
+          .target = numbers(batch["target"]),
           .reset = numbers(batch.reset),
-          .lengths = numbers(batch.lengths)};
+          .lengths = numbers(token.lengths)};
 }
 
 inline std::vector<SeenBatch> next_batches(BatchSource& source, std::int64_t count) {

@@ -19,15 +19,15 @@ class Windows final : public BatchSource {
       : rows_(rows) {
     for (const std::int64_t steps : lengths) {
       Batch& batch = batches_.emplace_back();
-      batch.token = Tensor(device, {steps, rows}, DType::i32);
-      batch.target = Tensor(device, {steps, rows}, DType::i32);
-      batch.tokens = steps * rows;
+      batch.fields = {{"token", Tensor(device, {steps, rows}, DType::i32)},
+                      {"target", Tensor(device, {steps, rows}, DType::i32)}};
+      batch.counted = steps * rows;
     }
   }
   Batch next() override {
     const Batch& batch = batches_[static_cast<std::size_t>(index_) % batches_.size()];
     std::vector<std::int32_t> token, target;
-    const std::int64_t end = begin_ + batch.token.shape()[0];
+    const std::int64_t end = begin_ + batch["token"].shape()[0];
     for (; begin_ < end; ++begin_) {
       for (std::int64_t b = 0; b < rows_; ++b) {
         const auto text = [&](std::int64_t n) {
@@ -37,8 +37,8 @@ class Windows final : public BatchSource {
         target.push_back(text(begin_ + 1));
       }
     }
-    copy_from_host(batch.token, token.data());
-    copy_from_host(batch.target, target.data());
+    copy_from_host(batch["token"], token.data());
+    copy_from_host(batch["target"], target.data());
     Batch result = batch;
     result.first = index_++ == 0;
     return result;
@@ -47,12 +47,12 @@ class Windows final : public BatchSource {
   void seek(const DataPosition& position) override {
     begin_ = 0;
     for (index_ = 0; index_ < position.index; ++index_) {
-      begin_ += batches_[static_cast<std::size_t>(index_) % batches_.size()].token.shape()[0];
+      begin_ += batches_[static_cast<std::size_t>(index_) % batches_.size()]["token"].shape()[0];
     }
   }
   std::int64_t batches_per_epoch() const override { return std::int64_t{1} << 40; }
   std::int64_t tokens_per_epoch() const override {
-    return batches_per_epoch() * batches_.front().tokens;
+    return batches_per_epoch() * batches_.front().counted;
   }
 
  private:

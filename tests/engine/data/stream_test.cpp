@@ -148,8 +148,8 @@ TEST_P(DataStream, BatchesLieAtFixedAddresses) {
   const Batch first = data->next();
   for (std::int64_t i = 0; i < 2 * data->batches_per_epoch(); ++i) {
     const Batch batch = data->next();
-    EXPECT_EQ(batch.token.data(), first.token.data());
-    EXPECT_EQ(batch.target.data(), first.target.data());
+    EXPECT_EQ(batch["token"].data(), first["token"].data());
+    EXPECT_EQ(batch["target"].data(), first["target"].data());
     EXPECT_EQ(batch.reset.data(), first.reset.data());
   }
 }
