@@ -11,12 +11,16 @@
 // D head width, S state width of an SSM, K filter length. Sequences are time-major, [T, B, ...].
 namespace carousel {
 
+/// Of a loss that is a mean: see kernels/linear_cross_entropy/linear_cross_entropy.h.
 struct LossOptions {
   float label_smoothing = 0;
+  Tensor row_weight = {};   ///< [N] float; empty: 1 each
+  Tensor denominator = {};  ///< [1] float; empty: the count of targets that are not ignored
+  float term_weight = 1;    ///< of this loss in a sum of several: scales its gradients
 };
 
 /// The cross-entropy, in nats, of softmax(logits [N, V]) and target [N]: one loss per row, [N].
-Var cross_entropy(Var logits, const Tensor& target, const LossOptions& options = {});
+Var cross_entropy(Var logits, const Tensor& target, float label_smoothing = 0);
 
 /// Sets elements of x to zero with the given probability and scales up the others; x itself at 0.
 Var dropout(Var x, float drop_probability, const RandomSource& source);
@@ -27,15 +31,16 @@ Var embedding(Var weight, const Tensor& token);
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);
 
-/// What a loss leaves behind. The tape holds none of it, so nothing can be computed from it.
+/// A loss, whose gradients are written already: no gradient flows back through these values. Labelled
+/// "mean loss" and "loss per token".
 struct Loss {
-  Tensor mean;   ///< [1] nats per target that is not ignored
-  Tensor rows;   ///< [N] nats, 0 where ignored
+  Var mean;      ///< [1] nats, weighted, per unit of denominator
+  Var rows;      ///< in the shape of the target: nats, not weighted, 0 where ignored
   Tensor count;  ///< [1] i32: targets that are not ignored
 };
 
 /// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever holding
-/// all logits; writes the gradients of the mean at once. A bias of Var{} is absent.
+/// all logits; writes the gradients of term_weight · mean at once. A bias of Var{} is absent.
 Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
                           const LossOptions& options = {});
 

@@ -15,8 +15,6 @@ std::vector<float> host_floats(const Tensor& tensor) {
 
 namespace {
 
-using Axes = TracedTensor::Axes;
-
 /// Copies numbers between devices and types.
 void copy_values(const Tensor& from, const Tensor& to) {
   const std::vector<float> values = host_floats(from);
@@ -32,6 +30,7 @@ double scalar(const Tensor& tensor) { return static_cast<double>(host_floats(ten
 
 Axes axes_of(const LabelledValue& entry) {
   if (entry.is_parameter) return Axes::parameter;
+  if (entry.label.axes) return *entry.label.axes;
   const Tensor& tensor = entry.value ? entry.value : entry.gradient;
   return tensor.shape().rank() == 3 ? Axes::sequence : Axes::state;
 }
@@ -109,13 +108,6 @@ void TracedTraining::add_forward(Trace& trace, const Values& values) const {
     like.depth = like.stage + 1;
     add(trace, like, entry.label, entry.value);
   }
-  like.axes = Axes::sequence;
-  ++like.stage, ++like.depth;
-  const Loss& loss = step_.loss();
-  add(trace, like, {"loss per token"}, loss.rows.reshaped(step_.batch()["target"].shape()));
-  like.axes = Axes::parameter;
-  ++like.stage;
-  add(trace, like, {"mean loss"}, loss.mean);
 }
 
 void TracedTraining::add_carried(Trace& trace) const {
@@ -193,7 +185,7 @@ void TracedTraining::step() {
 }
 
 TracedTraining::Result TracedTraining::result() const {
-  return {.loss = scalar(step_.loss().mean),
+  return {.loss = scalar(step_.mean_loss()),
           .gradient_norm = scalar(run_.optimizer.gradient_norm()),
           .learning_rate = step_.learning_rate()};
 }

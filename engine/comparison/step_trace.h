@@ -15,12 +15,7 @@ const char* name(Phase phase);
 
 /// A tensor that a training step computed, on the host.
 struct TracedTensor {
-  /// What the dimensions are, slowest first: how an element is called.
-  enum class Axes : std::uint8_t {
-    sequence,   ///< [T, B, ...] time step, row, unit
-    state,      ///< [B, H] row, unit
-    parameter,  ///< [R, C] row, column, or [N] element
-  };
+  using Axes = carousel::Axes;
   std::string name{};  ///< unique in its trace: "lstm layer 1, gate f", "gradient of output.bias"
   Phase phase = Phase::forward;
   Axes axes = Axes::parameter;

@@ -6,7 +6,7 @@
 
 namespace carousel {
 
-Var cross_entropy(Var logits, const Tensor& target, const LossOptions& options) {
+Var cross_entropy(Var logits, const Tensor& target, float label_smoothing) {
   return visit_float(logits.dtype(), [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     Tape& tape = logits.tape();
@@ -16,7 +16,7 @@ Var cross_entropy(Var logits, const Tensor& target, const LossOptions& options) 
 
     run(tape.device(), CrossEntropyForward<T>{.logits = logits.value().view<T, 2>(),
                                               .target = target.view<std::int32_t, 1>(),
-                                              .label_smoothing = options.label_smoothing,
+                                              .label_smoothing = label_smoothing,
                                               .loss = loss.mutable_view<A, 1>(),
                                               .lse = lse.mutable_view<A, 1>()});
 
@@ -26,7 +26,7 @@ Var cross_entropy(Var logits, const Tensor& target, const LossOptions& options) 
           CrossEntropyBackward<T>{.d_loss = d_loss.view<A, 1>(),
                                   .logits = logits.value().view<T, 2>(),
                                   .target = target.view<std::int32_t, 1>(),
-                                  .label_smoothing = options.label_smoothing,
+                                  .label_smoothing = label_smoothing,
                                   .lse = lse.view<A, 1>(),
                                   .d_logits = d_logits.tensor.mutable_view<T, 2>(),
                                   .accumulate_d_logits = d_logits.accumulate});

@@ -11,29 +11,30 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
   return visit_float(hidden.dtype(), [&]<class T>(std::type_identity<T>) {
     using A = Accumulator<T>;
     Tape& tape = hidden.tape();
-    const Loss result{.mean = tape.tensor({1}, dtype_of<A>()),
-                      .rows = tape.tensor({hidden.shape().rows()}, dtype_of<A>()),
-                      .count = tape.tensor({1}, DType::i32)};
-    const GradientTarget d_hidden = hidden.gradient(), d_weight = weight.gradient();
-    const GradientTarget d_bias = bias.present() ? bias.gradient() : GradientTarget{};
+    const Tensor rows = tape.tensor(target.shape(), dtype_of<A>());
+    const Tensor mean = tape.tensor({1}, dtype_of<A>()), count = tape.tensor({1}, DType::i32);
 
     tape.run_with_scratch(LinearCrossEntropy<T>{
         .hidden = hidden.value().view<T, 2>(),
         .weight = weight.value().view<T, 2>(),
         .bias = bias.present() ? bias.value().view<A, 1>() : View<const A, 1>{},
         .target = target.view<std::int32_t, 1>(),
+        .row_weight = options.row_weight.view<A, 1>(),
+        .denominator = options.denominator.view<A, 1>(),
         .label_smoothing = options.label_smoothing,
-        .loss = result.rows.mutable_view<A, 1>(),
-        .mean_loss = result.mean.mutable_view<A, 1>(),
-        .count = result.count.mutable_view<std::int32_t, 1>(),
-        .d_hidden = d_hidden.tensor.mutable_view<T, 2>(),
-        .d_weight = d_weight.tensor.mutable_view<A, 2>(),
-        .d_bias = d_bias.tensor.mutable_view<A, 1>(),
-        .accumulate_d_hidden = d_hidden.accumulate,
-        .accumulate_d_weight = d_weight.accumulate,
-        .accumulate_d_bias = d_bias.accumulate,
+        .term_weight = options.term_weight,
+        .loss = rows.mutable_view<A, 1>(),
+        .mean_loss = mean.mutable_view<A, 1>(),
+        .count = count.mutable_view<std::int32_t, 1>(),
+        .d_hidden = hidden.gradient().as<T, 2>(),
+        .d_weight = weight.gradient().as<A, 2>(),
+        .d_bias = bias.present() ? bias.gradient().as<A, 1>() : Gradient<A, 1>{},
         .tf32 = tape.tf32()});
-    return result;
+    const Var per_row = tape.output(rows, {}), of_all = tape.output(mean, {});
+    tape.label(per_row, {.name = "loss per token",
+                         .axes = rows.shape().rank() == 2 ? Axes::sequence : Axes::parameter});
+    tape.label(of_all, {.name = "mean loss", .axes = Axes::parameter});
+    return Loss{.mean = of_all, .rows = per_row, .count = count};
   });
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,11 +16,20 @@ namespace carousel {
 
 class Tape;
 
+/// What a value's dimensions are, slowest first: how an element is called.
+enum class Axes : std::uint8_t {
+  sequence,   ///< [T, B, ...] time step, row, unit
+  state,      ///< [B, H] row, unit
+  parameter,  ///< [R, C] row, column, or [N] element
+};
+
 /// What a reader calls a value.
 struct Label {
   std::string name;       ///< of what computes it: "lstm layer 1"
   std::string part = {};  ///< which of its values, if there are several: "gate", "cell state"
   std::vector<std::string> blocks = {};  ///< if a sequence's columns are equal blocks: i, f, …
+  /// Where the rank does not say it: [T, B, H] is taken for a sequence, [B, H] for a state.
+  std::optional<Axes> axes = {};
 
   /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
   std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;

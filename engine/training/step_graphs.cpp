@@ -13,7 +13,7 @@ StepGraphs::StepGraphs(const Device& device, bool wanted, Tell refused)
 
 bool StepGraphs::capture(Entry& entry, const Step& queue) {
   try {
-    entry.graph.emplace(device_, [&] { entry.loss = queue(); });
+    entry.graph.emplace(device_, [&] { entry.mean_loss = queue(); });
     ++captured_;
     return true;
   } catch (const CudaError& refusal) {
@@ -28,7 +28,7 @@ void StepGraphs::refuse(const std::string& why) {
   refused_(why);
 }
 
-Loss StepGraphs::run(const Key& key, const Step& queue) {
+Tensor StepGraphs::run(const Key& key, const Step& queue) {
   if (!capturing_) return queue();
   const auto [found, is_new] = seen_.try_emplace(key);
   Entry& entry = found->second;
@@ -39,7 +39,7 @@ Loss StepGraphs::run(const Key& key, const Step& queue) {
   if (is_new || (!entry.graph && !capture(entry, queue))) return queue();
   entry.graph->launch();
   ++launched_;
-  return entry.loss;
+  return entry.mean_loss;
 }
 
 }  // namespace carousel

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/ops.h"
+#include "engine/tape/tensor.h"
 #include "kernels/common/graph.h"
 
 namespace carousel {
@@ -20,8 +20,8 @@ class StepGraphs {
  public:
   /// Every extent and address that a step has and another may not: what a graph repeats as it was.
   using Key = std::vector<std::uintptr_t>;
-  /// Queues a step; the loss it gives lies at addresses that follow from the key.
-  using Step = std::function<Loss()>;
+  /// Queues a step; the mean loss it gives lies at addresses that follow from the key.
+  using Step = std::function<Tensor()>;
   using Tell = std::function<void(const std::string& why)>;
   /// Keys that may be seen. Data has few shapes: lines of up to 10⁶ tokens come in some 50 lengths
   /// (engine/data/batches.h). More means that something in the key is new in every step, and no
@@ -33,7 +33,7 @@ class StepGraphs {
   /// there on, and no graph is kept.
   StepGraphs(const Device& device, bool wanted, Tell refused);
 
-  Loss run(const Key& key, const Step& queue);
+  Tensor run(const Key& key, const Step& queue);
 
   std::int64_t captured() const { return captured_; }  ///< graphs made
   std::int64_t launched() const { return launched_; }  ///< steps that ran as one
@@ -41,7 +41,7 @@ class StepGraphs {
  private:
   struct Entry {
     std::optional<Graph> graph;
-    Loss loss;
+    Tensor mean_loss;
   };
   bool capture(Entry& entry, const Step& queue);
   void refuse(const std::string& why);

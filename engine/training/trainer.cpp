@@ -47,7 +47,7 @@ Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
     const Loss loss = model.loss(pass, batch, state);
     pass.finish();
     float mean = 0;
-    copy_to_host(loss.mean, &mean);  // waits for the device, once a batch
+    copy_to_host(loss.mean.value(), &mean);  // waits for the device, once a batch
     sum += static_cast<double>(mean) * static_cast<double>(batch.counted);
     result.tokens += batch.counted;
     tape.clear();
@@ -81,7 +81,7 @@ void Trainer::queue_step() {
   step_.begin();
   step_.run();
   const std::int64_t slot = run_.step - 1 - reported_step_;
-  copy_scalar(step_.loss().mean, losses_.slice(slot, 1));
+  copy_scalar(step_.mean_loss(), losses_.slice(slot, 1));
   copy_scalar(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
 }
 

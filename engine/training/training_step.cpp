@@ -30,11 +30,11 @@ void TrainingStep::begin() {
 }
 
 void TrainingStep::run() {
-  loss_ = graphs_.run(key(), [&] {
+  mean_loss_ = graphs_.run(key(), [&] {
     forward();
     backward();
     update();
-    return loss_;
+    return mean_loss_;
   });
 }
 
@@ -43,7 +43,7 @@ void TrainingStep::forward() {
   tape_.clear();
   arena_.reset();
   pass_.emplace(tape_, RandomSource{.seed = parts_.seed, .step = number_.view<std::int64_t, 1>()});
-  loss_ = run_.model.loss(*pass_, batch_, run_.state);
+  mean_loss_ = run_.model.loss(*pass_, batch_, run_.state).mean.value();
 }
 
 void TrainingStep::backward() {
@@ -55,7 +55,7 @@ void TrainingStep::backward() {
 
 void TrainingStep::update() {
   const Range range("optimizer");
-  run_.optimizer.step(rate_, number_, loss_.mean);
+  run_.optimizer.step(rate_, number_, mean_loss_);
 }
 
 StepGraphs::Key TrainingStep::key() const {

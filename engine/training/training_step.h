@@ -34,7 +34,7 @@ class TrainingStep {
   void update();    ///< the optimiser's
 
   const Batch& batch() const { return batch_; }
-  const Loss& loss() const { return loss_; }
+  const Tensor& mean_loss() const { return mean_loss_; }
   /// Of the run's step, as the schedule has it.
   double learning_rate() const;
   /// What forward() and backward() recorded last, be it in run(). A launched graph records nothing;
@@ -54,7 +54,7 @@ class TrainingStep {
   StepGraphs graphs_;     ///< after the arena, whose memory they use
   Tensor number_, rate_;  ///< [1] each: what changes from step to step, on the device
   Batch batch_;
-  Loss loss_;
+  Tensor mean_loss_;
   std::optional<Pass> pass_;
 };
 

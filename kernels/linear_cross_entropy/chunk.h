@@ -39,6 +39,29 @@ Scratch<T> lay_out(ScratchCutter& cut, const LinearCrossEntropy<T>& op, const De
   return result;
 }
 
+/// What the sum of weighted losses is divided by.
+template <class T>
+constexpr double denominator(const LinearCrossEntropy<T>& op, std::int32_t count) {
+  return op.denominator.present() ? static_cast<double>(op.denominator(0)) : count;
+}
+
+/// What the gradient of every row's loss is multiplied by, its row weight apart.
+template <class T>
+constexpr Accumulator<T> gradient_scale(const LinearCrossEntropy<T>& op, std::int32_t count) {
+  using A = Accumulator<T>;
+  const auto divisor = static_cast<A>(denominator(op, count));
+  return divisor == 0 ? A{0} : static_cast<A>(op.term_weight) * (A{1} / divisor);
+}
+
+/// A row's share of the sum of losses. Not the bare product, in which 0·inf is NaN.
+template <class T>
+constexpr double weighted_loss(const LinearCrossEntropy<T>& op, std::int64_t n) {
+  const auto loss = static_cast<double>(op.loss(n));
+  if (!op.row_weight.present()) return loss;
+  const auto weight = static_cast<double>(op.row_weight(n));
+  return weight == 0 && loss == loss ? 0.0 : weight * loss;
+}
+
 /// Tells the journal where not all rows go at once.
 inline void note_chunks(std::int64_t rows, std::int64_t rows_per_chunk) {
   Journal* const journal = Journal::mine();

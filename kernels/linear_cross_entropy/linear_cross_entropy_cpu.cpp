@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 
@@ -29,19 +30,25 @@ void check_extents(const LinearCrossEntropy<T>& op) {
   expect_extent("linear_cross_entropy: loss rows", op.loss.extent[0], rows);
   expect_extent("linear_cross_entropy: mean_loss extent", op.mean_loss.extent[0], 1);
   expect_extent("linear_cross_entropy: count extent", op.count.extent[0], 1);
+  if (op.row_weight.present()) {
+    expect_extent("linear_cross_entropy: row_weight rows", op.row_weight.extent[0], rows);
+  }
+  if (op.denominator.present()) {
+    expect_extent("linear_cross_entropy: denominator extent", op.denominator.extent[0], 1);
+  }
   if (op.bias.present()) {
     expect_extent("linear_cross_entropy: bias extent", op.bias.extent[0], vocab);
   }
   if (op.d_hidden.present()) {
-    expect_extent("linear_cross_entropy: d_hidden rows", op.d_hidden.extent[0], rows);
-    expect_extent("linear_cross_entropy: d_hidden columns", op.d_hidden.extent[1], width);
+    expect_extent("linear_cross_entropy: d_hidden rows", op.d_hidden.view.extent[0], rows);
+    expect_extent("linear_cross_entropy: d_hidden columns", op.d_hidden.view.extent[1], width);
   }
   if (op.d_weight.present()) {
-    expect_extent("linear_cross_entropy: d_weight rows", op.d_weight.extent[0], vocab);
-    expect_extent("linear_cross_entropy: d_weight columns", op.d_weight.extent[1], width);
+    expect_extent("linear_cross_entropy: d_weight rows", op.d_weight.view.extent[0], vocab);
+    expect_extent("linear_cross_entropy: d_weight columns", op.d_weight.view.extent[1], width);
   }
   if (op.d_bias.present()) {
-    expect_extent("linear_cross_entropy: d_bias extent", op.d_bias.extent[0], vocab);
+    expect_extent("linear_cross_entropy: d_bias extent", op.d_bias.view.extent[0], vocab);
   }
 }
 
@@ -51,6 +58,10 @@ template <class T>
 void LinearCrossEntropy<T>::check() const {
   check_extents(*this);
   check_label_smoothing("linear_cross_entropy", label_smoothing);
+  if (!std::isfinite(term_weight)) {
+    throw ConfigError(fmt::format(
+        "linear_cross_entropy: term_weight is {}, expected a finite number", term_weight));
+  }
   if (chunk_rows < 0) {
     throw ShapeError(
         fmt::format("linear_cross_entropy: chunk_rows is {}, expected at least 0", chunk_rows));
@@ -158,29 +169,30 @@ void run_chunk(const LinearCrossEntropy<T>& op, const Chunk<T>& chunk, Accumulat
     op.loss(chunk.first + n) =
         finish_row<T>(chunk.scratch.logits + n * vocab,
                       d_logits == nullptr ? nullptr : chunk.scratch.d_logits + n * vocab, op,
-                      op.target(chunk.first + n), scale);
+                      op.target(chunk.first + n),
+                      op.row_weight.present() ? scale * op.row_weight(chunk.first + n) : scale);
   }
   if (op.d_hidden.present()) {
-    multiply(CpuProduct<T>{.accumulate = op.accumulate_d_hidden,
+    multiply(CpuProduct<T>{.accumulate = op.d_hidden.accumulate,
                            .m = chunk.rows,
                            .n = width,
                            .k = vocab,
                            .a = d_logits,
                            .b = op.weight.data,
-                           .c = op.d_hidden.data + chunk.first * width});
+                           .c = op.d_hidden.view.data + chunk.first * width});
   }
   if (op.d_weight.present()) {
     multiply(CpuProduct<T, A>{.transpose_a = true,
-                              .accumulate = op.accumulate_d_weight || chunk.first != 0,
+                              .accumulate = op.d_weight.accumulate || chunk.first != 0,
                               .m = vocab,
                               .n = width,
                               .k = chunk.rows,
                               .a = d_logits,
                               .b = hidden,
-                              .c = op.d_weight.data});
+                              .c = op.d_weight.view.data});
   }
   if (op.d_bias.present()) {
-    sum_columns(chunk, op.d_bias, op.accumulate_d_bias || chunk.first != 0);
+    sum_columns(chunk, op.d_bias.view, op.d_bias.accumulate || chunk.first != 0);
   }
 }
 
@@ -195,17 +207,19 @@ void run(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
   const std::int64_t rows = op.hidden.extent[0];
   const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(cpu), 1);
   linear_cross_entropy::note_chunks(rows, step);
-  const auto count = rows - std::count(op.target.data, op.target.data + rows, kIgnoreTarget);
-  const A scale = count == 0 ? A{0} : A{1} / static_cast<A>(count);
+  const auto count = static_cast<std::int32_t>(
+      rows - std::count(op.target.data, op.target.data + rows, kIgnoreTarget));
+  const A scale = linear_cross_entropy::gradient_scale(op, count);
   // Once even if there are no rows: the empty products write what must be written.
   for (std::int64_t first = 0; first == 0 || first < rows; first += step) {
     run_chunk<T>(op, {.first = first, .rows = std::min(step, rows - first), .scratch = scratch},
                  scale);
   }
   double sum = 0;
-  for (std::int64_t n = 0; n < rows; ++n) sum += static_cast<double>(op.loss(n));
-  op.mean_loss(0) = count == 0 ? A{0} : static_cast<A>(sum / static_cast<double>(count));
-  op.count(0) = static_cast<std::int32_t>(count);
+  for (std::int64_t n = 0; n < rows; ++n) sum += linear_cross_entropy::weighted_loss(op, n);
+  const double divisor = linear_cross_entropy::denominator(op, count);
+  op.mean_loss(0) = divisor == 0 ? A{0} : static_cast<A>(sum / divisor);
+  op.count(0) = count;
 }
 
 template struct LinearCrossEntropy<float>;

@@ -49,12 +49,12 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t rows = op.loss.extent[0];
   double sum = 0;
   for (std::int64_t n = threadIdx.x; n < rows; n += kThreads) {
-    sum += static_cast<double>(op.loss(n));
+    sum += linear_cross_entropy::weighted_loss(op, n);
   }
   sum = block_reduce<kThreads>(sum, Sum{}, shared.sum);
   if (threadIdx.x != 0) return;
-  const std::int32_t count = op.count(0);
-  op.mean_loss(0) = count == 0 ? 0.0F : static_cast<float>(sum / count);
+  const double divisor = linear_cross_entropy::denominator(op, op.count(0));
+  op.mean_loss(0) = divisor == 0 ? 0.0F : static_cast<float>(sum / divisor);
 }
 
 // A row's threads read it twice: for its sums, and to turn logits into gradients. The second time it
@@ -67,8 +67,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   auto& shared = dynamic_shared<row::Shared<kRowThreads>>();
   const std::int64_t vocab = op.weight.extent[0];
   const float smoothing = op.label_smoothing;
-  const std::int32_t count = op.count(0);
-  const float mean = count == 0 ? 0.0F : 1.0F / static_cast<float>(count);
+  const float mean = linear_cross_entropy::gradient_scale(op, op.count(0));
   row::for_each_row<kRowThreads>(chunk.rows, [&](std::int64_t n) {
     const float* logits = chunk.scratch.logits + n * vocab;
     const std::int32_t word = op.target(chunk.first + n);
@@ -85,7 +84,8 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 
     T* d_logits = chunk.scratch.d_logits + n * vocab;
     const float shift = sums.shift(), factor = 1.0F / sums.sum;
-    const float scale = known ? mean : NAN, everywhere = smoothing / static_cast<float>(vocab);
+    const float weighted = op.row_weight.present() ? mean * op.row_weight(chunk.first + n) : mean;
+    const float scale = known ? weighted : NAN, everywhere = smoothing / static_cast<float>(vocab);
     // Logits and gradients lie at equal offsets from aligned memory, so pieces that suit the
     // gradients' vectors suit the logits'.
     row::for_each_piece<kRowThreads, N>(logits, vocab, [&](std::int64_t first, std::int64_t size) {
@@ -106,9 +106,9 @@ template <class T>
 void add_bias_gradient(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
   const std::int64_t vocab = op.weight.extent[0];
   run(device, ColumnSum<T>{.x = {chunk.scratch.d_logits, {chunk.rows, vocab}},
-                           .sum = op.d_bias,
+                           .sum = op.d_bias.view,
                            .scratch = {chunk.scratch.sums, {column_sum_scratch(chunk.rows, vocab)}},
-                           .accumulate = op.accumulate_d_bias || chunk.first != 0});
+                           .accumulate = op.d_bias.accumulate || chunk.first != 0});
 }
 
 template <class T>
@@ -133,25 +133,25 @@ void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<
   });
   if (op.d_hidden.present()) {
     gemm(device, {.type = type,
-                  .accumulate = op.accumulate_d_hidden,
+                  .accumulate = op.d_hidden.accumulate,
                   .m = chunk.rows,
                   .n = width,
                   .k = vocab,
                   .a = chunk.scratch.d_logits,
                   .b = op.weight.data,
-                  .c = op.d_hidden.data + chunk.first * width});
+                  .c = op.d_hidden.view.data + chunk.first * width});
   }
   if (op.d_weight.present()) {
     gemm(device, {.type = type,
                   .transpose_a = true,
-                  .accumulate = op.accumulate_d_weight || chunk.first != 0,
+                  .accumulate = op.d_weight.accumulate || chunk.first != 0,
                   .float_output = kBf16,
                   .m = vocab,
                   .n = width,
                   .k = chunk.rows,
                   .a = chunk.scratch.d_logits,
                   .b = hidden,
-                  .c = op.d_weight.data});
+                  .c = op.d_weight.view.data});
   }
   if (op.d_bias.present()) add_bias_gradient(device, op, chunk);
 }

@@ -24,6 +24,7 @@ using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
 using test::linear_cross_entropy::Solution;
 using test::linear_cross_entropy::solve;
+using test::linear_cross_entropy::weighted;
 
 TEST(LinearCrossEntropy, AllIgnoredIsALossOfZeroWithoutGradients) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
@@ -68,6 +69,101 @@ TEST(LinearCrossEntropy, HugeLogitsAndMaskedWordsStayExact) {
   });
 }
 
+// Equal but for the sign of zeros; a denominator is given, for count differs.
+TEST(LinearCrossEntropy, ARowOfWeightZeroIsAnIgnoredRowButForItsLoss) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Problem p = random_problem<T>({20, 4, 40}, /*seed=*/37);
+    p.denominator = 16;
+    p.bias[3] = -INFINITY;
+    std::replace(p.target.begin(), p.target.end(), 3, 4);
+    p.row_weight.assign(p.rows, 1);
+    Problem ignoring = p;
+    for (const std::size_t n : {2, 3, 19}) {
+      p.target[n] = n == 3 ? 3 : 5;  // 3 is masked: its loss is infinite
+      p.row_weight[n] = 0;
+      ignoring.target[n] = kIgnoreTarget;
+    }
+    const Solution weighed = solve<T>(device, p), want = solve<T>(device, ignoring);
+    EXPECT_EQ(weighed.mean, want.mean);
+    EXPECT_EQ(weighed.d_hidden, want.d_hidden);
+    EXPECT_EQ(weighed.d_weight, want.d_weight);
+    EXPECT_EQ(weighed.d_bias, want.d_bias);
+    EXPECT_GT(weighed.loss[2], 0);
+    EXPECT_EQ(weighed.loss[3], INFINITY);
+  });
+}
+
+TEST(LinearCrossEntropy, AbsentWeightsAreOnesAndTheCountBitForBit) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    const Problem absent = random_problem<T>({21, 4, 40}, /*seed=*/41);
+    const Solution want = solve<T>(device, absent);
+    Problem p = absent;
+    p.row_weight.assign(p.rows, 1);
+    p.denominator = want.count;
+    const Solution same = solve<T>(device, p);
+    EXPECT_EQ(same.mean, want.mean);
+    EXPECT_EQ(same.d_hidden, want.d_hidden);
+    EXPECT_EQ(same.d_weight, want.d_weight);
+    EXPECT_EQ(same.d_bias, want.d_bias);
+  });
+}
+
+TEST(LinearCrossEntropy, ADenominatorOfZeroIsALossOfZeroAndOneThatIsNaNPoisons) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Problem p = random_problem<T>({6, 4, 9}, /*seed=*/43);
+    p.denominator = 0;
+    const Solution none = solve<T>(device, p);
+    EXPECT_EQ(none.mean, 0);
+    EXPECT_EQ(none.d_weight, std::vector<double>(p.weight.size()));
+    p.denominator = NAN;
+    const Solution poisoned = solve<T>(device, p);
+    EXPECT_TRUE(std::isnan(poisoned.mean) && all_nan(poisoned.d_weight));
+  });
+}
+
+// What gradient accumulation and data-parallel training rest on.
+TEST(LinearCrossEntropy, PartsOfABatchAddUpToTheBatchUnderItsDenominator) {
+  on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Problem whole = weighted(random_problem<T>({24, 4, 40}, /*seed=*/47), /*seed=*/48);
+    const Solution want = reference::linear_cross_entropy(whole);
+    std::vector<Solution> halves;
+    for (const std::size_t first : {0, 9}) {
+      const std::size_t last = first == 0 ? 9 : whole.rows;
+      const auto part = [&](auto& values, std::size_t width) {
+        using Difference = std::ptrdiff_t;
+        return std::decay_t<decltype(values)>(
+            values.begin() + static_cast<Difference>(first * width),
+            values.begin() + static_cast<Difference>(last * width));
+      };
+      Problem half = whole;
+      half.rows = last - first;
+      half.hidden = part(whole.hidden, whole.width);
+      half.target = part(whole.target, 1);
+      half.row_weight = part(whole.row_weight, 1);
+      halves.push_back(solve<T>(device, half));
+    }
+    Solution sum = halves[0];
+    sum.mean += halves[1].mean, sum.count += halves[1].count;
+    for (std::size_t i = 0; i < sum.d_weight.size(); ++i) sum.d_weight[i] += halves[1].d_weight[i];
+    for (std::size_t i = 0; i < sum.d_bias.size(); ++i) sum.d_bias[i] += halves[1].d_bias[i];
+    const auto append = [](auto& to, const auto& from) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    append(sum.loss, halves[1].loss), append(sum.d_hidden, halves[1].d_hidden);
+    expect_near<T>(sum, want);
+
+    whole.denominator = 2 * *whole.denominator;  // exact in every type
+    const Solution halved = solve<T>(device, whole);
+    EXPECT_NEAR(halved.mean, want.mean / 2, 1e-6);
+    for (auto* d : {&sum.d_hidden, &sum.d_weight, &sum.d_bias}) {
+      for (double& x : *d) x /= 2;
+    }
+    EXPECT_TRUE(test::close(halved.d_weight, sum.d_weight,
+                            std::is_same_v<T, bf16> ? kLinearCrossEntropyGradientTolerance.bf16
+                                                    : kLinearCrossEntropyGradientTolerance.f32));
+  });
+}
+
 TEST(LinearCrossEntropy, RefusesWhatItsContractRefuses) {
   const Device cpu = Cpu{};
   const Arguments<float> arguments(cpu, random_problem<float>({4, 3, 6}, /*seed=*/1), {});
@@ -85,10 +181,13 @@ TEST(LinearCrossEntropy, RefusesWhatItsContractRefuses) {
   refuses([](auto& op) { op.loss.extent = {3}; });
   refuses([](auto& op) { op.mean_loss.extent = {0}; });
   refuses([](auto& op) { op.count.extent = {0}; });
-  refuses([](auto& op) { op.d_hidden.extent = {3, 4}; });
-  refuses([](auto& op) { op.d_weight.extent = {3, 6}; });
-  refuses([](auto& op) { op.d_bias.extent = {5}; });
+  refuses([](auto& op) { op.d_hidden.view.extent = {3, 4}; });
+  refuses([](auto& op) { op.d_weight.view.extent = {3, 6}; });
+  refuses([](auto& op) { op.d_bias.view.extent = {5}; });
+  refuses([](auto& op) { op.row_weight = {op.loss.data, {3}}; });
+  refuses([](auto& op) { op.denominator = {op.loss.data, {4}}; });
   refuses([](auto& op) { op.label_smoothing = NAN; });
+  refuses([](auto& op) { op.term_weight = INFINITY; });
   refuses([](auto& op) { op.chunk_rows = -1; });
   refuses([](auto& op) { --op.scratch.extent[0]; });
 }
@@ -102,9 +201,9 @@ TEST(LinearCrossEntropy, ScratchIsWhatItSaysAndNeverMoreThanTheLimit) {
                           static_cast<std::int64_t>(size.width)};
       op.weight.extent = {static_cast<std::int64_t>(size.vocab),
                           static_cast<std::int64_t>(size.width)};
-      op.d_hidden.data = &some;
+      op.d_hidden.view.data = &some;
       Accumulator<T> one{};
-      op.d_bias.data = &one;
+      op.d_bias.view.data = &one;
       const std::int64_t rows = op.rows_per_chunk(device);
       EXPECT_LE(rows, op.hidden.extent[0]);
       EXPECT_GE(rows, std::min<std::int64_t>(op.hidden.extent[0], 1));

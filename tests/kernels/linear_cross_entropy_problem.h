@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <optional>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
@@ -22,8 +23,12 @@ using Solution = reference::LinearCrossEntropyResult;
 
 struct How {
   std::int64_t chunk_rows = 0;
-  bool accumulate = false;  ///< onto gradients that hold kOld
+  std::string_view accumulate{};  ///< the gradients that hold kOld and are added to
   bool gradients = true;
+
+  bool adds_to(std::string_view gradient) const {
+    return accumulate.find(gradient) != accumulate.npos;
+  }
 };
 inline constexpr double kOld = 0.25;
 
@@ -35,45 +40,51 @@ struct Arguments {
       : hidden(device, stored<T>(p.hidden)),
         weight(device, stored<T>(p.weight)),
         bias(device, stored<A>(p.bias)),
+        row_weight(device, stored<A>(p.row_weight)),
+        denominator(device, std::vector<A>{static_cast<A>(p.denominator.value_or(0))}),
         target(device, p.target),
         loss(device, p.rows),
         mean(device, std::size_t{1}),
         count(device, std::size_t{1}),
-        d_hidden(output<T>(device, p.rows * p.width, how)),
-        d_weight(output<A>(device, p.vocab * p.width, how)),
-        d_bias(output<A>(device, p.vocab, how)),
+        d_hidden(output<T>(device, p.rows * p.width, how.adds_to("d_hidden"))),
+        d_weight(output<A>(device, p.vocab * p.width, how.adds_to("d_weight"))),
+        d_bias(output<A>(device, p.vocab, how.adds_to("d_bias"))),
         op{.hidden = hidden.view(p.rows, p.width),
            .weight = weight.view(p.vocab, p.width),
            .target = target.view(p.rows),
            .label_smoothing = static_cast<float>(p.smoothing),
+           .term_weight = static_cast<float>(p.term_weight),
            .loss = loss.view(p.rows),
            .mean_loss = mean.view(1),
            .count = count.view(1),
-           .accumulate_d_hidden = how.accumulate,
-           .accumulate_d_weight = how.accumulate,
-           .accumulate_d_bias = how.accumulate,
            .chunk_rows = how.chunk_rows} {
     if (!p.bias.empty()) op.bias = bias.view(p.vocab);
+    if (!p.row_weight.empty()) op.row_weight = row_weight.view(p.rows);
+    if (p.denominator) op.denominator = denominator.view(1);
     if (how.gradients) {
-      op.d_hidden = d_hidden.view(p.rows, p.width);
-      op.d_weight = d_weight.view(p.vocab, p.width);
-      op.d_bias = d_bias.view(p.vocab);
+      op.d_hidden = {d_hidden.view(p.rows, p.width), how.adds_to("d_hidden")};
+      op.d_weight = {d_weight.view(p.vocab, p.width), how.adds_to("d_weight")};
+      op.d_bias = {d_bias.view(p.vocab), how.adds_to("d_bias")};
     }
     scratch.emplace(test::give_scratch(device, op));
   }
   template <class X>
-  static Buffer<X> output(const Device& device, std::size_t count, const How& how) {
-    return how.accumulate ? Buffer<X>(device, std::vector<X>(count, X(kOld)))
-                          : Buffer<X>(device, count);
+  static Buffer<X> output(const Device& device, std::size_t count, bool accumulate) {
+    return accumulate ? Buffer<X>(device, std::vector<X>(count, X(kOld)))
+                      : Buffer<X>(device, count);
   }
   Solution read() const {
-    return {
-        as_double(loss.read()),     static_cast<double>(mean.read()[0]), count.read()[0],
-        as_double(d_hidden.read()), as_double(d_weight.read()),          as_double(d_bias.read())};
+    return {as_double(loss.read()),
+            static_cast<double>(mean.read()[0]),
+            count.read()[0],
+            as_double(d_hidden.read()),
+            as_double(d_weight.read()),
+            as_double(d_bias.read()),
+            0};
   }
 
   Buffer<T> hidden, weight;
-  Buffer<A> bias;
+  Buffer<A> bias, row_weight, denominator;
   Buffer<std::int32_t> target;
   Buffer<A> loss, mean;
   Buffer<std::int32_t> count;
@@ -119,8 +130,20 @@ Problem random_problem(Size size, unsigned seed, double smoothing = 0) {
   return p;
 }
 
-/// The largest excess of a solution, losses and gradients apart. Gradients are compared times
-/// count, as the contract says: those of the summed loss, whose size does not depend on N.
+/// Row weights in [−1, 1], every seventh 0, with a denominator and a weight of the term.
+inline Problem weighted(Problem p, unsigned seed) {
+  std::mt19937 random(seed);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (std::size_t n = 0; n < p.rows; ++n) {
+    p.row_weight.push_back(static_cast<double>(n % 7 == 6 ? 0 : uniform(random)));
+  }
+  p.denominator = static_cast<double>(p.rows) + 0.5;
+  p.term_weight = 0.75;
+  return p;
+}
+
+/// The largest excess of a solution, losses and gradients apart. Gradients are compared times the
+/// denominator, as the contract says: those of the summed loss, whose size does not depend on N.
 struct Excess {
   double loss = 0, gradient = 0;
 };
@@ -132,7 +155,7 @@ Excess excess(const Solution& got, const Solution& want) {
   const Tolerance& backward =
       kBf16 ? kLinearCrossEntropyGradientTolerance.bf16 : kLinearCrossEntropyGradientTolerance.f32;
   const auto sum_of = [&](std::vector<double> d) {
-    for (double& x : d) x *= std::max(want.count, 1);
+    for (double& x : d) x *= want.denominator == 0 ? 1 : want.denominator;
     return d;
   };
   const auto gradient = [&](const std::vector<double>& g, const std::vector<double>& w) {

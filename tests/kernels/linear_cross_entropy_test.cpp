@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/linear_cross_entropy_problem.h"
@@ -24,25 +25,33 @@ using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
 using test::linear_cross_entropy::Solution;
 using test::linear_cross_entropy::solve;
+using test::linear_cross_entropy::weighted;
 
 // Worked by hand: the logits of both rows are (ln 3, 0), p = (¾, ¼); the third row is ignored.
 TEST(LinearCrossEntropy, TwoRowsAndAnIgnoredOneByHand) {
   const double log3 = static_cast<double>(std::log(3.0F));
   const Problem p{3, 1, 2, {1, 1, 5}, {log3, 0}, {}, {0, 1, kIgnoreTarget}, 0};
   for (const Device& device : test::devices()) {
-    const Solution want{
-        {std::log(4.0 / 3), std::log(4.0), 0}, std::log(16.0 / 3) / 2, 2,
-        {-log3 / 8, 3 * log3 / 8, 0},          {0.25, -0.25},          {0.25, -0.25}};
+    const Solution want{{std::log(4.0 / 3), std::log(4.0), 0},
+                        std::log(16.0 / 3) / 2,
+                        2,
+                        {-log3 / 8, 3 * log3 / 8, 0},
+                        {0.25, -0.25},
+                        {0.25, -0.25},
+                        2};
     expect_near<float>(solve<float>(device, p), want);
   }
 }
 
 TEST(LinearCrossEntropy, GradientsAreTheDerivativesOfTheMeanLoss) {
   constexpr double kStep = 1e-5;
-  Problem p = random_problem<double>({7, 5, 11}, /*seed=*/3, /*smoothing=*/0.125);
+  Problem p = weighted(random_problem<double>({7, 5, 11}, /*seed=*/3, /*smoothing=*/0.125), 4);
   for (const std::int64_t chunk_rows : {0, 3}) {
     const How how{.chunk_rows = chunk_rows};
-    const Solution s = solve<double>(Cpu{}, p, how);
+    Solution s = solve<double>(Cpu{}, p, how);
+    for (auto* d : {&s.d_hidden, &s.d_weight, &s.d_bias}) {
+      for (double& x : *d) x /= p.term_weight;  // which the mean does not have
+    }
     const auto slopes = [&](std::vector<double>& input) {
       std::vector<double> result;
       for (double& x : input) {
@@ -69,6 +78,8 @@ TEST(LinearCrossEntropy, EveryDeviceAgreesWithTheOracle) {
       SCOPED_TRACE(size.vocab);
       const Problem p = random_problem<T>(size, /*seed=*/17, /*smoothing=*/0.1);
       expect_near<T>(solve<T>(device, p), reference::linear_cross_entropy(p));
+      const Problem w = weighted(p, /*seed=*/23);
+      expect_near<T>(solve<T>(device, w), reference::linear_cross_entropy(w));
     }
   });
 }
@@ -91,15 +102,20 @@ TEST(LinearCrossEntropy, TheChunkSizeChangesNothingButRounding) {
   });
 }
 
-TEST(LinearCrossEntropy, AddsToGradientsAsItsFlagsSay) {
+TEST(LinearCrossEntropy, AddsToTheOneGradientWhoseFlagSaysSo) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     for (const std::size_t rows : {0, 9}) {
-      Problem p = random_problem<T>({rows, 4, 12}, /*seed=*/7);
-      Solution want = reference::linear_cross_entropy(p);
-      for (auto* d : {&want.d_hidden, &want.d_weight, &want.d_bias}) {
-        for (double& x : *d) x += kOld;
+      const Problem p = random_problem<T>({rows, 4, 12}, /*seed=*/7);
+      const std::vector<std::pair<const char*, std::vector<double> Solution::*>> gradients{
+          {"d_hidden", &Solution::d_hidden},
+          {"d_weight", &Solution::d_weight},
+          {"d_bias", &Solution::d_bias}};
+      for (const auto& [name, gradient] : gradients) {
+        SCOPED_TRACE(name);
+        Solution want = reference::linear_cross_entropy(p);
+        for (double& x : want.*gradient) x += kOld;
+        expect_near<T>(solve<T>(device, p, {.chunk_rows = 4, .accumulate = name}), want);
       }
-      expect_near<T>(solve<T>(device, p, {.chunk_rows = 4, .accumulate = true}), want);
     }
   });
 }
@@ -120,7 +136,8 @@ void sweep() {
   Excess worst;
   for (unsigned seed = 0; seed < 16; ++seed) {
     const Size size{4 + seed * 3, 1 + seed * seed % 90, 1 + seed * seed * 7 % 300};
-    const Problem p = random_problem<T>(size, seed, 0.1 * (seed % 3));
+    Problem p = random_problem<T>(size, seed, 0.1 * (seed % 3));
+    if (seed % 2 == 1) p = weighted(std::move(p), seed);
     const Solution want = reference::linear_cross_entropy(p);
     for (const Device& device : test::devices()) {
       const Excess e = excess<T>(solve<T>(device, p, {.chunk_rows = 1 + seed % 31}), want);

@@ -88,8 +88,8 @@ TEST_P(GoldenLstmLm, LogitsAndLossFromAGivenState) {
   {
     Pass pass(tape, {});
     const Loss loss = model.loss(pass, batch(0, /*with_resets=*/false), state);
-    EXPECT_TRUE(close(as_double(loss.rows), want("rows"), tolerance));
-    EXPECT_TRUE(close(as_double(loss.mean), want("mean"), tolerance));
+    EXPECT_TRUE(close(as_double(loss.rows.value()), want("rows"), tolerance));
+    EXPECT_TRUE(close(as_double(loss.mean.value()), want("mean"), tolerance));
   }
   Numbers logits;
   for (std::int64_t t = 0; t < token.shape()[1]; ++t) {
@@ -147,8 +147,8 @@ TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
     parameters.zero_unreached(tape);
     pass.finish();
     copy_from_host(step, &t);
-    optimizer.step(rate, step, loss.mean);
-    losses.push_back(as_double(loss.mean)[0]);
+    optimizer.step(rate, step, loss.mean.value());
+    losses.push_back(as_double(loss.mean.value())[0]);
     norms.push_back(as_double(optimizer.gradient_norm())[0]);
   }
   const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}

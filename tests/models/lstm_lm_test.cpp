@@ -73,8 +73,8 @@ struct Training {
     tape.backward();
     model.parameters().zero_unreached(tape);
     pass.finish();
-    mean = loss.mean;
-    return value(loss.mean);
+    mean = loss.mean.value();
+    return value(mean);
   }
 
   float train(const Batch& batch, float learning_rate) {

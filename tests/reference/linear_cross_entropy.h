@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "tests/reference/cross_entropy.h"
@@ -15,26 +16,34 @@ struct LinearCrossEntropy {
   std::vector<double> bias;          // [vocab], or empty
   std::vector<std::int32_t> target;  // [rows]; −1: ignored
   double smoothing = 0;
+  std::vector<double> row_weight = {};  // [rows], or empty: 1 each
+  std::optional<double> denominator = {};
+  double term_weight = 1;
 };
 
 struct LinearCrossEntropyResult {
   std::vector<double> loss;  // [rows]
   double mean = 0;
   std::int32_t count = 0;
-  std::vector<double> d_hidden, d_weight, d_bias;  // of the mean
+  std::vector<double> d_hidden, d_weight, d_bias;  // of term_weight·mean
+  double denominator = 0;
 };
 
 inline LinearCrossEntropyResult linear_cross_entropy(const LinearCrossEntropy& in) {
   LinearCrossEntropyResult out;
   for (const std::int32_t word : in.target) out.count += word != -1;
-  const double each = out.count == 0 ? 0 : 1.0 / out.count;
+  out.denominator = in.denominator.value_or(out.count);
+  const double each = out.denominator == 0 ? 0 : 1.0 / out.denominator;
+  const std::vector<double> weight =
+      in.row_weight.empty() ? std::vector<double>(in.rows, 1) : in.row_weight;
 
   CrossEntropy head{.rows = in.rows,
                     .vocab = in.vocab,
                     .logits = {},
                     .target = in.target,
                     .smoothing = in.smoothing,
-                    .d_loss = std::vector<double>(in.rows, each)};
+                    .d_loss = {}};
+  for (const double w : weight) head.d_loss.push_back(in.term_weight * w * each);
   for (std::size_t n = 0; n < in.rows; ++n) {
     for (std::size_t v = 0; v < in.vocab; ++v) {
       double logit = in.bias.empty() ? 0 : in.bias[v];
@@ -47,7 +56,7 @@ inline LinearCrossEntropyResult linear_cross_entropy(const LinearCrossEntropy& i
   const CrossEntropyResult g = cross_entropy(head);
 
   out.loss = g.loss;
-  for (const double loss : g.loss) out.mean += each * loss;
+  for (std::size_t n = 0; n < in.rows; ++n) out.mean += each * weight[n] * g.loss[n];
   out.d_hidden.assign(in.rows * in.width, 0);
   out.d_weight.assign(in.vocab * in.width, 0);
   out.d_bias.assign(in.vocab, 0);

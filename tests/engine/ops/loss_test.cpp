@@ -8,6 +8,7 @@
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/tensors.h"
 
 namespace carousel {
 namespace {
@@ -36,11 +37,7 @@ Tensor targets(const Device& device) {  // as [T, B], the last one ignored
   return tensor;
 }
 
-std::vector<float> read(const Tensor& tensor) {
-  std::vector<float> values(static_cast<std::size_t>(tensor.size()));
-  copy_to_host(tensor, values.data());
-  return values;
-}
+std::vector<float> read(const Tensor& tensor) { return test::read<float>(tensor); }
 
 /// A tape with the output layer of a model on it.
 struct Head {
@@ -69,13 +66,45 @@ TEST(LinearCrossEntropyRule, WritesTheGradientsWhenRecordedAndAddsAtASecondUse) 
     copy_to_host(loss.count, &count);
     EXPECT_EQ(count, kRows - 1);
     double sum = 0;
-    for (const float row : read(loss.rows)) sum += static_cast<double>(row);
-    EXPECT_NEAR(read(loss.mean)[0], sum / count, 1e-6);
+    for (const float row : read(loss.rows.value())) sum += static_cast<double>(row);
+    EXPECT_NEAR(read(loss.mean.value())[0], sum / count, 1e-6);
 
     linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
     std::vector<float> twice = read(head.weight.d());
     for (float& d : twice) d /= 2;
     EXPECT_TRUE(close(twice, once, Tolerance{.absolute = 1e-7, .relative = 1e-6}));
+  }
+}
+
+TEST(LinearCrossEntropyRule, PutsTheLossOnTheTapeUnderItsNames) {
+  for (const Device& device : test::devices()) {
+    Head head(device);
+    const Loss loss = linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
+    const auto labelled = head.tape.labelled();
+    ASSERT_EQ(labelled.size(), 2U);
+    EXPECT_EQ(labelled[0].label.text(), "loss per token");
+    EXPECT_EQ(labelled[0].value.data(), loss.rows.value().data());
+    EXPECT_EQ(labelled[0].value.shape(), head.target.shape());
+    EXPECT_EQ(labelled[1].label.text(), "mean loss");
+    EXPECT_EQ(labelled[1].value.data(), loss.mean.value().data());
+    EXPECT_FALSE(loss.mean.needs_gradient() || loss.rows.needs_gradient());
+  }
+}
+
+TEST(LinearCrossEntropyRule, TakesRowWeightsADenominatorAndAWeightOfTheTerm) {
+  for (const Device& device : test::devices()) {
+    Head plain(device), weighed(device);
+    linear_cross_entropy(plain.hidden, plain.weight, plain.bias, plain.target);
+    const std::vector<float> weights(kRows, 4), denominator{2 * (kRows - 1)};
+    const Loss loss =
+        linear_cross_entropy(weighed.hidden, weighed.weight, weighed.bias, weighed.target,
+                             {.row_weight = test::tensor_of<float>(device, {3, 4}, weights),
+                              .denominator = test::tensor_of<float>(device, {1}, denominator),
+                              .term_weight = 0.5F});
+    EXPECT_EQ(read(weighed.weight.d()), read(plain.weight.d()));  // powers of two are exact
+    double sum = 0;
+    for (const float row : read(loss.rows.value())) sum += static_cast<double>(row);
+    EXPECT_NEAR(read(loss.mean.value())[0], 2 * sum / (kRows - 1), 1e-6);
   }
 }
 
@@ -85,8 +114,8 @@ TEST(LinearCrossEntropyRule, WorksWithoutABiasAndWithoutRecording) {
     const Loss with = linear_cross_entropy(head.hidden, head.weight, Var{}, head.target);
     EXPECT_EQ(head.tape.unreached_parameters().size(), 1U);  // the bias
     const Loss without = linear_cross_entropy(quiet.hidden, quiet.weight, Var{}, quiet.target);
-    EXPECT_TRUE(
-        close(read(without.rows), read(with.rows), Tolerance{.absolute = 1e-6, .relative = 1e-6}));
+    EXPECT_TRUE(close(read(without.rows.value()), read(with.rows.value()),
+                      Tolerance{.absolute = 1e-6, .relative = 1e-6}));
     EXPECT_EQ(read(quiet.weight.d()), read(uniform(device, {kVocab, kWidth}, 99)));  // left alone
   }
 }
@@ -99,13 +128,13 @@ TEST(LinearCrossEntropyRule, IsTheLossOfLinearThenCrossEntropy) {
         linear_cross_entropy(fused.hidden, fused.weight, fused.bias, fused.target, options);
 
     const Var logits = linear(apart.hidden, apart.weight, apart.bias);
-    const Var rows = cross_entropy(logits, apart.target, options);
+    const Var rows = cross_entropy(logits, apart.target, options.label_smoothing);
     const std::vector<float> each(kRows, 1.0F / (kRows - 1));
     copy_from_host(rows.gradient().tensor, each.data());
     rows.tape().backward();
 
     constexpr Tolerance kNear{.absolute = 1e-6, .relative = 1e-5};
-    EXPECT_TRUE(close(read(loss.rows), read(rows.value()), kNear));
+    EXPECT_TRUE(close(read(loss.rows.value()), read(rows.value()), kNear));
     EXPECT_TRUE(close(read(fused.hidden.d()), read(apart.hidden.d()), kNear));
     EXPECT_TRUE(close(read(fused.weight.d()), read(apart.weight.d()), kNear));
     EXPECT_TRUE(close(read(fused.bias.d()), read(apart.bias.d()), kNear));
