@@ -1,6 +1,6 @@
-# cuDNN, opponent and judge of the LSTM on a GPU. A build needs its headers alone, of a toolkit, of
-# Python's nvidia-cudnn-cu12 or -cu13, or where -DCAROUSEL_CUDNN_INCLUDE=… says: programs load the
-# library when they run. The emulated device has a cuDNN of its own.
+# cuDNN: on a GPU the LSTM is compared with it, in speed and in values. A build needs only its headers,
+# from a toolkit, from Python's nvidia-cudnn-cu12 or -cu13, or from -DCAROUSEL_CUDNN_INCLUDE=…; the
+# programs load the library when they run. The emulated device has a stand-in for the library.
 set(CAROUSEL_HAS_CUDNN ${CAROUSEL_EMULATED})
 if(CAROUSEL_CUDA STREQUAL "ON")
   find_package(Python3 COMPONENTS Interpreter REQUIRED)
@@ -14,7 +14,7 @@ if(CAROUSEL_CUDA STREQUAL "ON")
     set(CAROUSEL_HAS_CUDNN TRUE)
   else()
     set(why "no cudnn.h, which -DCAROUSEL_CUDNN_INCLUDE=… may name")
-    message(STATUS "cuDNN: SKIPPED, ${why}; lstm_vs_cudnn and the LSTM's judge are not built")
+    message(STATUS "cuDNN: SKIPPED, ${why}; lstm_vs_cudnn and the LSTM's comparison are not built")
     add_custom_target(lstm_vs_cudnn COMMAND ${CMAKE_COMMAND} -E echo "SKIPPED lstm_vs_cudnn: ${why}")
   endif()
 endif()
@@ -25,16 +25,15 @@ endif()
 add_library(carousel_cudnn STATIC ${PROJECT_SOURCE_DIR}/tests/support/cudnn.cpp)
 target_link_libraries(carousel_cudnn PUBLIC carousel_kernels PRIVATE ${CMAKE_DL_LIBS})
 if(CAROUSEL_EMULATED)
-  # A library to load, as the real one is. What it calls of the emulated device is the program's.
+  # A shared library, to be loaded as the real one is. It uses the program's emulated device.
   add_library(carousel_emulated_cudnn SHARED
-    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_lstm.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_passes.cpp)
-  target_include_directories(carousel_emulated_cudnn PRIVATE ${PROJECT_SOURCE_DIR}/tests/emulation/include)
+              ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn.cpp)
+  target_include_directories(carousel_emulated_cudnn PRIVATE
+                             ${PROJECT_SOURCE_DIR}/tests/emulation/include)
   target_link_libraries(carousel_emulated_cudnn PRIVATE carousel_options)
   set_target_properties(carousel_emulated_cudnn PROPERTIES OUTPUT_NAME cudnn SOVERSION 9
                         LIBRARY_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/lib)
-  # By its path: a real one may be where the loader looks, and sanitizers' dlopen knows no RPATH.
+  # By its path: the loader could find a real one first, and the sanitizers' dlopen ignores RPATH.
   target_compile_definitions(carousel_cudnn PRIVATE
                              CAROUSEL_CUDNN_LIBRARY="$<TARGET_FILE:carousel_emulated_cudnn>")
   add_dependencies(carousel_cudnn carousel_emulated_cudnn)
@@ -44,17 +43,9 @@ if(CAROUSEL_EMULATED)
 else()
   target_compile_definitions(carousel_cudnn PRIVATE CAROUSEL_CUDNN_LIBRARY="libcudnn.so.9")
   target_include_directories(carousel_cudnn SYSTEM PRIVATE ${CAROUSEL_CUDNN_INCLUDE})
-  # The emulated cuDNN against the real headers: its signatures are cuDNN's.
-  add_library(carousel_cudnn_signatures OBJECT
-    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn.cpp
-    ${PROJECT_SOURCE_DIR}/tests/emulation/libraries/cudnn_passes.cpp)
-  target_include_directories(carousel_cudnn_signatures SYSTEM PRIVATE ${CAROUSEL_CUDNN_INCLUDE}
-                             ${CUDAToolkit_INCLUDE_DIRS})
-  target_link_libraries(carousel_cudnn_signatures PRIVATE carousel_options)
-  add_dependencies(carousel_cudnn carousel_cudnn_signatures)
 endif()
 
-# Links a program with the wrapper. An emulated library finds the program's emulated device.
+# Links a program with the wrapper. Its exports let the stand-in find the program's emulated device.
 function(carousel_link_cudnn program)
   target_link_libraries(${program} PRIVATE carousel_cudnn)
   set_target_properties(${program} PROPERTIES ENABLE_EXPORTS ${CAROUSEL_EMULATED})
