@@ -1,7 +1,6 @@
 #include "engine/training/step_graphs.h"
 
-#include <fmt/format.h>
-
+#include <algorithm>
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -13,33 +12,37 @@ StepGraphs::StepGraphs(const Device& device, bool wanted, Tell refused)
 
 bool StepGraphs::capture(Entry& entry, const Step& queue) {
   try {
-    entry.graph.emplace(device_, [&] { entry.mean_loss = queue(); });
+    entry.graph.emplace(device_, [&] { entry.result = queue(); });
     ++captured_;
     return true;
   } catch (const CudaError& refusal) {
-    refuse(refusal.what());
+    capturing_ = false;
+    entries_.clear();
+    refused_(refusal.what());
     return false;
   }
 }
 
-void StepGraphs::refuse(const std::string& why) {
-  capturing_ = false;
-  seen_.clear();
-  refused_(why);
+/// Waits for the device if the entry has a graph: it may still run.
+void StepGraphs::forget_least_recently_used() {
+  entries_.erase(std::ranges::min_element(entries_, {},
+                                          [](const auto& entry) { return entry.second.last_use; }));
 }
 
-Tensor StepGraphs::run(const Key& key, const Step& queue) {
+StepGraphs::Result StepGraphs::run(const Key& key, const Step& queue) {
   if (!capturing_) return queue();
-  const auto [found, is_new] = seen_.try_emplace(key);
-  Entry& entry = found->second;
-  if (is_new && seen_.size() > kMostKeys) {
-    refuse(fmt::format("steps of more than {} shapes, expected a few that come again", kMostKeys));
+  const auto found = entries_.find(key);
+  if (found == entries_.end()) {
+    if (entries_.size() == kMostKeys) forget_least_recently_used();
+    entries_[key].last_use = ++uses_;
     return queue();
   }
-  if (is_new || (!entry.graph && !capture(entry, queue))) return queue();
+  Entry& entry = found->second;
+  entry.last_use = ++uses_;
+  if (!entry.graph && !capture(entry, queue)) return queue();
   entry.graph->launch();
   ++launched_;
-  return entry.mean_loss;
+  return entry.result;
 }
 
 }  // namespace carousel

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -13,44 +14,48 @@
 namespace carousel {
 
 /// Runs a step that is queued again and again: as it is queued, or on CUDA as one graph, which
-/// gives the same bits. A step is captured when it is seen for the second time: the first has
-/// brought its memory to the arena and chosen its library algorithms, so that the second allocates
-/// nothing.
+/// gives the same bits. A step is captured when its key is seen for the second time: the first time
+/// has brought its memory to the arena and chosen its library algorithms, so that the second
+/// allocates nothing.
+///
+/// The least recently used key gives way to a new one when there are kMostKeys. If it comes back,
+/// it is a new key, and its step is captured again.
 class StepGraphs {
  public:
   /// Every extent and address that a step has and another may not: what a graph repeats as it was.
   using Key = std::vector<std::uintptr_t>;
-  /// Queues a step; the mean loss it gives lies at addresses that follow from the key.
-  using Step = std::function<Tensor()>;
+  /// What a step gives. It lies at addresses that follow from the key.
+  using Result = Tensor;
+  using Step = std::function<Result()>;  ///< queues a step
   using Tell = std::function<void(const std::string& why)>;
-  /// Keys that may be seen. Data has few shapes: lines of up to 10⁶ tokens come in some 50 lengths
-  /// (engine/data/batches.h). More means that something in the key is new in every step, and no
-  /// graph would ever be used again, while each holds memory.
+  /// Keys that are remembered, with a graph or not yet; each graph holds device memory. Lines of up
+  /// to 10⁶ tokens come in some 50 lengths (engine/data/batches.h).
   static constexpr std::size_t kMostKeys = 64;
 
   /// On the CPU, and if not `wanted`, nothing is captured. `refused` hears, once, why a step could
-  /// not be captured, or that there were too many keys; every step is then run as it is queued from
-  /// there on, and no graph is kept.
+  /// not be captured; every step is then run as it is queued from there on, and no graph is kept.
   StepGraphs(const Device& device, bool wanted, Tell refused);
 
-  Tensor run(const Key& key, const Step& queue);
+  Result run(const Key& key, const Step& queue);
 
   std::int64_t captured() const { return captured_; }  ///< graphs made
   std::int64_t launched() const { return launched_; }  ///< steps that ran as one
+  std::size_t remembered() const { return entries_.size(); }
 
  private:
   struct Entry {
     std::optional<Graph> graph;
-    Tensor mean_loss;
+    Result result;
+    std::int64_t last_use = 0;
   };
   bool capture(Entry& entry, const Step& queue);
-  void refuse(const std::string& why);
+  void forget_least_recently_used();
 
   Device device_;
   bool capturing_;
   Tell refused_;
-  std::map<Key, Entry> seen_;
-  std::int64_t captured_ = 0, launched_ = 0;
+  std::map<Key, Entry> entries_;
+  std::int64_t uses_ = 0, captured_ = 0, launched_ = 0;
 };
 
 }  // namespace carousel

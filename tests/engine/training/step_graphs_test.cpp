@@ -48,21 +48,56 @@ TEST_F(StepGraphsOnCuda, CapturesAShapeAtSecondSightAndQueuesItNoMore) {
   EXPECT_EQ(graphs_.launched(), 8);
 }
 
-TEST_F(StepGraphsOnCuda, HoldsSoManyShapesAndBeyondThemNone) {
+TEST_F(StepGraphsOnCuda, TheLeastRecentlyUsedGraphGivesWayToANewKey) {
+  constexpr auto kMost = static_cast<std::uintptr_t>(StepGraphs::kMostKeys);
   for (int round = 0; round < 3; ++round) {
-    for (std::uintptr_t shape = 0; shape < StepGraphs::kMostKeys; ++shape) run(shape);
+    for (std::uintptr_t shape = 0; shape < kMost; ++shape) run(shape);
   }
-  EXPECT_TRUE(refusals_.empty());
-  EXPECT_EQ(graphs_.captured(), 64);
-  EXPECT_EQ(graphs_.launched(), 128);
-  for (std::uintptr_t shape = 60; shape < 70; ++shape) {
-    EXPECT_EQ(run(shape), static_cast<float>(shape) + 0.5F);
+  EXPECT_EQ(graphs_.captured(), kMost);
+  EXPECT_EQ(graphs_.launched(), 2 * kMost);
+  EXPECT_EQ(graphs_.remembered(), kMost);
+
+  run(0);      // the oldest by insertion, not by use
+  run(kMost);  // takes the place of 1
+  EXPECT_EQ(graphs_.remembered(), kMost);
+  queued_ = 0;
+  EXPECT_EQ(run(0), 0.5F);
+  EXPECT_EQ(run(2), 2.5F);
+  EXPECT_EQ(queued_, 0) << "both still have their graphs";
+  for (const int expected_queued : {1, 2, 2}) {  // queued, captured, launched
+    EXPECT_EQ(run(1), 1.5F);
+    EXPECT_EQ(queued_, expected_queued);
+  }
+  EXPECT_EQ(graphs_.captured(), kMost + 1);
+  EXPECT_EQ(graphs_.remembered(), kMost);
+}
+
+TEST_F(StepGraphsOnCuda, KeysThatNeverComeBackAreQueuedAndForgotten) {
+  for (std::uintptr_t shape = 0; shape < 300; ++shape) {
     EXPECT_EQ(run(shape), static_cast<float>(shape) + 0.5F);
   }
-  EXPECT_EQ(refusals_, std::vector<std::string>{
-                           "steps of more than 64 shapes, expected a few that come again"});
-  EXPECT_EQ(graphs_.captured(), 64);
-  EXPECT_EQ(graphs_.launched(), 128 + 8) << "those before the one too many";
+  EXPECT_EQ(queued_, 300);
+  EXPECT_EQ(graphs_.captured(), 0);
+  EXPECT_EQ(graphs_.remembered(), StepGraphs::kMostKeys);
+  run(299);
+  run(299);
+  EXPECT_EQ(graphs_.captured(), 1);
+  EXPECT_EQ(graphs_.launched(), 2);
+}
+
+TEST_F(StepGraphsOnCuda, AStepThatCannotBeCapturedIsToldOnceAndQueuedFromThenOn) {
+  const auto waits = [&] {
+    ++queued_;
+    std::get<Cuda>(device_).synchronize();
+    return values_;
+  };
+  run(7), run(7);
+  for (int i = 0; i < 3; ++i) graphs_.run({1}, waits);
+  EXPECT_EQ(refusals_.size(), 1U);
+  EXPECT_EQ(graphs_.remembered(), 0U);
+  run(7), run(7);
+  EXPECT_EQ(graphs_.captured(), 1);
+  EXPECT_EQ(queued_, 2 + 4 + 2) << "the failed capture queues its step twice";
 }
 
 }  // namespace
