@@ -76,26 +76,23 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
                    const RecurrentState& state) {
   Tape& tape = pass.tape();
   const auto weight = [&](std::size_t index) { return parameters_.on(tape, index); };
-  const auto drop = [&](Var x, std::uint64_t place, const std::string& of) {
+  const auto drop = [&](Var x, std::uint64_t place) {
     if (!pass.training() || config_.dropout == 0) return x;
-    const Var y = dropout(x, static_cast<float>(config_.dropout), pass.random(place));
-    tape.label(y, {"dropout after " + of});
-    return y;
+    return dropout(x, static_cast<float>(config_.dropout), pass.random(place));
   };
   Var x;
   {
     const Tape::Layer layer(tape, "embedding");
     x = embedding(weight(embedding_), token);  // [T, B, E]
-    tape.label(x, {layer.name()});
-    x = drop(x, 0, layer.name());
+    x = drop(x, 0);
   }
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Tape::Layer layer(tape, fmt::format("lstm layer {}", l));
     const Weights& weights = layers_[l];
     const Tensor &h = state.tensors[2 * l].second, &c = state.tensors[2 * l + 1].second;
     const LstmState initial{.h = tape.constant(h), .c = tape.constant(c)};
-    tape.label(initial.h, {layer.name(), "initial hidden state"});
-    tape.label(initial.c, {layer.name(), "initial cell state"});
+    tape.label(initial.h, {.part = "initial hidden state", .axes = Axes::state});
+    tape.label(initial.c, {.part = "initial cell state", .axes = Axes::state});
     const LstmOutput y = lstm_sequence(x,
                                        {.weight_ih = weight(weights.weight_ih),
                                         .weight_hh = weight(weights.weight_hh),
@@ -105,7 +102,7 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
     label(y, layer.name());
     pass.carry(y.h_last.value(), h);  // [B, H]
     pass.carry(y.c_last.value(), c);
-    x = drop(y.h, l + 1, layer.name());  // [T, B, H]
+    x = drop(y.h, l + 1);  // [T, B, H]
   }
   return x;
 }

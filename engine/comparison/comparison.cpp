@@ -7,14 +7,10 @@
 #include <limits>
 #include <tuple>
 
-#include "kernels/adam/adam.h"
 #include "kernels/common/check.h"
-#include "kernels/lstm_sequence/lstm_sequence.h"
 
 namespace carousel {
 namespace {
-
-using Axes = TracedTensor::Axes;
 
 double largest_of(const std::vector<float>& values) {
   double largest = 0;
@@ -142,31 +138,12 @@ double Difference::excess() const { return excess_of(a, b, allowed); }
 
 Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding) {
   if (rounding == Rounding::alike) return {};
-  // Both sides may be off by what the op's contract allows, hence the 2. Contracts speak of numbers
-  // up to about 1, and errors scale with the numbers: hence the largest as the unit, rather than
-  // their root mean square, which says little of a sum that a few large terms decide. Each computed
-  // value on the way adds errors of its own to those it was given, independent of them, so that
-  // their squares add up: hence the root of the depth. (The backward contract covers the errors of
-  // its forward pass, so the depth starts anew.)
-  const auto twice = [](const Tolerance& contract, double factor) {
-    return Tolerance{.absolute = 2 * factor * contract.absolute,
-                     .relative = 2 * factor * contract.relative};
-  };
-  const double depth = std::sqrt(static_cast<double>(tensor.depth));
-  switch (tensor.phase) {
-    case Phase::forward:
-      return twice(of(kLstmForwardTolerance, rounding), depth);
-    case Phase::backward:
-      return twice(of(kLstmBackwardTolerance, rounding), depth);
-    case Phase::update:
-      // Float in every precision, from the same gradients on both sides.
-      return twice(kAdamTolerance, 1);
-    case Phase::replay:
-      break;
-  }
-  // Nothing sets the sides right between steps, so that errors feed on themselves. What was seen
-  // over 200 steps of a small model on two devices: 6e-6 in f32; 0.1 between f32 and bf16.
-  return of({.f32 = {.relative = 2e-6 * depth}, .bf16 = {.relative = 2e-2 * depth}}, rounding);
+  // Both sides may be off by what the contracts allow, hence the 2. Contracts speak of numbers up to
+  // about 1, and errors scale with the numbers: hence the largest as the unit, rather than their
+  // root mean square, which says little of a sum that a few large terms decide. (A contract of a
+  // backward pass covers the errors of its forward pass, so that backward tolerances start anew.)
+  const Tolerance allowed = of(tensor.tolerance, rounding);
+  return {.absolute = 2 * allowed.absolute, .relative = 2 * allowed.relative};
 }
 
 TensorVerdict& Comparison::verdict_of(const TracedTensor& tensor) {

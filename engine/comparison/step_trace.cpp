@@ -1,6 +1,7 @@
 #include "engine/comparison/step_trace.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 namespace carousel {
@@ -28,11 +29,13 @@ void copy_values(const Tensor& from, const Tensor& to) {
 
 double scalar(const Tensor& tensor) { return static_cast<double>(host_floats(tensor).front()); }
 
-Axes axes_of(const LabelledValue& entry) {
-  if (entry.is_parameter) return Axes::parameter;
-  if (entry.label.axes) return *entry.label.axes;
-  const Tensor& tensor = entry.value ? entry.value : entry.gradient;
-  return tensor.shape().rank() == 3 ? Axes::sequence : Axes::state;
+Tolerance combined(const Tolerance& a, const Tolerance& b) {
+  return {.absolute = std::hypot(a.absolute, b.absolute),
+          .relative = std::hypot(a.relative, b.relative)};
+}
+
+Tolerances combined(const Tolerances& a, const Tolerances& b) {
+  return {.f32 = combined(a.f32, b.f32), .bf16 = combined(a.bf16, b.bf16)};
 }
 
 /// Columns [first, first + count) of every row.
@@ -50,6 +53,7 @@ std::vector<float> columns(const std::vector<float>& values, std::size_t width, 
 /// Adds a labelled tensor, split into its blocks. `like` has all but shape and values.
 void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tensor) {
   const std::string prefix = like.phase == Phase::backward ? "gradient of " : "";
+  like.axes = label.axes;
   like.shape = tensor.shape();
   like.values = host_floats(tensor);
   if (label.blocks.empty()) {
@@ -70,13 +74,16 @@ void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tens
 
 /// Gradients, in the order in which they are computed.
 void add_backward(Trace& trace, const std::vector<LabelledValue>& values) {
-  TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage, .depth = 1};
+  TracedTensor like{.phase = Phase::backward, .stage = trace.back().stage};
+  std::string op;  // the last one whose contract is part of the tolerance
   for (auto entry = values.rbegin(); entry != values.rend(); ++entry) {
+    const bool computed = !entry->is_parameter && !entry->is_constant;
+    if (computed && op != entry->label.name) {
+      like.tolerance = combined(like.tolerance, entry->label.backward);
+      op = entry->label.name;
+    }
     if (!entry->gradient) continue;
     ++like.stage;
-    // A weight's gradient is no step of the way back.
-    if (!entry->is_parameter) ++like.depth;
-    like.axes = axes_of(*entry);
     add(trace, like, entry->label, entry->gradient);
   }
 }
@@ -99,41 +106,48 @@ const char* name(Phase phase) {
 
 void TracedTraining::add_forward(Trace& trace, const Values& values) const {
   TracedTensor like{.phase = Phase::forward, .stage = -1};
-  std::string stage_name;
+  std::string stage, op;  // what the last value belongs to, and the last one computed
   for (const LabelledValue& entry : values) {
-    if (entry.is_parameter || !entry.value) continue;  // weights are looked at after the update
-    if (entry.label.name != stage_name) ++like.stage;
-    stage_name = entry.label.name;
-    like.axes = axes_of(entry);
-    like.depth = like.stage + 1;
-    add(trace, like, entry.label, entry.value);
+    if (entry.is_parameter) continue;  // weights are looked at after the update
+    if (stage != entry.label.name) ++like.stage;
+    stage = entry.label.name;
+    if (!entry.is_constant && op != stage) {
+      like.tolerance = combined(like.tolerance, entry.label.forward);
+      op = stage;
+    }
+    if (entry.value) add(trace, like, entry.label, entry.value);
   }
 }
 
 void TracedTraining::add_carried(Trace& trace) const {
   const int stage = trace.back().stage + 1;
-  int depth = 0;
+  Tolerances tolerance;  // of the last value of the forward pass, which has all before it
   for (const TracedTensor& tensor : trace) {
-    if (tensor.phase == Phase::forward) depth = std::max(depth, tensor.depth);
+    if (tensor.phase == Phase::forward) tolerance = tensor.tolerance;
   }
   for (const auto& [state, tensor] : run_.state.tensors) {
-    add(trace, {.phase = Phase::forward, .axes = Axes::state, .stage = stage, .depth = depth},
-        {"carried " + state}, tensor);
+    add(trace, {.phase = Phase::forward, .stage = stage, .tolerance = tolerance},
+        {.name = "carried " + state, .axes = Axes::state}, tensor);
   }
 }
 
 void TracedTraining::add_update(Trace& trace) const {
-  TracedTensor like{
-      .phase = Phase::update, .stage = trace.empty() ? 0 : trace.back().stage + 1, .depth = 1};
-  add(trace, like, {"gradient norm"}, run_.optimizer.gradient_norm());
+  const Tolerance update = run_.optimizer.tolerance();  // float in every precision
+  TracedTensor like{.phase = Phase::update,
+                    .stage = trace.empty() ? 0 : trace.back().stage + 1,
+                    .tolerance = {.f32 = update, .bf16 = update}};
+  const auto label = [](std::string name, std::string part) {
+    return Label{.name = std::move(name), .part = std::move(part), .axes = Axes::parameter};
+  };
+  add(trace, like, label("gradient norm", ""), run_.optimizer.gradient_norm());
   const Parameters& parameters = run_.model.parameters();
   const auto state = run_.optimizer.state();
   for (std::size_t i = 0; i < parameters.count(); ++i) {
     ++like.stage;
     for (const auto& [moment, flat] : state) {
-      add(trace, like, {parameters.name(i), moment}, parameters.part_of(flat, i));
+      add(trace, like, label(parameters.name(i), moment), parameters.part_of(flat, i));
     }
-    add(trace, like, {parameters.name(i), "new weight"}, parameters.weight(i));
+    add(trace, like, label(parameters.name(i), "new weight"), parameters.weight(i));
   }
 }
 

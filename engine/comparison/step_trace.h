@@ -15,16 +15,15 @@ const char* name(Phase phase);
 
 /// A tensor that a training step computed, on the host.
 struct TracedTensor {
-  using Axes = carousel::Axes;
   std::string name{};  ///< unique in its trace: "lstm layer 1, gate f", "gradient of output.bias"
   Phase phase = Phase::forward;
   Axes axes = Axes::parameter;
   /// Place in the order of computation. Sequences of one stage are computed together, a time step
   /// after the other: forwards from 0, backwards from T − 1.
   int stage = 0;
-  /// Values computed one from the other in this phase, up to and including this one; of a replay,
-  /// the optimiser steps.
-  int depth = 0;
+  /// What the contracts of all ops on the way to this value allow together: their root sum of
+  /// squares, for errors of different ops are independent.
+  Tolerances tolerance{};
   Shape shape{};
   std::vector<float> values{};
 };

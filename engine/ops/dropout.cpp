@@ -14,7 +14,7 @@ Var dropout(Var x, float drop_probability, const RandomSource& source) {
                                          .drop_probability = drop_probability,
                                          .source = source});
   });
-  return tape.record(y, {x}, [x, drop_probability, source](const Tensor& d_y) {
+  const Var result = tape.record(y, {x}, [x, drop_probability, source](const Tensor& d_y) {
     const GradientTarget d_x = x.gradient();
     visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
       run(d_y.device(), DropoutBackward<T>{.d_y = d_y.view<T, 1>(),
@@ -24,6 +24,10 @@ Var dropout(Var x, float drop_probability, const RandomSource& source) {
                                            .source = source});
     });
   });
+  tape.label(result, {.name = "dropout after " + tape.layer_name(),
+                      .forward = kDropoutTolerance,
+                      .backward = kDropoutTolerance});
+  return result;
 }
 
 }  // namespace carousel

@@ -32,7 +32,9 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
         .tf32 = tape.tf32()});
     const Var per_row = tape.output(rows, {}), of_all = tape.output(mean, {});
     tape.label(per_row, {.name = "loss per token",
-                         .axes = rows.shape().rank() == 2 ? Axes::sequence : Axes::parameter});
+                         .axes = rows.shape().rank() == 2 ? Axes::sequence : Axes::parameter,
+                         .forward = kLinearCrossEntropyTolerance,
+                         .backward = kLinearCrossEntropyGradientTolerance});
     tape.label(of_all, {.name = "mean loss", .axes = Axes::parameter});
     return Loss{.mean = of_all, .rows = per_row, .count = count};
   });

@@ -129,9 +129,15 @@ LstmOutput lstm_sequence(Var x, const LstmParameters& parameters, const LstmStat
 
 void label(const LstmOutput& layer, const std::string& name) {
   Tape& tape = layer.h.tape();
-  tape.label(layer.gates, {name, "gate", {"i", "f", "g", "o"}});
-  tape.label(layer.c, {name, "cell state"});
-  tape.label(layer.h, {name, "hidden state"});
+  Label like{.name = name, .forward = kLstmForwardTolerance, .backward = kLstmBackwardTolerance};
+  const auto set = [&](const Var& var, const char* part, std::vector<std::string> blocks = {}) {
+    like.part = part;
+    like.blocks = std::move(blocks);
+    tape.label(var, like);
+  };
+  set(layer.gates, "gate", {"i", "f", "g", "o"});
+  set(layer.c, "cell state");
+  set(layer.h, "hidden state");
 }
 
 }  // namespace carousel

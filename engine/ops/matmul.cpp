@@ -82,6 +82,8 @@ Var product(const Var& a, const Var& b, bool transpose_b, const Var* bias) {
     }
     if (biased) sum_columns(recorded, bias.gradient(), d_y);
   });
+  tape.label(result,
+             {.part = "product", .forward = kMatmulTolerance, .backward = kMatmulTolerance});
   return result;
 }
 

@@ -78,7 +78,7 @@ Var Parameters::on(Tape& tape, std::size_t index) {
   if (!entry.var.present()) {
     const bool rounded = working_ && entry.shape.rank() >= 2;
     entry.var = tape.parameter(rounded ? entry.working : entry.weight, entry.gradient);
-    tape.label(entry.var, {entry.name});
+    tape.label(entry.var, {.name = entry.name, .axes = Axes::parameter});
   }
   return entry.var;
 }

@@ -39,7 +39,7 @@ Var Tape::add(Slot slot) {
 }
 
 std::string Label::text(std::size_t block) const {
-  std::string result = part.empty() ? name : name + ", " + part;
+  std::string result = part.empty() ? name : name.empty() ? part : name + ", " + part;
   if (block < blocks.size()) result += " " + blocks[block];
   return result;
 }
@@ -72,9 +72,11 @@ Var Tape::overwritten(Tensor value, std::initializer_list<Var> inputs) {
 Tape::Layer::Layer(Tape& tape, std::string name)
     : tape_(tape), name_(std::move(name)), range_(name_.c_str()) {
   tape_.rules_.push_back({.mark = Mark::layer_begins});
+  tape_.open_.push_back(name_);
 }
 
 Tape::Layer::~Layer() {
+  tape_.open_.pop_back();
   std::vector<Entry>& rules = tape_.rules_;
   if (rules.back().mark == Mark::layer_begins) {
     rules.pop_back();  // there is nothing to replay in it
@@ -99,7 +101,7 @@ Var Tape::record(Tensor value, std::initializer_list<Var> inputs,
 }
 
 void Tape::backward() {
-  std::deque<Range> layers;  // that have ended and not begun, for whoever comes from behind
+  std::deque<Range> layers;  // layers open at this point of the replay, innermost last
   for (std::size_t i = rules_.size(); i-- > 0;) {
     const Entry& entry = rules_[i];
     switch (entry.mark) {
@@ -118,12 +120,15 @@ void Tape::backward() {
   }
 }
 
-void Tape::label(const Var& var, Label label) { slots_[var.index_].label = std::move(label); }
+void Tape::label(const Var& var, Label label) {
+  if (label.name.empty()) label.name = layer_name();
+  slots_[var.index_].label = std::move(label);
+}
 
 std::vector<LabelledValue> Tape::labelled() const {
   std::vector<LabelledValue> result;
   for (const Slot& slot : slots_) {
-    if (slot.label.name.empty()) continue;
+    if (slot.label.text().empty()) continue;
     result.push_back({.label = slot.label,
                       .value = slot.value,
                       .gradient = slot.written ? slot.gradient : Tensor{},
@@ -149,8 +154,8 @@ bool all_finite(const Tensor& tensor) {
 
 std::string Tape::first_non_finite() const {
   const auto text = [](const Slot& slot) {
-    return slot.label.name.empty() ? "a value of shape " + slot.value.shape().text()
-                                   : slot.label.text();
+    const std::string label = slot.label.text();
+    return label.empty() ? "a value of shape " + slot.value.shape().text() : label;
   };
   for (const Slot& slot : slots_) {
     // Constants were not computed, and a carried state among them holds the next window's by now.

@@ -4,38 +4,39 @@
 #include <cstdint>
 #include <functional>
 #include <initializer_list>
-#include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/tape/tensor.h"
 #include "kernels/common/device.h"
 #include "kernels/common/range.h"
+#include "kernels/common/tolerance.h"
 
 namespace carousel {
 
 class Tape;
 
-/// What a value's dimensions are, slowest first: how an element is called.
+/// What the dimensions of a value are, slowest first: how reports address an element.
 enum class Axes : std::uint8_t {
-  sequence,   ///< [T, B, ...] time step, row, unit
+  sequence,   ///< [T, B, …] time step, row, unit
   state,      ///< [B, H] row, unit
   parameter,  ///< [R, C] row, column, or [N] element
 };
 
-/// What a reader calls a value.
+/// What reports call a value, and how exact its contract makes it. A tape rule labels its values;
+/// a model need not.
 struct Label {
-  std::string name;       ///< of what computes it: "lstm layer 1"
+  std::string name = {};  ///< of what computes it, "lstm layer 1"; empty: the current layer's name
   std::string part = {};  ///< which of its values, if there are several: "gate", "cell state"
   std::vector<std::string> blocks = {};  ///< if a sequence's columns are equal blocks: i, f, …
-  /// Where the rank does not say it: [T, B, H] is taken for a sequence, [B, H] for a state.
-  std::optional<Axes> axes = {};
+  Axes axes = Axes::sequence;
+  Tolerances forward = {}, backward = {};  ///< of the value, of its inputs' gradients; zero: exact
 
   /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
   std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;
 };
 
-/// A value of a step, for whoever looks on.
+/// A labelled value of a step.
 struct LabelledValue {
   Label label;
   Tensor value;     ///< lost where the gradient has been written over it
@@ -151,8 +152,10 @@ class Tape {
   /// Replays every rule in reverse order. Losses are ops without outputs that write their inputs'
   /// gradients when they are recorded, so there is no root to name.
   void backward();
-  /// What a reader would call this value, for messages.
+  /// Names a value for reports and messages.
   void label(const Var& var, Label label);
+  /// The name of the innermost open layer; empty if there is none.
+  std::string layer_name() const { return open_.empty() ? std::string() : open_.back(); }
   /// The values that have a label, in recording order. The reverse is the order of the gradients.
   std::vector<LabelledValue> labelled() const;
   /// The label of the first value computed, in recording order, that holds a NaN or an infinity;
@@ -186,6 +189,7 @@ class Tape {
   bool tf32_ = false;
   std::vector<Slot> slots_;
   std::vector<Entry> rules_;
+  std::vector<std::string> open_;  ///< names of the layers being recorded, innermost last
 };
 
 }  // namespace carousel

@@ -82,6 +82,8 @@ void Optimizer::step(const Tensor& learning_rate, const Tensor& step, const Tens
                           .decoupled = config_.kind == "adamw"});
 }
 
+Tolerance Optimizer::tolerance() const { return is_sgd() ? kSgdTolerance : kAdamTolerance; }
+
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, Tensor>> result;
   if (is_sgd()) {

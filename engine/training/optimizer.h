@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/tape/tensor.h"
+#include "kernels/common/tolerance.h"
 
 namespace carousel {
 
@@ -31,6 +32,8 @@ class Optimizer {
   /// on the device.
   void step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const;
 
+  /// Of a step's new weights and state, from the same gradients.
+  Tolerance tolerance() const;
   const Tensor& gradient_norm() const { return norm_; }  ///< [1] f32, before clipping
   const Tensor& finite() const { return finite_; }       ///< [1] i32, 0 from the first bad step on
 

@@ -12,7 +12,8 @@
 namespace carousel {
 namespace {
 
-using Axes = TracedTensor::Axes;
+constexpr Tolerances kTolerances{.f32 = {.absolute = 1e-6, .relative = 1e-6},
+                                 .bf16 = {.absolute = 1e-2, .relative = 1e-2}};
 
 /// A sequence [T, 1, 1] of the given values.
 TracedTensor sequence(std::string name, Phase phase, int stage, std::vector<float> values) {
@@ -20,13 +21,13 @@ TracedTensor sequence(std::string name, Phase phase, int stage, std::vector<floa
           .phase = phase,
           .axes = Axes::sequence,
           .stage = stage,
-          .depth = 1,
+          .tolerance = kTolerances,
           .shape = {static_cast<std::int64_t>(values.size()), 1, 1},
           .values = std::move(values)};
 }
 
 TracedTensor number(std::string name, float value) {
-  return {.name = std::move(name), .depth = 1, .shape = {1}, .values = {value}};
+  return {.name = std::move(name), .tolerance = kTolerances, .shape = {1}, .values = {value}};
 }
 
 TEST(Comparison, EqualTracesHold) {
@@ -149,18 +150,13 @@ TEST(Comparison, TracesOfDifferentTensorsAreRefused) {
   EXPECT_NE(error.find("h [2, 1, 1] on one side and h [1, 1, 1]"), std::string::npos) << error;
 }
 
-TEST(Comparison, TolerancesGrowWithDepthAndRoundingAlone) {
-  TracedTensor shallow = number("x", 1), deep = number("x", 1);
-  deep.depth = 9;
-  const Tolerance one = step_tolerance(shallow, Rounding::f32);
-  const Tolerance nine = step_tolerance(deep, Rounding::f32);
-  EXPECT_DOUBLE_EQ(nine.absolute, 3 * one.absolute);
-  EXPECT_LT(one.absolute, step_tolerance(shallow, Rounding::tf32).absolute);
-  EXPECT_LT(step_tolerance(shallow, Rounding::tf32).absolute,
-            step_tolerance(shallow, Rounding::bf16).absolute);
-  deep.phase = Phase::update;  // of float, in every precision
-  EXPECT_EQ(step_tolerance(deep, Rounding::f32).relative,
-            step_tolerance(deep, Rounding::bf16).relative);
+TEST(Comparison, BothSidesMayBeOffByTheContractOfTheRounding) {
+  const TracedTensor x = number("x", 1);
+  EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::f32).absolute, 2e-6);
+  EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::f32).relative, 2e-6);
+  EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::bf16).absolute, 2e-2);
+  EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::tf32).absolute, 0.5e-2);
+  EXPECT_EQ(step_tolerance(x, Rounding::alike).absolute, 0);
 }
 
 TEST(ComparisonReport, LeadsWithTheVerdictAndTheFirstWrongThing) {
