@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """Carries weights between Carousel and PyTorch, both ways, and compares what the two compute.
 
     tests/golden/exchange.py CAROUSEL [--device cpu]
@@ -9,7 +9,7 @@ that may follow a text, and the same loss to whole texts. Then PyTorch begins a 
 trains on from its file (model.weights) beside PyTorch: the loss of every step, and the weights they
 end with, must be the same. Prints a line per comparison; exit status 1 if one fails.
 
-tests/golden/setup installs PyTorch for Debian's own Python, which runs this.
+Any Python that has torch runs this; tests/golden/setup makes one.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from torch.nn import functional
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests/support"), str(ROOT / "tests/golden")]
 import safetensors_file
-from record import LstmLm
+from modules import RecurrentLm
 
 EMBED, HIDDEN, LAYERS, BATCH, WINDOW, STEPS = 16, 32, 2, 4, 16, 40
 RATE, DECAY, CLIP_NORM = 1e-2, 1e-2, 1.0
@@ -100,7 +100,7 @@ def save(file, module):
 
 
 def new_module(vocabulary):
-    return LstmLm(vocabulary, EMBED, HIDDEN, LAYERS)
+    return RecurrentLm("lstm", vocabulary, EMBED, HIDDEN, LAYERS)
 
 
 def no_state(batch):

@@ -1,4 +1,4 @@
-// How the model's weights begin, against how PyTorch's do: tests/golden/initial_values.json.
+// How the model's weights begin, against how PyTorch's do: tests/golden/lstm_initial_values.json.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -63,7 +63,7 @@ double gram_error(const Numbers& matrix, std::size_t columns, std::size_t blocks
 }
 
 TEST(GoldenInitialValues, AreDistributedAsPyTorchs) {
-  const test::Golden golden("initial_values");
+  const test::Golden golden("lstm_initial_values");
   for (const std::string kind : {"uniform", "xavier", "orthogonal"}) {
     const nlohmann::json& options = golden.options;
     LstmLm model({.vocabulary = options.at("vocabulary"),

@@ -1,0 +1,108 @@
+"""Carousel's recurrent cells and its recurrent_lm, made of PyTorch's modules. Weights have the same
+names in both."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class NearKink(Exception):
+    """A pre-activation is so near 0 that ReLU's gradient, there 0 or 1, depends on rounding."""
+
+
+class LinearRnn(nn.Module):
+    """h_t = W_ih x_t + b_ih + W_hh h_(t-1) + b_hh: torch.nn.RNN without its nonlinearity."""
+
+    def __init__(self, width, hidden, layers):
+        super().__init__()
+        self.layers = layers
+        bound = hidden**-0.5  # where torch.nn.RNN draws its weights from
+        for layer in range(layers):
+            shapes = {"weight_ih": (hidden, hidden if layer else width),
+                      "weight_hh": (hidden, hidden), "bias_ih": (hidden,), "bias_hh": (hidden,)}
+            for name, shape in shapes.items():
+                weight = nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
+                self.register_parameter(f"{name}_l{layer}", weight)
+
+    def forward(self, x, h_0):
+        h_n = []
+        for layer in range(self.layers):
+            w_ih, w_hh, b_ih, b_hh = (getattr(self, f"{name}_l{layer}") for name in (
+                "weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+            h, output = h_0[layer], []
+            for x_t in x:
+                h = functional.linear(x_t, w_ih, b_ih) + functional.linear(h, w_hh, b_hh)
+                output.append(h)
+            x = torch.stack(output)
+            h_n.append(h)
+        return x, torch.stack(h_n)
+
+
+class Cell(NamedTuple):
+    make: Callable  # (input width, hidden width, layers) -> module
+    prefix: str = "rnn"  # of its weights' names in a model
+    states: tuple = ("h",)
+
+
+CELLS = {
+    "lstm": Cell(nn.LSTM, "lstm", ("h", "c")),
+    "gru": Cell(nn.GRU, "gru"),
+    "tanh": Cell(nn.RNN),
+    "relu": Cell(functools.partial(nn.RNN, nonlinearity="relu")),
+    "linear": Cell(LinearRnn),
+}
+
+
+def run(module, x, state):
+    """Output and final state of a recurrent module. A state is a tuple with one tensor for each of
+    the cell's states."""
+    if len(state) > 1:
+        return module(x, state)
+    output, h_n = module(x, *state)
+    if getattr(module, "nonlinearity", None) == "relu":
+        refuse_near_kink(module, x, *state)
+    return output, (h_n,)
+
+
+def refuse_near_kink(module, x, h_0):
+    """Repeats a ReLU torch.nn.RNN step by step, which itself does not show its pre-activations."""
+    for (w_ih, w_hh, b_ih, b_hh), h in zip(module.all_weights, h_0):
+        output = []
+        for x_t in x:
+            sum_ = functional.linear(x_t, w_ih, b_ih) + functional.linear(h, w_hh, b_hh)
+            if sum_.abs().min() < 2**-8:
+                raise NearKink
+            h = sum_.relu()
+            output.append(h)
+        x = torch.stack(output)
+
+
+class RecurrentLm(nn.Module):
+    """Carousel's recurrent_lm made of PyTorch's modules, with the same names of weights."""
+
+    def __init__(self, cell, vocabulary, embed, hidden, layers, tied=False):
+        super().__init__()
+        self.cell = CELLS[cell]
+        self.embedding = nn.Embedding(vocabulary, embed)
+        self.add_module(self.cell.prefix, self.cell.make(embed, hidden, layers))
+        self.output = nn.Linear(hidden, vocabulary)
+        if tied:
+            self.output.weight = self.embedding.weight
+
+    def forward(self, token, state, reset=None):
+        """Logits [T, B, V] and the final state. Where reset [T, B] is 1, a row's state is zeroed."""
+        recurrent = getattr(self, self.cell.prefix)
+        x = self.embedding(token)
+        if reset is None:
+            hidden, state = run(recurrent, x, state)
+            return self.output(hidden), state
+        steps = []
+        for t in range(len(x)):
+            keep = (1 - reset[t])[None, :, None]
+            hidden, state = run(recurrent, x[t:t + 1], tuple(s * keep for s in state))
+            steps.append(hidden)
+        return self.output(torch.cat(steps)), state
