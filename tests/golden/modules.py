@@ -10,10 +10,6 @@ from torch import nn
 from torch.nn import functional
 
 
-class NearKink(Exception):
-    """A pre-activation is so near 0 that ReLU's gradient, there 0 or 1, depends on rounding."""
-
-
 class LinearRnn(nn.Module):
     """h_t = W_ih x_t + b_ih + W_hh h_(t-1) + b_hh: torch.nn.RNN without its nonlinearity."""
 
@@ -63,22 +59,7 @@ def run(module, x, state):
     if len(state) > 1:
         return module(x, state)
     output, h_n = module(x, *state)
-    if getattr(module, "nonlinearity", None) == "relu":
-        refuse_near_kink(module, x, *state)
     return output, (h_n,)
-
-
-def refuse_near_kink(module, x, h_0):
-    """Repeats a ReLU torch.nn.RNN step by step, which itself does not show its pre-activations."""
-    for (w_ih, w_hh, b_ih, b_hh), h in zip(module.all_weights, h_0):
-        output = []
-        for x_t in x:
-            sum_ = functional.linear(x_t, w_ih, b_ih) + functional.linear(h, w_hh, b_hh)
-            if sum_.abs().min() < 2**-8:
-                raise NearKink
-            h = sum_.relu()
-            output.append(h)
-        x = torch.stack(output)
 
 
 class RecurrentLm(nn.Module):
@@ -93,16 +74,18 @@ class RecurrentLm(nn.Module):
         if tied:
             self.output.weight = self.embedding.weight
 
+    def recurrent(self):
+        return getattr(self, self.cell.prefix)
+
     def forward(self, token, state, reset=None):
         """Logits [T, B, V] and the final state. Where reset [T, B] is 1, a row's state is zeroed."""
-        recurrent = getattr(self, self.cell.prefix)
         x = self.embedding(token)
         if reset is None:
-            hidden, state = run(recurrent, x, state)
+            hidden, state = run(self.recurrent(), x, state)
             return self.output(hidden), state
         steps = []
         for t in range(len(x)):
             keep = (1 - reset[t])[None, :, None]
-            hidden, state = run(recurrent, x[t:t + 1], tuple(s * keep for s in state))
+            hidden, state = run(self.recurrent(), x[t:t + 1], tuple(s * keep for s in state))
             steps.append(hidden)
         return self.output(torch.cat(steps)), state

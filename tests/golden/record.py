@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modules import CELLS, NearKink, RecurrentLm, run
+from modules import CELLS, RecurrentLm, run
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 1
@@ -53,6 +53,25 @@ def values_of(module):
     return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
 
 
+class NearKink(Exception):
+    """A pre-activation is so near 0 that ReLU's gradient, there 0 or 1, depends on rounding."""
+
+
+def refuse_near_kink(module, inputs, _):
+    """A forward hook of a ReLU torch.nn.RNN. It repeats the time loop, for the module does not show
+    its pre-activations."""
+    x, h_0 = inputs
+    for (w_ih, w_hh, b_ih, b_hh), h in zip(module.all_weights, h_0):
+        output = []
+        for x_t in x:
+            sum_ = functional.linear(x_t, w_ih, b_ih) + functional.linear(h, w_hh, b_hh)
+            if sum_.abs().min() < 2**-8:
+                raise NearKink
+            h = sum_.relu()
+            output.append(h)
+        x = torch.stack(output)
+
+
 # Ops.
 
 
@@ -63,6 +82,8 @@ def recurrent(cell):
     states = CELLS[cell].states
     module = CELLS[cell].make(I, H, layers).double()
     draw_parameters(module, bound=0.4375)
+    if cell == "relu":
+        module.register_forward_hook(refuse_near_kink)
     given = ({"x": draw(T, B, I)} | {f"{s}_0": draw(layers, B, H) for s in states} |
              {"d_output": draw(T, B, H)} | {f"d_{s}_n": draw(layers, B, H) for s in states})
     leaves = {name: leaf(given[name]) for name in ("x", *(f"{s}_0" for s in states))}
@@ -203,6 +224,8 @@ def recurrent_lm(cell, clip_norm, tied=False):
     states = CELLS[cell].states
     module = RecurrentLm(cell, V, E, H, layers, tied).double()
     draw_parameters(module, bound=0.5)
+    if cell == "relu":
+        module.recurrent().register_forward_hook(refuse_near_kink)
     with torch.no_grad():  # larger at both ends, so that gradients are not small
         module.embedding.weight.copy_(draw(V, E, bound=2, step=1 / 128))
         if not tied:
