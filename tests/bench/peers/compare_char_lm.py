@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""Training tokens per second of Carousel and of PyTorch, in turn, as a ratio.
+"""Training tokens per second of Carousel and of PyTorch, in turn, and their ratio.
 
-    compare_char_lm.py CAROUSEL TEXT [--device cpu|cuda] [--precision f32|tf32|bf16] [--rounds 5]
-                       [--threads 2] [--python /usr/bin/python3] [--set model.hidden=1024 ...]
+    compare_char_lm.py CAROUSEL TEXT [--cell lstm|gru|tanh|relu] [--device cpu|cuda]
+                       [--precision f32|tf32|bf16] [--rounds 5] [--threads 2]
+                       [--python build/torch/bin/python] [--set model.hidden=1024 ...]
 
-CAROUSEL is the driver binary. Each round trains models/configs/speed.toml and its PyTorch twin for
-as many seconds; the medians and the ratio of every round are printed. In the first round PyTorch
-runs in every way it has (see pytorch_char_lm.py), and from then on in the fastest. --json prints
-one line of JSON instead.
+CAROUSEL is the driver binary; --python needs torch (tests/golden/setup makes one). Each round
+trains models/configs/speed.toml and its PyTorch twin for the same time; printed are the ratio of
+every round and the medians. In the first round PyTorch runs in every way it has (see
+pytorch_char_lm.py), and from then on in the fastest. --json prints one line of JSON instead.
 """
 
 import argparse
@@ -24,8 +25,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE.parents[2] / "tools"))
 from gpu.training import tokens_per_second
 
-# What a key of Carousel's config is called here and in pytorch_char_lm.py.
-SIZES = {"model.embed": "--embed", "model.hidden": "--hidden", "model.layers": "--layers",
+# The options of pytorch_char_lm.py that keys of Carousel's config correspond to.
+SIZES = {"model.cell": "--cell",
+         "model.embed": "--embed", "model.hidden": "--hidden", "model.layers": "--layers",
          "train.batch": "--batch", "train.window": "--window",
          "train.report_every": "--report-steps"}
 LIMIT = 300  # seconds a run may take
@@ -44,8 +46,8 @@ def carousel(a, sizes):
 
 
 def pytorch(a, sizes, ways):
-    """A line of pytorch_char_lm.py for each way that ran, and for each that did not."""
-    environment = dict(os.environ, OPENBLAS_CORETYPE="SkylakeX", OMP_NUM_THREADS=str(a.threads))
+    """pytorch_char_lm.py's lines of the ways that ran, and of those that did not."""
+    environment = dict(os.environ, OMP_NUM_THREADS=str(a.threads))
     words = [word for key, value in sizes.items() for word in (SIZES[key], str(value))]
     result = subprocess.run(
         [a.python, HERE / "pytorch_char_lm.py", a.text, "--device", a.device, "--precision",
@@ -63,17 +65,20 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("carousel")
     parser.add_argument("text")
+    parser.add_argument("--cell", help="model.cell; default: that of the config, an LSTM")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("f32", "tf32", "bf16"), default="f32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6, help="of steady training, each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--python", default="/usr/bin/python3", help="one that has torch")
+    parser.add_argument("--python", default=sys.executable, help="one that has torch")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help=f"of {', '.join(SIZES)}")
+                        help=f"one of {', '.join(SIZES)}")
     parser.add_argument("--json", action="store_true")
     a = parser.parse_args()
     sizes = dict(change.split("=", 1) for change in a.set)
+    if a.cell:
+        sizes["model.cell"] = a.cell
     for key in sizes:
         if key not in SIZES:
             sys.exit(f"compare_char_lm: --set {key}, expected one of {', '.join(SIZES)}")
