@@ -150,8 +150,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   const std::unique_ptr<Model> model = config.model->make(
       vocabulary.size(), device, compute_type(config.machine.precision), config.train.seed);
   Parameters& parameters = model->parameters();
-  Optimizer optimizer(config.optimizer, parameters.flat_weights(), parameters.flat_gradients(),
-                      parameters.flat_working());
+  Optimizer optimizer(config.optimizer, parameters);
   TrainingRun run{.model = *model,
                   .optimizer = optimizer,
                   .data = *training,

@@ -141,11 +141,10 @@ void TracedTraining::add_update(Trace& trace) const {
   };
   add(trace, like, label("gradient norm", ""), run_.optimizer.gradient_norm());
   const Parameters& parameters = run_.model.parameters();
-  const auto state = run_.optimizer.state();
   for (std::size_t i = 0; i < parameters.count(); ++i) {
     ++like.stage;
-    for (const auto& [moment, flat] : state) {
-      add(trace, like, label(parameters.name(i), moment), parameters.part_of(flat, i));
+    for (const auto& [name, moment] : run_.optimizer.state_of(i)) {
+      add(trace, like, label(parameters.name(i), name), moment);
     }
     add(trace, like, label(parameters.name(i), "new weight"), parameters.weight(i));
   }

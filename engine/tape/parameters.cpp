@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -26,19 +27,17 @@ std::uint64_t stream_of(const std::string& name) {
   return hash;
 }
 
-Tensor part(const Tensor& flat, std::int64_t first, const Shape& shape) {
-  return flat.slice(first, shape.size()).reshaped(shape);
-}
-
 }  // namespace
 
-std::size_t Parameters::declare(std::string name, Shape shape, Initializer initializer) {
+std::size_t Parameters::declare(std::string name, Shape shape, Initializer initializer,
+                                const ParameterOptions& options) {
   const bool taken =
       std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
   if (taken) throw Error(fmt::format("parameters: '{}' is declared twice", name));
   entries_.push_back({.name = std::move(name),
                       .shape = shape,
                       .initializer = initializer,
+                      .options = options,
                       .weight = {},
                       .gradient = {},
                       .working = {},
@@ -46,23 +45,70 @@ std::size_t Parameters::declare(std::string name, Shape shape, Initializer initi
   return entries_.size() - 1;
 }
 
+void Parameters::set_group(std::string_view prefix, const ParameterGroup& group) {
+  const auto expect_number = [&](const char* what, double got) {
+    if (!(got >= 0 && std::isfinite(got))) {
+      throw ConfigError(
+          fmt::format("parameters: {} of group '{}' is {}, expected 0 or more", what, prefix, got));
+    }
+  };
+  expect_number("learning_rate_factor", group.learning_rate_factor);
+  expect_number("weight_decay", group.weight_decay.value_or(0));
+  bool found = false;
+  for (Entry& entry : entries_) {
+    if (!entry.name.starts_with(prefix)) continue;
+    entry.options.group = group;
+    found = true;
+  }
+  if (!found) {
+    throw ConfigError(
+        fmt::format("parameters: no parameter's name begins with '{}', as a group's does", prefix));
+  }
+}
+
+/// Gives every parameter its place in the flat buffers and returns their size: group after group,
+/// in the order of their first members, and then all that are frozen.
+std::int64_t Parameters::lay_out() {
+  stretches_.clear();
+  std::int64_t end = 0;
+  const auto place = [&](const auto& belongs) {
+    const std::int64_t first = end;
+    for (Entry& entry : entries_) {
+      if (!belongs(entry.options.group)) continue;
+      entry.first = end;
+      end += padded(entry.shape.size());
+    }
+    return first;
+  };
+  for (const Entry& entry : entries_) {
+    const ParameterGroup& group = entry.options.group;
+    const bool placed = std::any_of(stretches_.begin(), stretches_.end(),
+                                    [&](const Stretch& s) { return s.group == group; });
+    if (group.frozen || placed) continue;
+    const std::int64_t first = place([&](const ParameterGroup& other) { return other == group; });
+    stretches_.push_back({.group = group, .first = first, .count = end - first});
+  }
+  place([](const ParameterGroup& group) { return group.frozen; });
+  return end;
+}
+
 void Parameters::materialize(const Device& device, DType compute, std::uint64_t seed) {
   compute_ = compute;
-  std::int64_t total = 0;
-  for (const Entry& entry : entries_) total += padded(entry.shape.size());
+  const std::int64_t total = lay_out();
+  const std::int64_t trained =
+      stretches_.empty() ? 0 : stretches_.back().first + stretches_.back().count;
   weights_ = Tensor(device, {total}, DType::f32);
-  gradients_ = Tensor(device, {total}, DType::f32);
+  gradients_ = Tensor(device, {trained}, DType::f32);
   if (compute == DType::bf16) working_ = Tensor(device, {total}, DType::bf16);
 
   std::vector<float> values(static_cast<std::size_t>(total));
-  std::int64_t first = 0;
-  for (Entry& entry : entries_) {
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    Entry& entry = entries_[i];
     const auto begun = initial_values(entry.initializer, entry.shape, seed, stream_of(entry.name));
-    std::copy(begun.begin(), begun.end(), values.begin() + first);
-    entry.weight = part(weights_, first, entry.shape);
-    entry.gradient = part(gradients_, first, entry.shape);
-    if (working_) entry.working = part(working_, first, entry.shape);
-    first += padded(entry.shape.size());
+    std::copy(begun.begin(), begun.end(), values.begin() + entry.first);
+    entry.weight = part_of(weights_, i);
+    entry.gradient = part_of(gradients_, i);
+    if (working_) entry.working = part_of(working_, i);
   }
   copy_from_host(weights_, values.data());
   run(device, Fill<float>{.to = gradients_.mutable_view<float, 1>(), .value = 0});
@@ -77,16 +123,17 @@ Var Parameters::on(Tape& tape, std::size_t index) {
   Entry& entry = entries_[index];
   if (!entry.var.present()) {
     const bool rounded = working_ && entry.shape.rank() >= 2;
-    entry.var = tape.parameter(rounded ? entry.working : entry.weight, entry.gradient);
-    tape.label(entry.var, {.name = entry.name, .axes = Axes::parameter});
+    const Tensor& value = rounded ? entry.working : entry.weight;
+    entry.var = entry.gradient ? tape.parameter(value, entry.gradient) : tape.constant(value);
+    if (entry.gradient) tape.label(entry.var, {.name = entry.name, .axes = Axes::parameter});
   }
   return entry.var;
 }
 
 Tensor Parameters::part_of(const Tensor& flat, std::size_t index) const {
-  std::int64_t first = 0;
-  for (std::size_t i = 0; i < index; ++i) first += padded(entries_[i].shape.size());
-  return part(flat, first, entries_[index].shape);
+  const Entry& entry = entries_[index];
+  if (entry.first + entry.shape.size() > flat.size()) return {};  // frozen
+  return flat.slice(entry.first, entry.shape.size()).reshaped(entry.shape);
 }
 
 std::int64_t Parameters::element_count() const {
@@ -102,8 +149,13 @@ void Parameters::refresh_working() const {
 }
 
 void Parameters::zero_unreached(const Tape& tape) const {
-  for (const Tensor& gradient : tape.unreached_parameters()) {
-    run(gradient.device(), Fill<float>{.to = gradient.mutable_view<float, 1>(), .value = 0});
+  std::vector<Tensor> unreached = tape.unreached_parameters();
+  for (const Entry& entry : entries_) {
+    const bool on_tape = tape.generation() == generation_ && entry.var.present();
+    if (entry.gradient && !on_tape) unreached.push_back(entry.gradient);
+  }
+  for (const Tensor& gradient : unreached) {
+    run(device(), Fill<float>{.to = gradient.mutable_view<float, 1>(), .value = 0});
   }
 }
 

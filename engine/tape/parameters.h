@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/tape/initializer.h"
@@ -9,14 +11,32 @@
 
 namespace carousel {
 
+/// How parameters are trained, beside what the optimiser's config says for all.
+struct ParameterGroup {
+  double learning_rate_factor = 1;
+  std::optional<double> weight_decay{};  ///< absent: the optimiser's
+  bool frozen = false;  ///< the weight stays as it is: no gradient, no part of the norm, no moments
+  bool operator==(const ParameterGroup&) const = default;
+};
+
+struct ParameterOptions {
+  ParameterGroup group{};
+};
+
 /// The weights of a model, named as PyTorch's modules name theirs. All of them lie in one float
-/// buffer, their gradients in a second and, for bf16, the copies the products read in a third, so
-/// that an optimiser step or a norm is one launch. A model first declares its parameters, then
-/// `materialize` gives them memory and values.
+/// buffer, their gradients in a second and, for bf16, the copies the products read in a third.
+/// Parameters of one group are neighbours there, so that a norm is one launch and an optimiser's
+/// update one per group; frozen ones come last and have no gradient. A model first declares its
+/// parameters, then `materialize` gives them memory and values.
 class Parameters {
  public:
   /// Declares a parameter and returns its index. Names are unique.
-  std::size_t declare(std::string name, Shape shape, Initializer initializer);
+  std::size_t declare(std::string name, Shape shape, Initializer initializer,
+                      const ParameterOptions& options = {});
+
+  /// Puts every declared parameter whose name begins with `prefix` into the group, instead of its
+  /// own. Before materialize(). ConfigError if there is none or the group makes no sense.
+  void set_group(std::string_view prefix, const ParameterGroup& group);
 
   /// Allocates and initialises. `compute` is the storage type of the products: f32, or bf16, in
   /// which case matrices are read through a rounded copy while the float weights stay the truth.
@@ -30,21 +50,32 @@ class Parameters {
   std::size_t count() const { return entries_.size(); }
   const std::string& name(std::size_t index) const { return entries_[index].name; }
   const Tensor& weight(std::size_t index) const { return entries_[index].weight; }
+  /// Empty if frozen.
   const Tensor& gradient(std::size_t index) const { return entries_[index].gradient; }
   DType compute_type() const { return compute_; }
   std::int64_t element_count() const;  ///< numbers a user would count, without padding
 
-  const Tensor& flat_weights() const { return weights_; }      ///< [N] f32, padding is zero
+  const Device& device() const { return weights_.device(); }
+  const Tensor& flat_weights() const { return weights_; }  ///< [N + frozen] f32, padding is zero
   const Tensor& flat_gradients() const { return gradients_; }  ///< [N] f32
-  const Tensor& flat_working() const { return working_; }      ///< [N] bf16; empty for f32
+  const Tensor& flat_working() const { return working_; }      ///< [N + frozen] bf16; none for f32
 
-  /// What belongs to one parameter in a buffer laid out as flat_weights(), such as a moment.
+  /// The elements first … first + count − 1 of the flat buffers are a group's.
+  struct Stretch {
+    ParameterGroup group;
+    std::int64_t first = 0, count = 0;
+  };
+  /// All groups that are not frozen; together they cover flat_gradients().
+  const std::vector<Stretch>& stretches() const { return stretches_; }
+
+  /// What belongs to one parameter in a buffer laid out as flat_weights() or flat_gradients(), such
+  /// as a moment; empty if there is nothing.
   Tensor part_of(const Tensor& flat, std::size_t index) const;
 
   /// Rounds the weights into the bf16 copy: after they were loaded. (Optimisers do it as they
   /// update.)
   void refresh_working() const;
-  /// Sets gradients that no rule wrote in this step to zero.
+  /// Sets gradients that no rule wrote in the step on this tape to zero.
   void zero_unreached(const Tape& tape) const;
 
  private:
@@ -52,10 +83,15 @@ class Parameters {
     std::string name;
     Shape shape;
     Initializer initializer;
+    ParameterOptions options;
+    std::int64_t first = 0;  ///< in the flat buffers
     Tensor weight, gradient, working;
     Var var;
   };
+  std::int64_t lay_out();
+
   std::vector<Entry> entries_;
+  std::vector<Stretch> stretches_;
   DType compute_ = DType::f32;
   Tensor weights_, gradients_, working_;
   std::uint64_t generation_ = 0;  ///< of the tape that the entries' Vars are on

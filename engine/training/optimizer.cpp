@@ -2,97 +2,126 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
-#include "kernels/adam/adam.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 #include "kernels/global_norm/global_norm.h"
-#include "kernels/sgd/sgd.h"
+#include "kernels/weight_update/weight_update.h"
 
 namespace carousel {
 namespace {
 
-Tensor zeros(const Tensor& like) {
-  Tensor result(like.device(), like.shape(), DType::f32);
-  run(like.device(), Fill<float>{.to = result.mutable_view<float, 1>(), .value = 0});
+Tensor zeros(const Device& device, const Shape& shape) {
+  Tensor result(device, shape, DType::f32);
+  run(device, Fill<float>{.to = result.mutable_view<float, 1>(), .value = 0});
   return result;
+}
+
+/// The stretch of a flat buffer as one row of a matrix; empty if the buffer is.
+Tensor as_row(const Tensor& flat, const Parameters::Stretch& stretch) {
+  return flat ? flat.slice(stretch.first, stretch.count).reshaped({1, stretch.count}) : Tensor{};
 }
 
 }  // namespace
 
-Optimizer::Optimizer(const OptimizerConfig& config, Tensor weights, Tensor gradients,
-                     Tensor working)
+template <class F>
+decltype(auto) Optimizer::with_rule(F&& f) const {
+  if (config_.kind == "sgd") {
+    if (config_.momentum == 0) return f(Sgd{});
+    return f(Momentum{.momentum = config_.momentum, .nesterov = config_.nesterov});
+  }
+  return f(Adam{.beta1 = config_.beta1,
+                .beta2 = config_.beta2,
+                .epsilon = config_.epsilon,
+                .decoupled = config_.kind == "adamw"});
+}
+
+Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters)
     : config_(config),
-      weights_(std::move(weights)),
-      gradients_(std::move(gradients)),
-      working_(std::move(working)),
-      scratch_(weights_.device(), {kGlobalNormPartials}, DType::f64),
-      norm_(weights_.device(), {1}, DType::f32),
-      scale_(weights_.device(), {1}, DType::f32),
-      finite_(weights_.device(), {1}, DType::i32) {
+      parameters_(parameters),
+      scratch_(parameters.device(), {kGlobalNormPartials}, DType::f64),
+      norm_(parameters.device(), {1}, DType::f32),
+      scale_(parameters.device(), {1}, DType::f32),
+      finite_(parameters.device(), {1}, DType::i32) {
   if (config_.kind != "sgd" && config_.kind != "adam" && config_.kind != "adamw") {
     throw ConfigError(
         fmt::format("optimizer.kind is '{}', expected sgd, adam or adamw", config_.kind));
   }
-  if (!is_sgd() || config_.momentum != 0) first_ = zeros(weights_);
-  if (!is_sgd()) second_ = zeros(weights_);
+  if (config_.kind == "sgd" && config_.nesterov && config_.momentum == 0) {
+    throw ConfigError("optimizer.nesterov is set with momentum 0, expected a positive momentum");
+  }
+  with_rule([&](const auto& rule) {
+    rule.check();
+    names_.assign(rule.kStateNames.begin(), rule.kStateNames.end());
+  });
+  for (std::size_t i = 0; i < names_.size(); ++i) {
+    flat_state_.push_back(zeros(parameters.device(), parameters.flat_gradients().shape()));
+  }
+  for (const Parameters::Stretch& stretch : parameters.stretches()) {
+    Part part{.group = stretch.group,
+              .weight = as_row(parameters.flat_weights(), stretch),
+              .gradient = as_row(parameters.flat_gradients(), stretch),
+              .working = as_row(parameters.flat_working(), stretch),
+              .state = {}};
+    for (const Tensor& flat : flat_state_) part.state.push_back(as_row(flat, stretch));
+    parts_.push_back(std::move(part));
+  }
   const std::int32_t fine = 1;
   copy_from_host(finite_, &fine);
 }
 
 void Optimizer::step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const {
-  const Device& device = weights_.device();
-  run(device, GlobalNorm<float>{.gradient = gradients_.view<float, 1>(),
-                                .loss = loss.view<float, 1>(),
-                                .clip_norm = config_.clip_norm,
-                                .keep_failure = true,
-                                .scratch = scratch_.mutable_view<double, 1>(),
-                                .norm = norm_.mutable_view<float, 1>(),
-                                .gradient_scale = scale_.mutable_view<float, 1>(),
-                                .finite = finite_.mutable_view<std::int32_t, 1>()});
-  if (is_sgd()) {
-    run(device, Sgd<float>{.weight = weights_.mutable_view<float, 1>(),
-                           .gradient = gradients_.view<float, 1>(),
-                           .velocity = first_.mutable_view<float, 1>(),
-                           .working = working_.mutable_view<bf16, 1>(),
-                           .learning_rate = learning_rate.view<float, 1>(),
-                           .gradient_scale = scale_.view<float, 1>(),
-                           .finite = finite_.view<std::int32_t, 1>(),
-                           .momentum = config_.momentum,
-                           .weight_decay = config_.weight_decay,
-                           .clip_value = config_.clip_value,
-                           .nesterov = config_.nesterov});
-    return;
-  }
-  run(device, Adam<float>{.weight = weights_.mutable_view<float, 1>(),
-                          .gradient = gradients_.view<float, 1>(),
-                          .first_moment = first_.mutable_view<float, 1>(),
-                          .second_moment = second_.mutable_view<float, 1>(),
-                          .working = working_.mutable_view<bf16, 1>(),
-                          .learning_rate = learning_rate.view<float, 1>(),
-                          .step = step.view<std::int64_t, 1>(),
-                          .gradient_scale = scale_.view<float, 1>(),
-                          .finite = finite_.view<std::int32_t, 1>(),
-                          .beta1 = config_.beta1,
-                          .beta2 = config_.beta2,
-                          .epsilon = config_.epsilon,
-                          .weight_decay = config_.weight_decay,
-                          .clip_value = config_.clip_value,
-                          .decoupled = config_.kind == "adamw"});
+  run(parameters_.device(),
+      GlobalNorm<float>{.gradient = parameters_.flat_gradients().view<float, 1>(),
+                        .loss = loss.view<float, 1>(),
+                        .clip_norm = config_.clip_norm,
+                        .keep_failure = true,
+                        .scratch = scratch_.mutable_view<double, 1>(),
+                        .norm = norm_.mutable_view<float, 1>(),
+                        .gradient_scale = scale_.mutable_view<float, 1>(),
+                        .finite = finite_.mutable_view<std::int32_t, 1>()});
+  with_rule([&](const auto& rule) {
+    for (const Part& part : parts_) update(rule, part, learning_rate, step);
+  });
 }
 
-Tolerance Optimizer::tolerance() const { return is_sgd() ? kSgdTolerance : kAdamTolerance; }
+template <class Rule>
+void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learning_rate,
+                       const Tensor& step) const {
+  WeightUpdate<Rule, float> op{
+      .rule = rule,
+      .weight = part.weight.mutable_view<float, 2>(),
+      .gradient = part.gradient.view<float, 2>(),
+      .working = part.working.mutable_view<bf16, 2>(),
+      .learning_rate = learning_rate.view<float, 1>(),
+      .step = step.view<std::int64_t, 1>(),
+      .gradient_scale = scale_.view<float, 1>(),
+      .finite = finite_.view<std::int32_t, 1>(),
+      .learning_rate_factor = part.group.learning_rate_factor,
+      .weight_decay = part.group.weight_decay.value_or(config_.weight_decay),
+      .clip_value = config_.clip_value};
+  for (std::size_t s = 0; s < Rule::kStates; ++s) {
+    op.state[s] = part.state[s].template mutable_view<float, 2>();
+  }
+  run(parameters_.device(), op);
+}
 
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, Tensor>> result;
-  if (is_sgd()) {
-    if (first_) result.emplace_back("momentum_buffer", first_);
-  } else {
-    result.emplace_back("exp_avg", first_);
-    result.emplace_back("exp_avg_sq", second_);
+  for (std::size_t s = 0; s < names_.size(); ++s) result.emplace_back(names_[s], flat_state_[s]);
+  return result;
+}
+
+std::vector<std::pair<std::string, Tensor>> Optimizer::state_of(std::size_t parameter) const {
+  std::vector<std::pair<std::string, Tensor>> result;
+  for (std::size_t s = 0; s < names_.size(); ++s) {
+    const Tensor state = parameters_.part_of(flat_state_[s], parameter);
+    if (state) result.emplace_back(names_[s], state);
   }
   return result;
+}
+
+Tolerance Optimizer::tolerance() const {
+  return with_rule([](const auto& rule) { return rule.kTolerance; });
 }
 
 }  // namespace carousel

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/tape/tensor.h"
+#include "engine/tape/parameters.h"
 #include "kernels/common/tolerance.h"
 
 namespace carousel {
@@ -19,32 +19,49 @@ struct OptimizerConfig {
   double clip_value = 0;  ///< of each element, after clip_norm; 0: no clipping
 };
 
-/// Turns gradients into new weights: the global norm, clipping, and one update of all parameters,
-/// queued without waiting. After a step whose loss or gradient was not finite nothing changes any
-/// more: whoever trains finds weights and moments as they were before it.
+/// Turns gradients into new weights: the global norm, clipping, and one update of each group of
+/// parameters, queued without waiting. From the first step on whose loss or gradient is not finite
+/// nothing changes any more: weights and moments stay as they were before it.
 class Optimizer {
  public:
-  /// For the flat buffers of Parameters, [N]; `working` may be empty. All memory is taken here.
-  /// ConfigError for an unknown kind.
-  Optimizer(const OptimizerConfig& config, Tensor weights, Tensor gradients, Tensor working);
+  /// For materialised parameters, which must outlive it. All memory is taken here. ConfigError for
+  /// an unknown kind or a hyperparameter out of range.
+  Optimizer(const OptimizerConfig& config, const Parameters& parameters);
 
   /// Queues update number step[0], from 1. learning_rate [1] f32, step [1] i64, loss [1] f32: all
   /// on the device.
   void step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const;
 
-  /// Of a step's new weights and state, from the same gradients.
-  Tolerance tolerance() const;
   const Tensor& gradient_norm() const { return norm_; }  ///< [1] f32, before clipping
   const Tensor& finite() const { return finite_; }       ///< [1] i32, 0 from the first bad step on
 
-  /// What must be saved, named as PyTorch's optimisers name theirs.
+  /// What must be saved, named as PyTorch's optimisers name theirs: a moment of all dense
+  /// parameters is one tensor, laid out as Parameters::flat_gradients().
   std::vector<std::pair<std::string, Tensor>> state() const;
+  /// The moments of one parameter, in its shape; none if it is frozen.
+  std::vector<std::pair<std::string, Tensor>> state_of(std::size_t parameter) const;
+
+  /// Of weights and moments after one update.
+  Tolerance tolerance() const;
 
  private:
-  bool is_sgd() const { return config_.kind == "sgd"; }
+  /// Weights that one update covers.
+  struct Part {
+    ParameterGroup group;
+    Tensor weight, gradient, working;
+    std::vector<Tensor> state;
+  };
+  template <class F>
+  decltype(auto) with_rule(F&& f) const;
+  template <class Rule>
+  void update(const Rule& rule, const Part& part, const Tensor& learning_rate,
+              const Tensor& step) const;
+
   OptimizerConfig config_;
-  Tensor weights_, gradients_, working_;
-  Tensor first_, second_;  ///< velocity, or Adam's two moments
+  const Parameters& parameters_;
+  std::vector<const char*> names_;  ///< of the rule's states
+  std::vector<Tensor> flat_state_;  ///< [N] each
+  std::vector<Part> parts_;
   Tensor scratch_, norm_, scale_, finite_;
 };
 

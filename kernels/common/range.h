@@ -22,7 +22,7 @@ namespace detail {
 /// "LstmSequenceForward<float>", from what the compiler calls this function.
 template <class Op>
 constexpr std::array<char, 128> op_name() {
-  std::string_view rest = __PRETTY_FUNCTION__;  // … [with Op = carousel::Adam<carousel::bf16>]
+  std::string_view rest = __PRETTY_FUNCTION__;  // … [with Op = carousel::Sample<carousel::bf16>]
   rest.remove_prefix(rest.find("Op") + 2);
   rest.remove_prefix(rest.find_first_not_of(" ="));
   rest = rest.substr(0, rest.find_first_of(";]"));
@@ -40,7 +40,7 @@ constexpr std::array<char, 128> op_name() {
 }
 }  // namespace detail
 
-/// An op's type as a profiler shows it: "Adam<float>", "LstmSequenceForward<bf16>".
+/// An op's type as a profiler shows it: "Fill<float>", "LstmSequenceForward<bf16>".
 template <class Op>
 inline constexpr std::array<char, 128> kOpName = detail::op_name<Op>();
 

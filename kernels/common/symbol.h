@@ -8,7 +8,7 @@
 
 namespace carousel {
 
-/// A function as a reader would call it, of what the linker calls it: "adam_kernel<float>", without
+/// A function as a reader would call it, of what the linker calls it: "fill_kernel<float>", without
 /// result, parameters, and the namespaces that hold all of the project.
 inline std::string readable_symbol(const char* mangled) {
   int status = 0;

@@ -60,9 +60,7 @@ class CountingModel final : public LstmLm {
 struct Side {
   Side(const Device& device, DType compute, bool graph, Fault fault = Fault::none)
       : model(device, compute, fault == Fault::baked_step_number),
-        optimizer({.kind = "adamw", .weight_decay = 0.01, .clip_norm = 1},
-                  model.parameters().flat_weights(), model.parameters().flat_gradients(),
-                  model.parameters().flat_working()),
+        optimizer({.kind = "adamw", .weight_decay = 0.01, .clip_norm = 1}, model.parameters()),
         data(device, kBatch, kLengths),
         run{.model = model,
             .optimizer = optimizer,

@@ -152,9 +152,7 @@ class Planted final : public Model {
 struct Side {
   Side(const Device& device, DType compute, Fault fault = Fault::none, bool tf32 = false)
       : model(device, compute, fault),
-        optimizer({.kind = "adamw", .weight_decay = 0.01, .clip_norm = 1},
-                  model.parameters().flat_weights(), model.parameters().flat_gradients(),
-                  model.parameters().flat_working()),
+        optimizer({.kind = "adamw", .weight_decay = 0.01, .clip_norm = 1}, model.parameters()),
         data(device, kBatch, {kWindow}),
         run{.model = model,
             .optimizer = optimizer,

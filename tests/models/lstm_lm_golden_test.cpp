@@ -133,8 +133,7 @@ TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
   const Optimizer optimizer({.kind = "adamw",
                              .weight_decay = options.at("weight_decay"),
                              .clip_norm = options.at("clip_norm")},
-                            parameters.flat_weights(), parameters.flat_gradients(),
-                            parameters.flat_working());
+                            parameters);
   Tape tape(arena, /*recording=*/true);
   const Tensor rate(device, {1}, DType::f32), step(device, {1}, DType::i64);
   test::write(rate, {options.at("learning_rate")});

@@ -54,8 +54,7 @@ struct Training {
   Training(const LstmLmConfig& config, const Device& device, DType compute = DType::f32,
            std::int64_t batch = 3)
       : model(config, device, compute, /*seed=*/7),
-        optimizer({.kind = "adam", .clip_norm = 1}, model.parameters().flat_weights(),
-                  model.parameters().flat_gradients(), model.parameters().flat_working()),
+        optimizer({.kind = "adam", .clip_norm = 1}, model.parameters()),
         arena(device),
         tape(arena, true),
         state(model.initial_state(batch)),

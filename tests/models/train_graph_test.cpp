@@ -89,9 +89,7 @@ Outcome train(const Device& device, const Case& c, BatchSource& data, BatchSourc
   ClumsyModel model(
       {.vocabulary = vocabulary, .embed = 6, .hidden = 11, .layers = 2, .dropout = 0.3}, device,
       c.compute, c.mistake);
-  Optimizer optimizer({.kind = c.optimizer, .momentum = 0.9, .clip_norm = 1},
-                      model.parameters().flat_weights(), model.parameters().flat_gradients(),
-                      model.parameters().flat_working());
+  Optimizer optimizer({.kind = c.optimizer, .momentum = 0.9, .clip_norm = 1}, model.parameters());
   TrainingRun run{
       .model = model, .optimizer = optimizer, .data = data, .state = model.initial_state(kBatch)};
   // Several steps between reports, so that they are queued before the first of them runs.

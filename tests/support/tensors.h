@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "engine/tape/tape.h"
+#include "engine/tape/parameters.h"
 #include "kernels/copy/copy.h"
 
 namespace carousel::test {
@@ -23,6 +23,15 @@ std::vector<T> read(const Tensor& tensor) {
   std::vector<T> values(static_cast<std::size_t>(tensor.size()));
   copy_to_host(tensor, values.data());
   return values;
+}
+
+/// A materialised parameter "weight" of `size` zeros.
+inline Parameters one_parameter(const Device& device, std::size_t size,
+                                DType compute = DType::f32) {
+  Parameters parameters;
+  parameters.declare("weight", {static_cast<std::int64_t>(size)}, {});
+  parameters.materialize(device, compute, /*seed=*/1);
+  return parameters;
 }
 
 /// A loss Σ x, the first to reach x: writes 1 to every element of its gradient.

@@ -51,8 +51,7 @@ TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
                 .dropout = 0.5},
                device, DType::f32, /*seed=*/1);
   const Parameters& parameters = model.parameters();
-  Optimizer optimizer({.kind = "sgd"}, parameters.flat_weights(), parameters.flat_gradients(),
-                      parameters.flat_working());
+  Optimizer optimizer({.kind = "sgd"}, parameters);
   test::Windows data(device, /*rows=*/2, {3});
   TrainingRun run{
       .model = model, .optimizer = optimizer, .data = data, .state = model.initial_state(2)};
@@ -91,7 +90,7 @@ TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
                 "backward/Cast<float, float>",
                 "optimizer",
                 "optimizer/GlobalNorm<float>",
-                "optimizer/Sgd<float>",
+                "optimizer/WeightUpdate<Sgd, float>",
             }));
 }
 

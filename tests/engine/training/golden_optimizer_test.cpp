@@ -5,12 +5,12 @@
 #include <vector>
 
 #include "engine/training/optimizer.h"
-#include "kernels/adam/adam.h"
 #include "kernels/global_norm/global_norm.h"
-#include "kernels/sgd/sgd.h"
+#include "kernels/weight_update/rules.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"
+#include "tests/support/tensors.h"
 
 namespace carousel {
 namespace {
@@ -34,27 +34,28 @@ OptimizerConfig config_of(const nlohmann::json& options) {
   return config;
 }
 
-/// Weights in a row, and updates of them by given gradients.
+/// A parameter, and updates of it by given gradients.
 struct Updates {
   Updates(const OptimizerConfig& config, const Device& device, const Numbers& start)
-      : weights(device, {static_cast<std::int64_t>(start.size())}, DType::f32),
-        gradients(device, weights.shape(), DType::f32),
+      : parameters(test::one_parameter(device, start.size())),
         rate(device, {1}, DType::f32),
         number(device, {1}, DType::i64),
         loss(device, {1}, DType::f32),
-        optimizer(config, weights, gradients, {}) {
-    test::write(weights, start);
+        optimizer(config, parameters) {
+    test::write(weight(), start);
     test::write(loss, {0});
   }
   void update(const Numbers& gradient, double learning_rate) {
     ++count;
-    test::write(gradients, gradient);
+    test::write(parameters.gradient(0), gradient);
     test::write(rate, {learning_rate});
     copy_from_host(number, &count);
     optimizer.step(rate, number, loss);
   }
+  const Tensor& weight() const { return parameters.weight(0); }
 
-  Tensor weights, gradients, rate, number, loss;
+  Parameters parameters;
+  Tensor rate, number, loss;
   Optimizer optimizer;
   std::int64_t count = 0;
 };
@@ -74,8 +75,8 @@ TEST_P(GoldenTrajectory, FollowsPyTorchForTwentyUpdates) {
   const Numbers& start = golden.given.at("weight").values;
   const Numbers& rates = golden.given.at("learning_rate").values;
   const OptimizerConfig config = config_of(golden.options);
-  const Tolerance once = config.kind == "sgd" ? kSgdTolerance : kAdamTolerance;
   Updates run(config, std::get<0>(GetParam()), start);
+  const Tolerance once = run.optimizer.tolerance();
   constexpr std::size_t kUpdates = 20;
   ASSERT_EQ(rates.size(), kUpdates);
   for (std::size_t t = 0; t < kUpdates; ++t) {
@@ -84,13 +85,13 @@ TEST_P(GoldenTrajectory, FollowsPyTorchForTwentyUpdates) {
     const auto updates = static_cast<double>(t + 1);
     const Tolerance all{.absolute = updates * once.absolute, .relative = updates * once.relative};
     ASSERT_TRUE(
-        close(as_double(run.weights), part(golden.values.at("weight").values, t, kUpdates), all))
+        close(as_double(run.weight()), part(golden.values.at("weight").values, t, kUpdates), all))
         << "after update " << t + 1;
     ASSERT_TRUE(close(as_double(run.optimizer.gradient_norm()),
                       part(golden.values.at("norm").values, t, kUpdates), kGlobalNormTolerance));
   }
   const Tolerance all{.absolute = kUpdates * once.absolute, .relative = kUpdates * once.relative};
-  const auto state = run.optimizer.state();
+  const auto state = run.optimizer.state_of(0);
   EXPECT_EQ(state.size() + 2, golden.values.size());  // beside norm and weight
   for (const auto& [name, tensor] : state) {
     const Numbers& want = golden.values.at(name).values;
@@ -118,8 +119,8 @@ TEST_P(GoldenClipping, ByNormByValueAndByBothInThatOrder) {
       Updates run({.kind = "sgd", .clip_norm = clip_norm, .clip_value = clip_value}, GetParam(),
                   zeros);
       run.update(part(gradient.values, i, count), 1);
-      EXPECT_TRUE(close(test::scaled(as_double(run.weights), -1),
-                        part(golden.values.at(name).values, i, count), kSgdTolerance))
+      EXPECT_TRUE(close(test::scaled(as_double(run.weight()), -1),
+                        part(golden.values.at(name).values, i, count), Sgd::kTolerance))
           << name << " of gradient " << i;
       EXPECT_TRUE(close(as_double(run.optimizer.gradient_norm()),
                         part(golden.values.at("norm").values, i, count), kGlobalNormTolerance));
