@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 struct Side {
   Side(const RunConfig& config, const Corpus& corpus, const Device& on, bool as_graphs = false)
       : device(on),
-        model(config.model->make(corpus.vocabulary.size(), device,
+        model(config.model->make(corpus.vocabularies["token"].size(), device,
                                  compute_type(config.machine.precision),
                                  static_cast<std::uint64_t>(config.train.seed))),
         optimizer(config.optimizer, model->parameters()),
@@ -39,7 +39,7 @@ struct Side {
                        .graph = as_graphs,
                        .refused = refuse_eager_steps}) {
     if (!config.weights.empty()) {
-      load_weights(SafetensorsFile(config.weights), corpus.vocabulary, *model);
+      load_weights(SafetensorsFile(config.weights), corpus.vocabularies, *model);
     }
   }
 
@@ -80,7 +80,7 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
                                   arguments.steps));
   }
   const ScratchFolder scratch;
-  const Corpus corpus = corpus_of(config, scratch.path());
+  const Corpus corpus = config.data->open(scratch.path());
   Side side(config, corpus, open_device(config.machine));
   fmt::print(stderr, "compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
              folder.string(), reports.back().step, device_text(side.device));
@@ -114,7 +114,7 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
   const RunConfig config_b(file, side_arguments(arguments, common, 1));
   const Device device_a = open_device(config_a.machine), device_b = open_device(config_b.machine);
   const ScratchFolder scratch;
-  const Corpus corpus = corpus_of(config_a, scratch.path());
+  const Corpus corpus = config_a.data->open(scratch.path());
   // The third is the second side again, never set right.
   Side a(config_a, corpus, device_a), b(config_b, corpus, device_b);
   Side free(config_b, corpus, device_b);
@@ -150,7 +150,7 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
                     fmt::join(arguments.modes, ",")));
   }
   const ScratchFolder scratch;
-  const Corpus corpus = corpus_of(config, scratch.path());
+  const Corpus corpus = config.data->open(scratch.path());
   const std::string name = side_name(device, config.machine.precision);
   Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
   fmt::print(stderr, "compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,

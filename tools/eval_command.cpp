@@ -15,15 +15,10 @@ namespace carousel {
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
   TrainedModel trained(arguments.run, common);
   const ScratchFolder scratch;
-  const TokenRange tokens = tokenised({arguments.data}, trained.vocabulary(), scratch.path());
-  const TrainConfig& train = trained.config().train;
-  const auto batches =
-      trained.config().data.unit == DataConfig::Unit::line
-          ? line_batches(
-                trained.device(), tokens,
-                {.batch = train.batch, .begin = trained.vocabulary().begin(), .shuffle = false})
-          : evaluation_batches(trained.device(), tokens,
-                               {.batch = train.batch, .window = train.window});
+  const Corpus corpus =
+      trained.config().data->evaluation(arguments.data, trained.vocabularies(), scratch.path());
+  const TokenStore& tokens = *corpus.validation["token"].store;
+  const auto batches = validation_batches(trained.config(), corpus, trained.device());
   Arena arena(trained.device());
   std::optional<Explanation> explanation;
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
@@ -36,14 +31,14 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
                                          {"a batch's values and scratch", arena.reserved()}}));
   }
 
-  const std::int64_t characters = tokens.file->characters();
+  const std::int64_t characters = tokens.characters();
   const double bits = result.loss / std::log(2.0);
   const double per_character =
       result.loss * static_cast<double>(result.tokens) / static_cast<double>(characters);
   if (common.json) {
     fmt::print("{}\n", nlohmann::json{{"step", trained.step()},
                                       {"tokens", result.tokens},
-                                      {"unknown_tokens", tokens.file->unknown()},
+                                      {"unknown_tokens", tokens.unknown()},
                                       {"characters", characters},
                                       {"nats_per_token", result.loss},
                                       {"bits_per_token", bits},
@@ -57,9 +52,9 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
              result.loss, bits, std::exp(result.loss));
   fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters, per_character,
              per_character / std::log(2.0));
-  if (tokens.file->unknown() > 0) {
+  if (tokens.unknown() > 0) {
     fmt::print(stderr, "eval: {} tokens are unknown to the model and count as <unk>\n",
-               tokens.file->unknown());
+               tokens.unknown());
   }
   return 0;
 }

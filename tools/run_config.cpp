@@ -13,28 +13,6 @@ namespace {
 
 constexpr std::int64_t kMany = std::int64_t{1} << 40;
 
-void describe(OptionSection& section, DataConfig& data) {
-  section.add("text", data.text, "the UTF-8 text to learn").require();
-  section.add("validation", data.validation,
-              "another text to evaluate on, instead of the last part of the first");
-  section.add("train_fraction", data.train_fraction, "of the text; the rest is for validation",
-              {.least = 0, .most = 1, .above_least = true});
-  section.add(
-      "tokens", data.rules.kind, "what a token is",
-      {{"byte", TokenKind::byte}, {"char", TokenKind::character}, {"word", TokenKind::word}});
-  section.add("unit", data.unit, "contiguous windows, or a sentence a line",
-              {{"stream", DataConfig::Unit::stream}, {"line", DataConfig::Unit::line}});
-  section.add("newline", data.rules.newline, "a character like others, or the token <eos>",
-              {{"text", Newline::text}, {"eos", Newline::eos}, {"line", Newline::line}});
-  section.add("minimum_count", data.limits.minimum_count, "rarer tokens become <unk>", {1, kMany});
-  section.add("maximum_vocabulary", data.limits.maximum_size, "at most so many tokens; 0: no limit",
-              {0, kMany});
-  section.add("document_end", data.document_end,
-              "a token after which the state is reset; empty: none");
-  section.add("device_bytes", data.device_bytes, "tokens live on the device when they fit in this",
-              {0, kMany});
-}
-
 void describe(OptionSection& section, TrainConfig& train) {
   section.add("steps", train.steps, "optimiser steps", {1, kMany});
   section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
@@ -112,7 +90,9 @@ RunConfig::RunConfig(const std::string& text, const std::string& name,
 }
 
 RunConfig::RunConfig(const std::string& model_kind)
-    : kind(model_kind), model(find_model(model_kind).config()) {
+    : kind(model_kind),
+      model(find_model(model_kind).config()),
+      data(carousel::data_kind(data_kind).config()) {
   describe();
 }
 
@@ -122,7 +102,9 @@ void RunConfig::describe() {
   section.add("weights", weights,
               "a safetensors file to begin with, named as PyTorch names; empty: as init says");
   model->describe(section);
-  carousel::describe(options_.section("data", "what it learns"), data);
+  OptionSection& data_section = options_.section("data", "what it learns");
+  data_section.add("kind", data_kind, "what its text is");
+  data->describe(data_section);
   carousel::describe(options_.section("train", "how long, and what is kept"), train);
   carousel::describe(options_.section("optimizer", "how weights change"), optimizer,
                      schedule.learning_rate);
@@ -140,6 +122,7 @@ void RunConfig::apply(Config config, const CommonArguments& common) {
   if (common.precision) set("precision", *common.precision, common.precision_typed);
   if (common.threads) set("threads", std::to_string(*common.threads), {});
   model = find_model(config.text("model", "kind", "")).config();
+  data = carousel::data_kind(config.text("data", "kind", data_kind)).config();
   describe();
   options_.apply(config);
   schedule.steps = train.steps;

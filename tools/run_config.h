@@ -6,7 +6,7 @@
 #include <string>
 
 #include "engine/config/options.h"
-#include "engine/data/corpus.h"
+#include "engine/data/data_kinds.h"
 #include "engine/training/optimizer.h"
 #include "engine/training/schedule.h"
 #include "engine/training/trainer.h"
@@ -14,18 +14,6 @@
 #include "tools/commands.h"
 
 namespace carousel {
-
-/// Section [data].
-struct DataConfig {
-  enum class Unit : std::uint8_t { stream, line };
-  std::filesystem::path text, validation;
-  TokenRules rules;
-  VocabularyLimits limits;
-  Unit unit = Unit::stream;
-  double train_fraction = 0.9;
-  std::string document_end;  ///< the token after which a new document begins
-  std::int64_t device_bytes = std::int64_t{1} << 30;
-};
 
 enum class DeviceChoice : std::uint8_t { automatic, cpu, cuda };
 enum class Precision : std::uint8_t { f32, tf32, bf16 };
@@ -52,7 +40,8 @@ class RunConfig {
   std::string kind;
   std::filesystem::path weights;  ///< model.weights: a file to begin with; may be empty
   std::unique_ptr<ModelConfig> model;
-  DataConfig data;
+  std::string data_kind = "text";
+  std::unique_ptr<DataConfig> data;
   TrainConfig train;
   OptimizerConfig optimizer;
   Schedule schedule;
@@ -60,6 +49,8 @@ class RunConfig {
 
   /// Every option as it ran: what the run's folder and its checkpoints keep.
   std::string toml() const { return options_.toml(); }
+  /// Whether "section.key" may change when the run is resumed.
+  bool may_change(const std::string& name) const { return options_.may_change(name); }
   /// Every option with its value and meaning, for people to read.
   std::string help() const { return options_.help(); }
 

@@ -3,37 +3,10 @@
 #include <fmt/format.h>
 #include <omp.h>
 
-#include "engine/text/utf8.h"
 #include "engine/training/training_run.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
-namespace {
-
-constexpr const char* kVocabularyKey = "carousel.vocabulary";  // in a checkpoint's metadata
-
-// Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
-void expect_vocabulary(const SafetensorsFile& file, const Vocabulary& expected) {
-  const std::string name = file.path().string();
-  const auto found = file.metadata().find(kVocabularyKey);
-  if (found == file.metadata().end()) return;
-  const Vocabulary theirs = Vocabulary::parse(found->second, name);
-  if (theirs.size() != expected.size()) {
-    throw FormatError(fmt::format("{}: its vocabulary has {} tokens, expected the {} of data.text",
-                                  name, theirs.size(), expected.size()));
-  }
-  for (std::int32_t id = 0; id < expected.size(); ++id) {
-    if (theirs.token(id) != expected.token(id)) {
-      throw FormatError(
-          fmt::format("{}: token {} of its vocabulary is '{}', expected '{}' as in "
-                      "data.text",
-                      name, id, escaped(theirs.token(id)), escaped(expected.token(id))));
-    }
-  }
-}
-
-}  // namespace
-
 Device open_device(const MachineConfig& machine) {
   if (machine.threads > 0) omp_set_num_threads(static_cast<int>(machine.threads));
 #if CAROUSEL_CUDA
@@ -65,17 +38,20 @@ DType compute_type(Precision precision) {
   return precision == Precision::bf16 ? DType::bf16 : DType::f32;
 }
 
-Metadata run_metadata(const RunConfig& config, const Vocabulary& vocabulary) {
-  return {{"format", "pt"},  // what PyTorch's own files say, so that its loaders take these
-          {"carousel.version", "1"},
-          {"carousel.config", config.toml()},
-          {kVocabularyKey, vocabulary.text()},
-          {"carousel.gate_order", "i, f, g, o"},
-          {"carousel.biases", "bias_ih and bias_hh are both added"}};
+Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies) {
+  Metadata metadata{
+      {"format", "pt"},  // what PyTorch's own files say, so that its loaders take these
+      {"carousel.version", "1"},
+      {"carousel.config", config.toml()},
+      {"carousel.gate_order", "i, f, g, o"},
+      {"carousel.biases", "bias_ih and bias_hh are both added"}};
+  vocabularies.write(metadata);
+  return metadata;
 }
 
-void load_weights(const SafetensorsFile& file, const Vocabulary& vocabulary, Model& model) {
-  expect_vocabulary(file, vocabulary);
+void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
+  const std::string name = file.path().string();
+  Vocabularies::read(file.metadata(), name).expect_same_tokens(vocabularies, name);
   Parameters& parameters = model.parameters();
   read_weights(file, named_weights(parameters));
   parameters.refresh_working();
@@ -95,10 +71,11 @@ TrainedModel::TrainedModel(const std::filesystem::path& path, const CommonArgume
     return found->second;
   };
   config_ = std::make_unique<RunConfig>(text("carousel.config"), file, common);
-  vocabulary_ = std::make_unique<Vocabulary>(Vocabulary::parse(text(kVocabularyKey), file));
+  text("carousel.vocabulary");
+  vocabularies_ = Vocabularies::read(saved.metadata(), file);
   device_ = open_device(config_->machine);
   model_ =
-      config_->model->make(vocabulary_->size(), device_, compute_type(config_->machine.precision),
+      config_->model->make(vocabulary().size(), device_, compute_type(config_->machine.precision),
                            static_cast<std::uint64_t>(config_->train.seed));
   Parameters& parameters = model_->parameters();
   saved.restore_weights(named_weights(parameters));

@@ -21,11 +21,11 @@ std::string device_text(const Device& device);
 DType compute_type(Precision precision);
 
 /// What a checkpoint's weights mean: read by whoever loads them, here or in PyTorch.
-Metadata run_metadata(const RunConfig& config, const Vocabulary& vocabulary);
+Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies);
 
 /// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
-/// model's, by name and shape, and its vocabulary, where it records one, is that of the data.
-void load_weights(const SafetensorsFile& file, const Vocabulary& vocabulary, Model& model);
+/// model's, by name and shape, and its vocabularies, where it records any, are those of the data.
+void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
 
 /// A model as a checkpoint left it, ready to run.
 class TrainedModel {
@@ -34,14 +34,15 @@ class TrainedModel {
   TrainedModel(const std::filesystem::path& path, const CommonArguments& common);
 
   const RunConfig& config() const { return *config_; }
-  const Vocabulary& vocabulary() const { return *vocabulary_; }
+  const Vocabularies& vocabularies() const { return vocabularies_; }
+  const Vocabulary& vocabulary() const { return vocabularies_["token"]; }
   const Device& device() const { return device_; }
   Model& model() { return *model_; }
   std::int64_t step() const { return step_; }
 
  private:
   std::unique_ptr<RunConfig> config_;
-  std::unique_ptr<Vocabulary> vocabulary_;
+  Vocabularies vocabularies_;
   Device device_;
   std::unique_ptr<Model> model_;
   std::int64_t step_ = 0;

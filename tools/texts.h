@@ -4,16 +4,12 @@
 #include <memory>
 #include <string>
 
-#include "engine/data/batches.h"
-#include "engine/data/corpus.h"
+#include "engine/data/samplers.h"
 #include "tools/run_config.h"
 
 namespace carousel {
 
-/// The texts of a config as tokens, which are kept in the folder `cache` and read from there.
-Corpus corpus_of(const RunConfig& config, const std::filesystem::path& cache);
-
-/// What the config trains on. ConfigError if its document_end is no token.
+/// What the config trains on.
 std::unique_ptr<BatchSource> training_batches(const RunConfig& config, const Corpus& corpus,
                                               const Device& device);
 /// What it is evaluated on; null if there is nothing.

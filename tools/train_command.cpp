@@ -72,11 +72,9 @@ class RunFolder {
 /// it began with, whose place the checkpoint's weights have taken.
 bool may_change(const std::string& name) {
   static const char* const names[] = {
-      "train.steps",      "train.report_every", "train.evaluate_every",
-      "train.save_every", "train.sample_every", "train.sample_tokens",
-      "train.patience",   "train.keep",         "data.text",
-      "data.validation",  "data.device_bytes",  "model.weights",
-      "run.device",       "run.threads",        "run.graph"};
+      "train.steps",        "train.report_every",  "train.evaluate_every", "train.save_every",
+      "train.sample_every", "train.sample_tokens", "train.patience",       "train.keep",
+      "model.weights",      "run.device",          "run.threads",          "run.graph"};
   return std::find(std::begin(names), std::end(names), name) != std::end(names);
 }
 
@@ -87,7 +85,8 @@ void expect_same_run(const RunConfig& config, const SavedCheckpoint& saved,
   const Config then = Config::parse(saved.metadata().at("carousel.config"), "checkpoint", folder);
   for (const Setting& setting : now.settings()) {
     const Setting* before = then.find(setting.section, setting.key);
-    if (before != nullptr && before->text != setting.text && !may_change(setting.name())) {
+    if (before != nullptr && before->text != setting.text && !may_change(setting.name()) &&
+        !config.may_change(setting.name())) {
       throw ConfigError(fmt::format("--resume: {} is {} now, and {} was trained with {}",
                                     setting.name(), setting.text, folder.string(), before->text));
     }
@@ -138,14 +137,14 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   if (!saved && !config.weights.empty()) {
     beginning = std::make_unique<SafetensorsFile>(config.weights);
   }
-  const Corpus corpus = corpus_of(config, out / "cache");
+  const Corpus corpus = config.data->open((out / "cache").string());
   const auto training = training_batches(config, corpus, device);
   const auto validation = validation_batches(config, corpus, device);
-  const Vocabulary& vocabulary = corpus.vocabulary;
-  const Metadata metadata = run_metadata(config, vocabulary);
+  const Vocabulary& vocabulary = corpus.vocabularies["token"];
+  const Metadata metadata = run_metadata(config, corpus.vocabularies);
   if (saved && saved->metadata().at("carousel.vocabulary") != vocabulary.text()) {
     throw ConfigError(fmt::format("--resume: {} has changed: its vocabulary is not that of run {}",
-                                  config.data.text.string(), arguments.out));
+                                  corpus.train["token"].name, arguments.out));
   }
   const std::unique_ptr<Model> model = config.model->make(
       vocabulary.size(), device, compute_type(config.machine.precision), config.train.seed);
@@ -156,17 +155,18 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                   .data = *training,
                   .state = model->initial_state(config.train.batch)};
   if (saved) restore(run, *saved);
-  if (beginning) load_weights(*beginning, vocabulary, *model);
+  if (beginning) load_weights(*beginning, corpus.vocabularies, *model);
   write_file_atomically(out / "config.toml", config.toml());
 
   TrainLog log(out, saved ? run.step : -1, config.train, vocabulary, device);
   if (saved) run.seconds = seconds_so_far(out / "metrics.jsonl");
-  log.progress().line(
-      fmt::format("{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}{}",
-                  config.kind, count_text(static_cast<double>(parameters.element_count())),
-                  vocabulary.size(), count_text(static_cast<double>(corpus.train.count)),
-                  count_text(static_cast<double>(corpus.validation.count)), device_text(device),
-                  steps_text(device, config.machine)));
+  log.progress().line(fmt::format(
+      "{}: {} weights, vocabulary {}, {} tokens to train on, {} to validate; {}{}", config.kind,
+      count_text(static_cast<double>(parameters.element_count())), vocabulary.size(),
+      count_text(static_cast<double>(corpus.train["token"].count)),
+      count_text(
+          static_cast<double>(corpus.validation.empty() ? 0 : corpus.validation["token"].count)),
+      device_text(device), steps_text(device, config.machine)));
   if (beginning) {
     log.progress().line(fmt::format("weights: begin as in {}", beginning->path().string()));
   }

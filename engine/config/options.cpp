@@ -265,6 +265,15 @@ void Options::refuse(const Setting& setting) {
                                 suggestion(meant)));
 }
 
+bool Options::may_change(const std::string& name) const {
+  for (const OptionSection& section : sections_) {
+    for (const Option& option : section.options_) {
+      if (section.name_ + "." + option.key_ == name) return option.may_change_;
+    }
+  }
+  return false;
+}
+
 std::string Options::toml() const {
   std::string text;
   for (const OptionSection& section : sections_) {

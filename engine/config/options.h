@@ -38,6 +38,11 @@ class Option {
     required_ = true;
     return *this;
   }
+  /// A run that is resumed may have another value than it began with.
+  Option& may_change() {
+    may_change_ = true;
+    return *this;
+  }
 
  private:
   friend class OptionSection;
@@ -45,7 +50,7 @@ class Option {
   std::string key_, help_, expected_;
   Assign assign_;
   std::function<std::string()> written_;  ///< the current value as TOML
-  bool required_ = false;
+  bool required_ = false, may_change_ = false;
 };
 
 /// The keys of one [section]. A model, the trainer, the optimiser each describe theirs once:
@@ -105,6 +110,10 @@ class Options {
   /// section or key nobody described (with the nearest that somebody did), a value of the wrong
   /// kind or out of range, and a required key that is missing.
   void apply(const Config& config);
+
+  /// Whether the option "section.key" may change when a run is resumed; false for one that there is
+  /// not.
+  bool may_change(const std::string& name) const;
 
   std::string toml() const;  ///< every option with its value now; applying it changes nothing
   std::string help() const;  ///< every option with its value now, its meaning and its range

@@ -2,26 +2,48 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "engine/data/batches.h"
 
 namespace carousel {
 
-/// What all batches of a source fit into.
-struct BatchLimits {
-  std::int64_t steps = 0;  ///< largest T
-  std::int64_t rows = 0;   ///< B
-  bool resets = false, lengths = false;
+/// What all batches' values of one field fit into: [T, B] of a sequence, [B] otherwise; with a
+/// width F, [T, B, F] and [B, F].
+struct FieldLimits {
+  std::string name;
+  std::int64_t steps = 0;  ///< largest T; 0: not a sequence
+  bool lengths = false;    ///< rows have lengths
+  DType dtype = DType::i32;
+  std::int64_t width = 0;  ///< F; 0: none
+
+  Shape shape(std::int64_t rows) const;
 };
 
-/// Where a plan writes a batch: room for the limits' T in host memory. Row-major, as in Batch.
-struct HostBatch {
-  std::int32_t* token = nullptr;
-  std::int32_t* target = nullptr;
-  std::int32_t* reset = nullptr;    ///< null unless the limits say resets
+struct BatchLimits {
+  std::int64_t rows = 0;  ///< B
+  std::vector<FieldLimits> fields{};
+  std::int64_t reset_steps = 0;  ///< largest T of Batch::reset; 0: there is none
+};
+
+/// Where a plan writes a field: room in host memory for the limits' T. Row-major, as in Batch.
+struct HostField {
+  void* values = nullptr;
   std::int32_t* lengths = nullptr;  ///< null unless the limits say lengths
-  std::int64_t steps = 0;           ///< out: T of this batch
-  std::int64_t tokens = 0;          ///< out
+  std::int64_t steps = 0;           ///< out: T in this batch; of no meaning without steps
+
+  template <class T>
+  T* as() const {
+    return static_cast<T*>(values);
+  }
+  std::int32_t* ids() const { return as<std::int32_t>(); }
+};
+
+struct HostBatch {
+  std::vector<HostField> fields;  ///< as in the limits
+  HostField reset;                ///< values are null unless the limits say reset_steps
+  std::int64_t counted = 0;       ///< out
 };
 
 /// Which tokens make up which batch. Called by one thread at a time, for any position in any
@@ -31,7 +53,7 @@ class BatchPlan {
   virtual ~BatchPlan() = default;
   virtual BatchLimits limits() const = 0;
   virtual std::int64_t batches_per_epoch() const = 0;
-  virtual std::int64_t tokens_per_epoch() const = 0;
+  virtual std::int64_t counted_per_epoch() const = 0;
   virtual bool is_first(std::int64_t index) const = 0;  ///< Batch::first
   virtual void fill(const DataPosition& position, HostBatch& batch) = 0;
 };

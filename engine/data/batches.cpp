@@ -26,45 +26,77 @@ static_assert(GatherWindows::kNoTarget == kIgnoreTarget, "a window's missing tar
 // ahead of the device by no more than that, and the thread always has a slot to fill.
 constexpr std::int64_t kSlots = 8, kUnderway = 4;
 
-/// The device's memory for batches of any T up to the limit.
+/// The device's memory for batches of any T up to the limits.
 class BatchMemory {
  public:
-  BatchMemory(const Device& device, const BatchLimits& limits)
-      : token_(device, {limits.steps, limits.rows}, DType::i32),
-        target_(device, {limits.steps, limits.rows}, DType::i32) {
-    if (limits.resets) reset_ = Tensor(device, {limits.steps, limits.rows}, DType::i32);
-    if (limits.lengths) lengths_ = Tensor(device, {limits.rows}, DType::i32);
+  BatchMemory(const Device& device, const BatchLimits& limits) {
+    for (const FieldLimits& field : limits.fields) {
+      Field& memory = fields_.emplace_back(
+          Field{field.name, Tensor(device, field.shape(limits.rows), field.dtype)});
+      if (field.lengths) memory.lengths = Tensor(device, {limits.rows}, DType::i32);
+      sequence_.push_back(field.steps > 0);
+    }
+    if (limits.reset_steps > 0) {
+      reset_ = Tensor(device, {limits.reset_steps, limits.rows}, DType::i32);
+    }
   }
-  Batch batch(std::int64_t steps) const {
-    return {.fields = {{"token", token_.slice(0, steps), lengths_},
-                       {"target", target_.slice(0, steps), lengths_}},
-            .reset = reset_ ? reset_.slice(0, steps) : Tensor{}};
+
+  /// Everything, with T as `steps(i)` says for field i; the reset has that of field 0.
+  template <class Steps>
+  Batch batch(Steps&& steps) const {
+    Batch batch{.fields = fields_, .reset = reset_};
+    for (std::size_t i = 0; i < fields_.size(); ++i) {
+      if (sequence_[i]) batch.fields[i].values = fields_[i].values.slice(0, steps(i));
+    }
+    if (reset_) batch.reset = reset_.slice(0, steps(0));
+    return batch;
   }
 
  private:
-  Tensor token_, target_, reset_, lengths_;
+  std::vector<Field> fields_;
+  std::vector<bool> sequence_;  ///< which fields have a T
+  Tensor reset_;
 };
 
-/// Room in pinned memory for `slots` batches.
-std::vector<HostBatch> host_batches(std::int32_t* room, const BatchLimits& limits,
-                                    std::int64_t slots) {
-  const std::int64_t size = limits.steps * limits.rows;
-  std::vector<HostBatch> batches(static_cast<std::size_t>(slots));
-  for (HostBatch& batch : batches) {
-    const auto take = [&](std::int64_t count) { return std::exchange(room, room + count); };
-    batch.token = take(size);
-    batch.target = take(size);
-    if (limits.resets) batch.reset = take(size);
-    if (limits.lengths) batch.lengths = take(limits.rows);
+/// Pinned memory for batches, each at its own place.
+class HostMemory {
+ public:
+  HostMemory(const Device& device, const BatchLimits& limits, std::int64_t slots)
+      : limits_(limits), bytes_(place(nullptr).second), pinned_(device, bytes_ * slots) {
+    for (std::int64_t i = 0; i < slots; ++i) {
+      batches_.push_back(place(static_cast<std::byte*>(pinned_.data()) + i * bytes_).first);
+    }
   }
-  return batches;
-}
+  const std::vector<HostBatch>& batches() const { return batches_; }
 
-std::size_t host_bytes(const BatchLimits& limits, std::int64_t slots) {
-  const std::int64_t grids = limits.resets ? 3 : 2;
-  return static_cast<std::size_t>(slots * limits.rows * (grids * limits.steps + 1)) *
-         sizeof(std::int32_t);
-}
+ private:
+  // A batch whose memory begins at `room`, and its size.
+  std::pair<HostBatch, std::size_t> place(std::byte* room) const {
+    constexpr std::size_t kAlign = 16;
+    std::size_t used = 0;
+    const auto take = [&](std::int64_t count, DType dtype) -> void* {
+      const std::size_t bytes = static_cast<std::size_t>(count) * bytes_per_element(dtype);
+      const std::size_t at = std::exchange(used, used + (bytes + kAlign - 1) / kAlign * kAlign);
+      return room == nullptr ? nullptr : room + at;
+    };
+    const auto take_ids = [&](std::int64_t count) {
+      return static_cast<std::int32_t*>(take(count, DType::i32));
+    };
+    HostBatch batch;
+    for (const FieldLimits& field : limits_.fields) {
+      HostField& host = batch.fields.emplace_back();
+      host.values = take(field.shape(limits_.rows).size(), field.dtype);
+      if (field.lengths) host.lengths = take_ids(limits_.rows);
+    }
+    if (limits_.reset_steps > 0) batch.reset.values = take_ids(limits_.reset_steps * limits_.rows);
+    return {std::move(batch), used};
+  }
+
+  BatchLimits limits_;
+  std::size_t bytes_;  ///< of a batch
+  PinnedMemory pinned_;
+  std::vector<HostBatch> batches_;
+};
 
 class PrefetchedSource final : public BatchSource {
  public:
@@ -72,9 +104,8 @@ class PrefetchedSource final : public BatchSource {
       : device_(device),
         plan_(std::move(plan)),
         memory_(device, plan_->limits()),
-        pinned_(device, host_bytes(plan_->limits(), kSlots)),
-        prefetcher_(*plan_, host_batches(static_cast<std::int32_t*>(pinned_.data()),
-                                         plan_->limits(), kSlots)) {
+        pinned_(device, plan_->limits(), kSlots),
+        prefetcher_(*plan_, pinned_.batches()) {
     for (std::int64_t i = 0; i < kUnderway; ++i) fences_.emplace_back(device);
   }
   ~PrefetchedSource() override {
@@ -87,13 +118,15 @@ class PrefetchedSource final : public BatchSource {
 
   Batch next() override {
     const HostBatch& host = prefetcher_.take(position_);
-    Batch batch = memory_.batch(host.steps);
-    copy_from_host(batch["token"], host.token);
-    copy_from_host(batch["target"], host.target);
-    if (batch.reset) copy_from_host(batch.reset, host.reset);
-    if (const Tensor& lengths = batch.at("token").lengths) copy_from_host(lengths, host.lengths);
+    Batch batch = memory_.batch([&](std::size_t i) { return host.fields[i].steps; });
+    for (std::size_t i = 0; i < host.fields.size(); ++i) {
+      const Field& field = batch.fields[i];
+      copy_from_host(field.values, host.fields[i].values);
+      if (field.lengths) copy_from_host(field.lengths, host.fields[i].lengths);
+    }
+    if (batch.reset) copy_from_host(batch.reset, host.reset.values);
     batch.first = plan_->is_first(position_.index);
-    batch.counted = host.tokens;
+    batch.counted = host.counted;
     fences_[underway_++].record();
     if (underway_ == fences_.size()) await_oldest();
     position_ = after(position_, plan_->batches_per_epoch());
@@ -108,7 +141,7 @@ class PrefetchedSource final : public BatchSource {
     position_ = position;
   }
   std::int64_t batches_per_epoch() const override { return plan_->batches_per_epoch(); }
-  std::int64_t tokens_per_epoch() const override { return plan_->tokens_per_epoch(); }
+  std::int64_t counted_per_epoch() const override { return plan_->counted_per_epoch(); }
 
  private:
   void await_oldest() {
@@ -124,7 +157,7 @@ class PrefetchedSource final : public BatchSource {
   Device device_;
   std::unique_ptr<BatchPlan> plan_;
   BatchMemory memory_;
-  PinnedMemory pinned_;
+  HostMemory pinned_;
   std::vector<Fence> fences_;  ///< the first `underway_` are recorded, oldest first
   std::size_t underway_ = 0;
   DataPosition position_;
@@ -141,10 +174,7 @@ class ResidentStream final : public BatchSource {
         options_(options),
         stream_(device, {tokens.count}, DType::i32),
         start_(device, {layout.rows}, DType::i64),
-        memory_(device, {.steps = layout.steps(0),
-                         .rows = layout.rows,
-                         .resets = options.document_end >= 0,
-                         .lengths = false}) {
+        memory_(device, StreamPlan(tokens, layout, options).limits()) {
     constexpr std::int64_t kPiece = std::int64_t{1} << 20;
     std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, tokens.count)));
     for (std::int64_t at = 0; at < tokens.count; at += kPiece) {
@@ -162,7 +192,8 @@ class ResidentStream final : public BatchSource {
           skip + layout_.start(row) + position_.index * layout_.window;
     }
     copy_from_host(start_, starts.data());  // small and not pinned: copied before this returns
-    Batch batch = memory_.batch(layout_.steps(position_.index));
+    Batch batch =
+        memory_.batch([steps = layout_.steps(position_.index)](std::size_t) { return steps; });
     run(device_, GatherWindows{.stream = stream_.view<std::int32_t, 1>(),
                                .position = start_.view<std::int64_t, 1>(),
                                .document_end = options_.document_end,
@@ -181,7 +212,7 @@ class ResidentStream final : public BatchSource {
     position_ = position;
   }
   std::int64_t batches_per_epoch() const override { return layout_.windows(); }
-  std::int64_t tokens_per_epoch() const override { return layout_.all_targets(); }
+  std::int64_t counted_per_epoch() const override { return layout_.all_targets(); }
 
  private:
   Device device_;
@@ -207,6 +238,11 @@ const Field& Batch::at(std::string_view name) const {
   for (const Field& field : fields) names.push_back(field.name);
   throw ConfigError(
       fmt::format("the batch has no field '{}'; it has {}", name, fmt::join(names, ", ")));
+}
+
+Shape FieldLimits::shape(std::int64_t rows) const {
+  if (width > 0) return steps > 0 ? Shape{steps, rows, width} : Shape{rows, width};
+  return steps > 0 ? Shape{steps, rows} : Shape{rows};
 }
 
 void expect_position(const DataPosition& position, std::int64_t batches_per_epoch) {
@@ -238,7 +274,15 @@ std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const Toke
 
 std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange& tokens,
                                           const LineOptions& options) {
-  return prefetched(device, std::make_unique<LinePlan>(tokens, options));
+  return prefetched(device, std::make_unique<LinePlan>(Lines{.tokens = tokens}, options));
+}
+
+std::unique_ptr<BatchSource> labelled_batches(const Device& device, const TokenRange& tokens,
+                                              const std::optional<TokenRange>& labels,
+                                              const LineOptions& options) {
+  return prefetched(device,
+                    std::make_unique<LinePlan>(
+                        Lines{.tokens = tokens, .next_token = false, .labels = labels}, options));
 }
 
 }  // namespace carousel

@@ -3,12 +3,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/tape/tensor.h"
-#include "engine/text/token_file.h"
+#include "engine/text/tokens.h"
 
 namespace carousel {
 
@@ -23,13 +24,13 @@ struct Field {
 /// may differ from batch to batch, between few values. Valid until the next call of next().
 ///
 /// Names that samplers give: "token" [T, B] i32, what is read; "target" [T, B] i32, the tokens that
-/// follow, −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row, −1 for a row
-/// that fills up the batch.
+/// follow, −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row; "number" [B]
+/// i32, which example of its text a row is. The last two are −1 for a row that fills up the batch.
 struct Batch {
   std::vector<Field> fields{};
   Tensor reset{};            ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
   bool first = false;        ///< no state is carried into this batch: it is zeroed
-  std::int64_t counted = 0;  ///< targets or labels that count
+  std::int64_t counted = 0;  ///< targets that count, or rows that are examples
 
   const Field* find(std::string_view name) const;  ///< null if there is none
   /// ConfigError that lists the fields there are if there is none of this name.
@@ -55,7 +56,16 @@ class BatchSource {
   /// FormatError for a position that this source does not have.
   virtual void seek(const DataPosition& position) = 0;
   virtual std::int64_t batches_per_epoch() const = 0;
-  virtual std::int64_t tokens_per_epoch() const = 0;  ///< targets that count
+  virtual std::int64_t counted_per_epoch() const = 0;  ///< Batch::counted in all, of all ranks
+};
+
+/// The rows of a process among several that train together: of every batch of world·B rows, rank r
+/// has rows r·B … r·B + B − 1. All ranks have the same number of batches, and the same T in each.
+struct Share {
+  std::int64_t rank = 0, world = 1;
+
+  /// Rows of the whole batch. ConfigError for a B below 1, and unless 0 ≤ rank < world.
+  std::int64_t all_rows(std::int64_t batch) const;
 };
 
 /// For a text that is one stream.
@@ -66,6 +76,7 @@ struct StreamOptions {
   bool random_start = false;       ///< each epoch leaves out a few tokens at its start
   std::uint64_t seed = 1;          ///< of random_start
   std::size_t device_bytes = std::size_t{1} << 30;  ///< a stream up to this size moves in there
+  Share share{};
 };
 
 /// Contiguous windows of B rows that lie side by side in the stream of N tokens: row b begins at
@@ -90,12 +101,13 @@ std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRan
 std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const TokenRange& tokens,
                                                 const StreamOptions& options);
 
-/// For a text of lines (Newline::line).
+/// For a text of lines (Newline::line), and for examples that are lines.
 struct LineOptions {
   std::int64_t batch = 32;  ///< B: lines at a time
   std::int32_t begin = 1;   ///< the vocabulary's <bos>
   bool shuffle = true;      ///< false: every epoch has the same order; for evaluation
   std::uint64_t seed = 1;   ///< of the shuffling
+  Share share{};
 };
 
 /// One line a row, from <bos> to <eos>, every batch with a fresh state. Lines of similar length
@@ -108,5 +120,14 @@ struct LineOptions {
 /// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>.
 std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange& tokens,
                                           const LineOptions& options);
+
+/// The same for lines that are examples to classify: "token" has whole lines, <bos> and <eos> too,
+/// and there is no "target". `labels`, if given, are one id a line: field "label" [B]. Unshuffled,
+/// field "number" [B] tells which line of the text a row is.
+///
+/// Errors   as line_batches(); FormatError unless there are as many labels as lines.
+std::unique_ptr<BatchSource> labelled_batches(const Device& device, const TokenRange& tokens,
+                                              const std::optional<TokenRange>& labels,
+                                              const LineOptions& options);
 
 }  // namespace carousel

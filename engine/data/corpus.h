@@ -1,49 +1,42 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
-#include "engine/text/token_file.h"
-#include "engine/text/vocabulary_counter.h"
+#include "engine/text/tokens.h"
+#include "engine/text/vocabularies.h"
 
 namespace carousel {
 
-/// Which texts a run reads. Several files of one part are read one after the other.
-struct CorpusFiles {
-  std::vector<std::string> train{};
-  std::vector<std::string> validation{};  ///< none: what train_ratio leaves of `train`
-  std::vector<std::string> test{};        ///< may be none
-  double train_ratio = 0.9;               ///< in (0, 1]; only without validation files
-  std::string cache{};  ///< folder for what was made of the texts; made if need be, never emptied
+/// Ids of one kind: "token", what is read; "label", one for each example.
+struct Column {
+  std::string name;
+  TokenRange ids;
 };
 
-/// A text as tokens, in parts. A part that was not asked for is empty.
+/// One part of a corpus: columns of the same examples. Without columns, it is not there.
+struct Split {
+  std::vector<Column> columns{};
+
+  bool empty() const { return columns.empty(); }
+  const TokenRange* find(std::string_view name) const;  ///< null if there is none
+  /// ConfigError that lists the columns there are if there is none of this name.
+  const TokenRange& operator[](std::string_view name) const;
+};
+
+/// What a kind of data gives: ids, and what they mean. A sampler makes batches of it.
 struct Corpus {
-  Vocabulary vocabulary;
-  TokenRange train, validation, test;
+  Vocabularies vocabularies{};  ///< the roles are the names of the columns
+  Split train{}, validation{};
+  /// Each line of the column "token", from <bos> to <eos>, is on its own; else they are one stream.
+  bool lines = false;
+
+  // Of a stream.
+  std::int32_t document_end = -1;  ///< token after which a row's state restarts; −1: none
+  std::size_t device_bytes = std::size_t{1} << 30;  ///< a stream up to this size moves in there
 };
-
-/// Counts the tokens of texts and numbers them. The result is kept in `cache`, under a name made of
-/// the files' paths, sizes and times of change and of the rules, and read from there the next time.
-/// Reads every file once, in pieces.
-///
-/// Errors   FormatError with file, line and byte for an empty file, text that is not UTF-8 (unless
-///          tokens are bytes), and a text without tokens; for a file that changes meanwhile.
-///          IoError for what cannot be read; ConfigError for no file, one that is not regular,
-///          and limits that make no sense.
-Vocabulary counted_vocabulary(const std::vector<std::string>& texts, const TokenRules& rules,
-                              const VocabularyLimits& limits, const std::string& cache);
-
-/// The tokens of texts in a file in `cache`: made if it is not there, in constant memory, under a
-/// name as above and of the vocabulary. Errors as above, and FormatError with file, line and byte
-/// for a token without an id when the vocabulary has no <unk>.
-TokenRange tokenised(const std::vector<std::string>& texts, const Vocabulary& vocabulary,
-                     const std::string& cache);
-
-/// The texts as tokens. Without validation files the first ⌊train_ratio · N⌋ of the N training
-/// tokens are for training and the rest is for validation; but the cut moves on to the next place
-/// where neither a UTF-8 character (of byte tokens) nor a line (under Newline::line) is divided.
-/// Errors as tokenised(); ConfigError for a ratio outside (0, 1].
-Corpus open_corpus(const CorpusFiles& files, const Vocabulary& vocabulary);
 
 }  // namespace carousel

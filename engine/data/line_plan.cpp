@@ -3,13 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 #include <span>
 #include <utility>
 
+#include "engine/data/draws.h"
 #include "kernels/common/check.h"
-#include "kernels/common/random.h"
 #include "kernels/copy/copy.h"
 
 namespace carousel {
@@ -19,74 +18,52 @@ namespace {
 constexpr std::uint64_t kShuffleStream = 0xDA7A'0000'0002U;
 constexpr std::int64_t kStep = 8;  // bounds are multiples of it
 
+// What a row that fills up a batch has instead of a label or a number.
+constexpr std::int32_t kNoExample = -1;
+
 // The bound after this one: few bounds for long lines, little padding for short ones.
 std::int64_t bound_after(std::int64_t bound) {
   return (bound + std::max(kStep, bound / 4) + kStep - 1) / kStep * kStep;
 }
 
-/// Numbers drawn one after another from a source at one step.
-class Draws {
- public:
-  Draws(const RandomSource& source, std::int64_t step) : source_(source), step_(step) {}
-
-  /// Uniform among 0 … n − 1.
-  std::int64_t below(std::int64_t n) {
-    const auto range = static_cast<std::uint64_t>(n);
-    // Values from the last, incomplete repetition of the range would favour its beginning.
-    const std::uint64_t limit = std::numeric_limits<std::uint64_t>::max() / range * range;
-    std::uint64_t bits = next();
-    while (bits >= limit) bits = next();
-    return static_cast<std::int64_t>(bits % range);
-  }
-
- private:
-  std::uint64_t next() {
-    const auto words = source_.words(block_++, step_);
-    return std::uint64_t{words[0]} << 32 | words[1];
-  }
-  RandomSource source_;
-  std::int64_t step_;
-  std::uint64_t block_ = 0;
-};
-
-// Fisher and Yates's shuffle, in Durstenfeld's form (1964, CACM 7:420, algorithm 235).
-template <class T>
-void shuffle(std::span<T> items, Draws& draws) {
-  for (std::size_t i = items.size(); i > 1; --i) {
-    std::swap(items[i - 1],
-              items[static_cast<std::size_t>(draws.below(static_cast<std::int64_t>(i)))]);
-  }
-}
-
 }  // namespace
 
-LinePlan::LinePlan(const TokenRange& tokens, const LineOptions& options)
-    : tokens_(tokens), options_(options) {
-  if (options.batch < 1) {
-    throw ConfigError(fmt::format("data: batch is {}, expected at least 1", options.batch));
-  }
+LinePlan::LinePlan(Lines lines, const LineOptions& options)
+    : lines_read_(std::move(lines)),
+      options_(options),
+      all_rows_(options.share.all_rows(options.batch)) {
+  const TokenRange& tokens = lines_read_.tokens;
   if (tokens.count == 0 || tokens[0] != options.begin) {
     throw FormatError(fmt::format("{}: {}", tokens.name,
                                   tokens.count == 0 ? "no lines"
                                                     : "the tokens do not begin with <bos>, as "
                                                       "those of lines do"));
   }
-  sort_into_buckets(find_lines());
+  const std::vector<Line> found = find_lines();
+  if (lines_read_.labels && lines_read_.labels->count != std::ssize(found)) {
+    throw FormatError(fmt::format("{}: {} lines and {} labels, expected a label a line",
+                                  tokens.name, found.size(), lines_read_.labels->count));
+  }
+  sort_into_buckets(found);
   cut_into_batches();
   arrange(0);
+  for (const Line& line : lines_) counted_ += lines_read_.next_token ? line.steps : 1;
   read_.resize(static_cast<std::size_t>(longest_) + 1);
 }
 
 std::vector<LinePlan::Line> LinePlan::find_lines() const {
   constexpr std::int64_t kPiece = std::int64_t{1} << 16;
+  const TokenRange& tokens = lines_read_.tokens;
   std::vector<Line> found;
-  std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, tokens_.count)));
-  for (std::int64_t at = 0; at < tokens_.count; at += kPiece) {
-    const std::int64_t count = std::min(kPiece, tokens_.count - at);
-    tokens_.read(at, count, piece.data());
+  std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, tokens.count)));
+  for (std::int64_t at = 0; at < tokens.count; at += kPiece) {
+    const std::int64_t count = std::min(kPiece, tokens.count - at);
+    tokens.read(at, count, piece.data());
     for (std::int64_t i = 0; i < count; ++i) {
       if (piece[static_cast<std::size_t>(i)] == options_.begin) {
-        found.push_back({at + i, 0});
+        // The last token is only a target where the next token is one.
+        const std::int64_t steps = lines_read_.next_token ? 0 : 1;
+        found.push_back({.start = at + i, .steps = steps, .number = std::ssize(found)});
       } else {
         ++found.back().steps;
       }
@@ -96,10 +73,7 @@ std::vector<LinePlan::Line> LinePlan::find_lines() const {
 }
 
 void LinePlan::sort_into_buckets(const std::vector<Line>& found) {
-  for (const Line& line : found) {
-    longest_ = std::max(longest_, line.steps);
-    all_targets_ += line.steps;
-  }
+  for (const Line& line : found) longest_ = std::max(longest_, line.steps);
   lines_.reserve(found.size());
   for (std::int64_t low = 0; low < longest_;) {
     const std::int64_t bound = std::min(longest_, bound_after(low));
@@ -115,9 +89,8 @@ void LinePlan::sort_into_buckets(const std::vector<Line>& found) {
 
 void LinePlan::cut_into_batches() {
   for (const Group& bucket : buckets_) {
-    for (std::int64_t i = 0; i < bucket.count; i += options_.batch) {
-      unmixed_.push_back(
-          {bucket.first + i, std::min(options_.batch, bucket.count - i), bucket.bound});
+    for (std::int64_t i = 0; i < bucket.count; i += all_rows_) {
+      unmixed_.push_back({bucket.first + i, std::min(all_rows_, bucket.count - i), bucket.bound});
     }
   }
 }
@@ -140,31 +113,54 @@ void LinePlan::arrange(std::int64_t epoch) {
 }
 
 BatchLimits LinePlan::limits() const {
-  return {.steps = longest_, .rows = options_.batch, .resets = false, .lengths = true};
+  BatchLimits limits{.rows = options_.batch,
+                     .fields = {{.name = "token", .steps = longest_, .lengths = true}}};
+  if (lines_read_.next_token) {
+    limits.fields.push_back({.name = "target", .steps = longest_, .lengths = true});
+  }
+  if (lines_read_.labels) limits.fields.push_back({.name = "label"});
+  if (numbered()) limits.fields.push_back({.name = "number"});
+  return limits;
 }
 
 void LinePlan::fill(const DataPosition& position, HostBatch& batch) {
   arrange(position.epoch);
   const Group& group = batches_[static_cast<std::size_t>(position.index)];
-  batch.steps = group.bound;
-  batch.tokens = 0;
+  for (HostField& field : batch.fields) field.steps = group.bound;
+  batch.counted = 0;
+  const std::int64_t first = options_.share.rank * options_.batch;
   for (std::int64_t row = 0; row < options_.batch; ++row) {
-    std::int64_t steps = 0;
-    if (row < group.count) {
-      const auto number = order_[static_cast<std::size_t>(group.first + row)];
-      const Line& line = lines_[static_cast<std::size_t>(number)];
-      steps = line.steps;
-      tokens_.read(line.start, steps + 1, read_.data());
+    const Line* line = nullptr;
+    if (first + row < group.count) {
+      const auto number = order_[static_cast<std::size_t>(group.first + first + row)];
+      line = &lines_[static_cast<std::size_t>(number)];
     }
-    batch.lengths[row] = static_cast<std::int32_t>(steps);
-    batch.tokens += steps;
-    for (std::int64_t t = 0; t < batch.steps; ++t) {
-      const auto at = static_cast<std::size_t>(t);
-      const std::int64_t to = t * options_.batch + row;
-      batch.token[to] = t < steps ? read_[at] : 0;
-      batch.target[to] = t < steps ? read_[at + 1] : GatherWindows::kNoTarget;
-    }
+    fill_row(row, line, batch);
   }
+}
+
+void LinePlan::fill_row(std::int64_t row, const Line* line, HostBatch& batch) {
+  auto field = batch.fields.begin();
+  const std::int64_t steps = line == nullptr ? 0 : line->steps;
+  const std::int64_t last = lines_read_.next_token ? 1 : 0;
+  if (line != nullptr) lines_read_.tokens.read(line->start, steps + last, read_.data());
+  const auto fill_steps = [&](std::int64_t shift, std::int32_t padding) {
+    field->lengths[row] = static_cast<std::int32_t>(steps);
+    for (std::int64_t t = 0; t < field->steps; ++t) {
+      field->ids()[t * options_.batch + row] =
+          t < steps ? read_[static_cast<std::size_t>(t + shift)] : padding;
+    }
+    ++field;
+  };
+  fill_steps(0, 0);
+  if (lines_read_.next_token) fill_steps(1, GatherWindows::kNoTarget);
+  if (lines_read_.labels) {
+    (field++)->ids()[row] = line == nullptr ? kNoExample : (*lines_read_.labels)[line->number];
+  }
+  if (numbered()) {
+    (field++)->ids()[row] = line == nullptr ? kNoExample : static_cast<std::int32_t>(line->number);
+  }
+  batch.counted += lines_read_.next_token ? steps : (line == nullptr ? 0 : 1);
 }
 
 }  // namespace carousel

@@ -1,28 +1,37 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "engine/data/batch_plan.h"
 
 namespace carousel {
 
-/// Batches of whole lines, grouped by length and shuffled: line_batches().
+/// What a LinePlan reads.
+struct Lines {
+  TokenRange tokens{};
+  bool next_token = true;              ///< field "target", one step shorter than the line
+  std::optional<TokenRange> labels{};  ///< field "label": one id a line
+};
+
+/// Batches of whole lines, grouped by length and shuffled: line_batches() and labelled_batches().
 class LinePlan final : public BatchPlan {
  public:
-  LinePlan(const TokenRange& tokens, const LineOptions& options);
+  LinePlan(Lines lines, const LineOptions& options);
   BatchLimits limits() const override;
   std::int64_t batches_per_epoch() const override {
     return static_cast<std::int64_t>(unmixed_.size());
   }
-  std::int64_t tokens_per_epoch() const override { return all_targets_; }
+  std::int64_t counted_per_epoch() const override { return counted_; }
   bool is_first(std::int64_t) const override { return true; }
   void fill(const DataPosition& position, HostBatch& batch) override;
 
  private:
   struct Line {
-    std::int64_t start = 0;  ///< its <bos>
-    std::int64_t steps = 0;  ///< targets: what follows <bos>
+    std::int64_t start = 0;   ///< its <bos>
+    std::int64_t steps = 0;   ///< tokens that are read
+    std::int64_t number = 0;  ///< in the text
   };
   struct Group {  ///< lines [first, first + count) of the order, padded to `bound` steps
     std::int64_t first = 0, count = 0, bound = 0;
@@ -31,13 +40,16 @@ class LinePlan final : public BatchPlan {
   void sort_into_buckets(const std::vector<Line>& found);
   void cut_into_batches();
   void arrange(std::int64_t epoch);
+  void fill_row(std::int64_t row, const Line* line, HostBatch& batch);
+  bool numbered() const { return !lines_read_.next_token && !options_.shuffle; }
 
-  TokenRange tokens_;
+  Lines lines_read_;
   LineOptions options_;
+  std::int64_t all_rows_;       ///< of a batch, of all processes
   std::vector<Line> lines_;     ///< by bucket, then as in the text
   std::vector<Group> buckets_;  ///< of lines_
   std::vector<Group> unmixed_;  ///< batches, bucket by bucket
-  std::int64_t all_targets_ = 0, longest_ = 0;
+  std::int64_t counted_ = 0, longest_ = 0;
 
   std::int64_t arranged_ = -1;       ///< the epoch that the following two are for
   std::vector<std::int64_t> order_;  ///< of lines_, mixed within each bucket

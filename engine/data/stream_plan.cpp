@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "kernels/common/check.h"
 #include "kernels/common/random.h"
@@ -18,26 +19,40 @@ void expect_positive(const char* what, std::int64_t value) {
   if (value < 1) throw ConfigError(fmt::format("data: {} is {}, expected at least 1", what, value));
 }
 
+std::int64_t longest(const StreamLayout& layout) {
+  return layout.targets + (layout.longer > 0 ? 1 : 0);
+}
+
 }  // namespace
 
+std::int64_t Share::all_rows(std::int64_t batch) const {
+  expect_positive("batch", batch);
+  if (rank < 0 || rank >= world || batch > std::numeric_limits<std::int64_t>::max() / world) {
+    throw ConfigError(
+        fmt::format("data: rank {} of {} with a batch of {}, expected rank below the "
+                    "number of processes, and rows that can be counted",
+                    rank, world, batch));
+  }
+  return batch * world;
+}
+
 std::int64_t StreamLayout::start(std::int64_t row) const {
-  return row * stride + std::min(row, longer);
+  return (first_row + row) * stride + std::min(first_row + row, longer);
 }
 
 std::int64_t StreamLayout::targets_of(std::int64_t row) const {
-  return targets + (row < longer ? 1 : 0);
+  return targets + (first_row + row < longer ? 1 : 0);
 }
 
-std::int64_t StreamLayout::windows() const { return (targets_of(0) + window - 1) / window; }
+std::int64_t StreamLayout::windows() const { return (longest(*this) + window - 1) / window; }
 
 std::int64_t StreamLayout::steps(std::int64_t index) const {
-  return std::min(window, targets_of(0) - index * window);
+  return std::min(window, longest(*this) - index * window);
 }
 
 StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& options) {
-  expect_positive("batch", options.batch);
   expect_positive("window", options.window);
-  const std::int64_t rows = options.batch, count = tokens.count;
+  const std::int64_t rows = options.share.all_rows(options.batch), count = tokens.count;
   // Compared by division, for rows · window may overflow.
   if ((count - 1) / rows < options.window) {
     throw FormatError(
@@ -50,7 +65,9 @@ StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& opti
   const std::int64_t stride = (count - slack) / rows;
   // The token after the last row's end is missing if the rows use up the stream.
   const std::int64_t targets = std::min(stride, (count - slack - 1) - (rows - 1) * stride);
-  return {.rows = rows,
+  return {.all_rows = rows,
+          .first_row = options.share.rank * options.batch,
+          .rows = options.batch,
           .window = options.window,
           .stride = stride,
           .longer = 0,
@@ -59,18 +76,20 @@ StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& opti
 }
 
 StreamLayout evaluation_layout(const TokenRange& tokens, const StreamOptions& options) {
-  expect_positive("batch", options.batch);
   expect_positive("window", options.window);
+  const std::int64_t rows = options.share.all_rows(options.batch);
   if (tokens.count < 2) {
     throw FormatError(fmt::format("{}: {} tokens are too few to evaluate on, which takes two",
                                   tokens.name, tokens.count));
   }
   const std::int64_t targets = tokens.count - 1;
-  return {.rows = options.batch,
+  return {.all_rows = rows,
+          .first_row = options.share.rank * options.batch,
+          .rows = options.batch,
           .window = options.window,
-          .stride = targets / options.batch,
-          .longer = targets % options.batch,
-          .targets = targets / options.batch,
+          .stride = targets / rows,
+          .longer = targets % rows,
+          .targets = targets / rows,
           .slack = 0};
 }
 
@@ -91,22 +110,26 @@ StreamPlan::StreamPlan(const TokenRange& tokens, const StreamLayout& layout,
       read_(static_cast<std::size_t>(layout.window) + 2) {}
 
 BatchLimits StreamPlan::limits() const {
-  return {.steps = layout_.steps(0),
-          .rows = layout_.rows,
-          .resets = options_.document_end >= 0,
-          .lengths = false};
+  const std::int64_t steps = layout_.steps(0);
+  return {.rows = layout_.rows,
+          .fields = {{.name = "token", .steps = steps}, {.name = "target", .steps = steps}},
+          .reset_steps = options_.document_end >= 0 ? steps : 0};
 }
 
 void StreamPlan::fill(const DataPosition& position, HostBatch& batch) {
-  batch.steps = layout_.steps(position.index);
-  batch.tokens = 0;
+  const std::int64_t steps = layout_.steps(position.index);
+  for (HostField* field : {&batch.fields[0], &batch.fields[1], &batch.reset}) field->steps = steps;
+  batch.counted = 0;
   for (std::int64_t row = 0; row < layout_.rows; ++row) fill_row(row, position, batch);
 }
 
 void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, HostBatch& batch) {
   const std::int64_t done = position.index * layout_.window;
-  const std::int64_t count =
-      std::clamp<std::int64_t>(layout_.targets_of(row) - done, 0, batch.steps);
+  const std::int64_t steps = batch.fields[0].steps;
+  std::int32_t* const tokens = batch.fields[0].ids();
+  std::int32_t* const targets = batch.fields[1].ids();
+  std::int32_t* const resets = batch.reset.ids();
+  const std::int64_t count = std::clamp<std::int64_t>(layout_.targets_of(row) - done, 0, steps);
   const std::int64_t first =
       epoch_start(layout_, options_.seed, position.epoch) + layout_.start(row) + done;
   // read_[1 + t] is the token of step t, the one before it tells whether a document ended there.
@@ -115,15 +138,15 @@ void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, HostBa
     const std::int64_t before = std::min<std::int64_t>(first, 1);
     tokens_.read(first - before, before + count + 1, read_.data() + (1 - before));
   }
-  batch.tokens += count;
-  for (std::int64_t t = 0; t < batch.steps; ++t) {
+  batch.counted += count;
+  for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t to = t * layout_.rows + row;
     const std::int32_t* const token = read_.data() + 1 + t;
-    batch.token[to] = t < count ? token[0] : 0;
-    batch.target[to] = t < count ? token[1] : GatherWindows::kNoTarget;
-    if (batch.reset != nullptr) {
+    tokens[to] = t < count ? token[0] : 0;
+    targets[to] = t < count ? token[1] : GatherWindows::kNoTarget;
+    if (resets != nullptr) {
       const bool begins = first + t == 0 || token[-1] == options_.document_end;
-      batch.reset[to] = t < count && begins ? 1 : 0;
+      resets[to] = t < count && begins ? 1 : 0;
     }
   }
 }

@@ -73,13 +73,6 @@ void narrow(const std::vector<std::int32_t>& from, std::byte* to) {
   }
 }
 
-void expect_inside(const std::string& name, std::int64_t offset, std::int64_t n,
-                   std::int64_t count) {
-  if (offset < 0 || n < 0 || offset > count || n > count - offset) {
-    throw ShapeError(fmt::format("{}: {} tokens from {} asked for, of {}", name, n, offset, count));
-  }
-}
-
 }  // namespace
 
 TokenFile::TokenFile(std::string path, const Vocabulary& vocabulary) : path_(std::move(path)) {
@@ -149,25 +142,16 @@ void TokenFile::read(std::int64_t offset, std::int64_t n, std::int32_t* to) cons
   if (width_ == 4) widen<std::int32_t>(from, n, to);
 }
 
-TokenFileWriter::TokenFileWriter(const std::string& path, const Vocabulary& vocabulary)
-    : vocabulary_(vocabulary),
-      file_(path),
+TokenFileWriter::TokenFileWriter(std::string path, const Vocabulary& vocabulary)
+    : TokenWriter(vocabulary),
+      path_(std::move(path)),
+      file_(path_),
       width_(id_width(vocabulary)),
       checksum_(kChecksumStart) {
   waiting_.reserve(kWaiting);
   Header header = kHeader;
   header.width = id_width(vocabulary);
   file_.file().write(&header, sizeof(header));
-}
-
-bool TokenFileWriter::token(std::string_view text) {
-  std::int32_t id = vocabulary_.id(text);
-  if (id < 0 || id == vocabulary_.unknown()) {
-    id = vocabulary_.unknown();
-    ++unknown_;
-  }
-  if (id >= 0) push(id);
-  return id >= 0;
 }
 
 void TokenFileWriter::flush() {
@@ -181,7 +165,7 @@ void TokenFileWriter::flush() {
   waiting_.clear();
 }
 
-void TokenFileWriter::finish(std::int64_t characters) {
+std::shared_ptr<const TokenStore> TokenFileWriter::finish(std::int64_t characters) {
   flush();
   Header header = kHeader;
   header.width = static_cast<std::uint32_t>(width_);
@@ -194,17 +178,7 @@ void TokenFileWriter::finish(std::int64_t characters) {
   footer.own_checksum = own_checksum(header, footer);
   file_.file().write(&footer, sizeof(footer));
   file_.commit();
-}
-
-void TokenRange::read(std::int64_t offset, std::int64_t n, std::int32_t* to) const {
-  expect_inside(name, offset, n, count);
-  file->read(first + offset, n, to);
-}
-
-std::int32_t TokenRange::operator[](std::int64_t offset) const {
-  std::int32_t id = 0;
-  read(offset, 1, &id);
-  return id;
+  return std::make_shared<const TokenFile>(path_, vocabulary_);
 }
 
 }  // namespace carousel

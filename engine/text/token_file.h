@@ -1,13 +1,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 #include "engine/files/atomic.h"
-#include "engine/text/vocabulary.h"
+#include "engine/text/tokens.h"
 
 namespace carousel {
 
@@ -18,23 +16,18 @@ namespace carousel {
 /// everything else.
 ///
 /// A TokenFile is such a file mapped into memory, so that texts larger than memory can be read.
-/// Opening it reads it once, for the checksum. It may be read by several threads.
-class TokenFile {
+/// Opening it reads it once, for the checksum.
+class TokenFile final : public TokenStore {
  public:
   /// FormatError, which says what to do, for a file that is something else, is damaged or cut
   /// short, or was made with another vocabulary. IoError if it cannot be mapped.
   TokenFile(std::string path, const Vocabulary& vocabulary);
-  ~TokenFile();
+  ~TokenFile() override;
   TokenFile(const TokenFile&) = delete;
   TokenFile& operator=(const TokenFile&) = delete;
 
   const std::string& path() const { return path_; }
-  std::int64_t count() const { return count_; }
-  std::int64_t unknown() const { return unknown_; }        ///< tokens that became <unk>
-  std::int64_t characters() const { return characters_; }  ///< code points of the text, with blanks
-
-  /// Ids offset … offset + n − 1. ShapeError unless the file has them.
-  void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const;
+  void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const override;
 
  private:
   void check(const Vocabulary& vocabulary);
@@ -42,46 +35,22 @@ class TokenFile {
   std::string path_;
   void* data_ = nullptr;  ///< the mapping
   std::size_t size_ = 0;
-  std::int64_t count_ = 0, unknown_ = 0, characters_ = 0;
   std::int64_t width_ = 0;
 };
 
-/// Writes a token file from tokens in the order of the text, in constant memory. The file appears
-/// under its name with finish(), complete, or not at all.
-class TokenFileWriter final : public TokenSink {
+/// Writes a token file in constant memory. The file appears under its name with finish(), complete,
+/// or not at all.
+class TokenFileWriter final : public TokenWriter {
  public:
-  TokenFileWriter(const std::string& path, const Vocabulary& vocabulary);
-
-  bool token(std::string_view text) override;
-  void begin_line() override { push(vocabulary_.begin()); }
-  void end_line() override { push(vocabulary_.end()); }
-  std::int64_t count() const { return count_ + static_cast<std::int64_t>(waiting_.size()); }
-  void finish(std::int64_t characters);
+  TokenFileWriter(std::string path, const Vocabulary& vocabulary);
+  std::shared_ptr<const TokenStore> finish(std::int64_t characters) override;
 
  private:
-  static constexpr std::size_t kWaiting = std::size_t{1} << 14;  ///< a multiple of eight
-  void push(std::int32_t id) {
-    waiting_.push_back(id);
-    if (waiting_.size() == kWaiting) flush();
-  }
-  void flush();
-  const Vocabulary& vocabulary_;
+  void flush() override;
+  std::string path_;
   NewFile file_;
   std::size_t width_;
-  std::vector<std::int32_t> waiting_;  ///< ids not yet in the file
   std::uint64_t checksum_;
-  std::int64_t count_ = 0, unknown_ = 0;
-};
-
-/// A contiguous part of a token file: what training or validation reads.
-struct TokenRange {
-  std::shared_ptr<const TokenFile> file;
-  std::int64_t first = 0, count = 0;
-  std::string name;  ///< of the text, for errors
-
-  /// Ids offset … offset + n − 1 of the range. ShapeError unless it has them.
-  void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const;
-  std::int32_t operator[](std::int64_t offset) const;
 };
 
 }  // namespace carousel

@@ -17,11 +17,49 @@ constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 constexpr std::size_t kWordBytes = std::size_t{1} << 16;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-const char* noun(TokenKind kind) { return kind == TokenKind::word ? "word" : "character"; }
+const char* noun(TokenKind kind) {
+  if (kind == TokenKind::line) return "line";
+  return kind == TokenKind::word ? "word" : "character";
+}
 
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
 
 }  // namespace
+
+Text Text::in_memory(std::string content, std::string name) {
+  Text text(std::move(name));
+  text.content_ = std::make_shared<const std::string>(std::move(content));
+  return text;
+}
+
+void Text::read(const std::function<void(std::string_view, std::int64_t)>& take) const {
+  std::int64_t at = 0;
+  const auto pass_on = [&](std::string_view piece) {
+    const bool mark = !in_memory() && at == 0 && piece.starts_with(kByteOrderMark);
+    const std::size_t skipped = mark ? kByteOrderMark.size() : 0;
+    take(piece.substr(skipped), at + static_cast<std::int64_t>(skipped));
+    at += static_cast<std::int64_t>(piece.size());
+  };
+  const auto expect_content = [&](bool there, const char* what) {
+    if (!there) throw FormatError(fmt::format("{}: line 1, byte 0: the {} is empty", name_, what));
+  };
+  if (in_memory()) {
+    expect_content(!content_->empty(), "text");
+    pass_on(*content_);
+    return;
+  }
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(name_.c_str(), "rb"),
+                                                             &std::fclose);
+  if (file == nullptr) throw_io_error("opening", name_);
+  std::vector<char> piece(kPieceBytes);
+  for (;;) {
+    const std::size_t count = std::fread(piece.data(), 1, piece.size(), file.get());
+    if (std::ferror(file.get()) != 0) throw_io_error("reading", name_);
+    if (count == 0) break;
+    pass_on({piece.data(), count});
+  }
+  expect_content(at > 0, "file");
+}
 
 Tokenizer::Tokenizer(const TokenRules& rules, std::string name, TokenSink& sink)
     : rules_(rules), name_(std::move(name)), sink_(sink) {}
@@ -58,14 +96,15 @@ void Tokenizer::close_line() {
 
 void Tokenizer::accept(std::string_view sequence, char32_t code) {
   const bool newline = code == '\n';
-  if (rules_.kind == TokenKind::word) {
-    if (is_white_space(code)) {
+  if (rules_.kind == TokenKind::word || rules_.kind == TokenKind::line) {
+    if (rules_.kind == TokenKind::word ? is_white_space(code) : newline) {
       close_word();
     } else {
       if (word_.empty()) token_start_ = byte_;
       word_ += sequence;
       if (word_.size() > kWordBytes) {
-        fail(fmt::format("a word of more than {} bytes; is this text?", kWordBytes));
+        fail(fmt::format("a {} of more than {} bytes; is this text?", noun(rules_.kind),
+                         kWordBytes));
       }
     }
   } else if (!newline || rules_.newline == Newline::text) {
@@ -122,26 +161,13 @@ void Tokenizer::finish() {
   if (byte_ > line_start_) close_line();
 }
 
-std::int64_t tokenize_file(const std::string& path, const TokenRules& rules, TokenSink& sink) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                             &std::fclose);
-  if (file == nullptr) throw_io_error("opening", path);
-  std::vector<char> piece(kPieceBytes);
-  Tokenizer tokenizer(rules, path, sink);
+std::int64_t tokenize(const Text& text, const TokenRules& rules, TokenSink& sink) {
+  Tokenizer tokenizer(rules, text.name(), sink);
   bool first = true;
-  for (;;) {
-    const std::size_t count = std::fread(piece.data(), 1, piece.size(), file.get());
-    if (std::ferror(file.get()) != 0) throw_io_error("reading", path);
-    if (count == 0) break;
-    std::string_view text(piece.data(), count);
-    if (first && text.starts_with(kByteOrderMark)) {
-      tokenizer.skip(static_cast<std::int64_t>(kByteOrderMark.size()));
-      text.remove_prefix(kByteOrderMark.size());
-    }
-    first = false;
-    tokenizer.feed(text);
-  }
-  if (first) throw FormatError(fmt::format("{}: line 1, byte 0: the file is empty", path));
+  text.read([&](std::string_view piece, std::int64_t at) {
+    if (std::exchange(first, false)) tokenizer.skip_to(at);
+    tokenizer.feed(piece);
+  });
   tokenizer.finish();
   return tokenizer.characters();
 }

@@ -1,13 +1,16 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace carousel {
 
 /// What a token is.
-enum class TokenKind : std::uint8_t { byte, character, word };
+enum class TokenKind : std::uint8_t { byte, character, word, line };
 
 /// What a newline is.
 enum class Newline : std::uint8_t {
@@ -26,6 +29,8 @@ enum class Newline : std::uint8_t {
 ///              token. A word that reads <unk> is the unknown token, one that reads <eos> under
 ///              Newline::eos is the end of a line; under Newline::line the text may not contain the
 ///              words <bos> and <eos>.
+///   line       every line as a whole, without its newline; empty lines are left out. For labels:
+///              these ids follow the order of code points, not the counts.
 /// Nothing else is changed: no case, no normalisation, and a carriage return before a newline is a
 /// byte, a character or white space.
 struct TokenRules {
@@ -39,6 +44,24 @@ inline constexpr std::string_view kUnknownText = "<unk>";
 inline constexpr std::string_view kBeginText = "<bos>";
 inline constexpr std::string_view kEndText = "<eos>";
 
+/// A text to read: a file, or characters in memory under a name for errors.
+class Text {
+ public:
+  Text(std::string path) : name_(std::move(path)) {}  // NOLINT: a path is a text
+  Text(const char* path) : name_(path) {}             // NOLINT
+  static Text in_memory(std::string content, std::string name = "text");
+
+  const std::string& name() const { return name_; }  ///< of a file, its path
+  bool in_memory() const { return content_ != nullptr; }
+  /// Passes on the whole text in pieces, each with the byte it begins at; of a file, without a byte
+  /// order mark at its start. IoError if the file cannot be read, FormatError for an empty text.
+  void read(const std::function<void(std::string_view piece, std::int64_t at)>& take) const;
+
+ private:
+  std::string name_;
+  std::shared_ptr<const std::string> content_;
+};
+
 /// Takes tokens in the order of the text.
 class TokenSink {
  public:
@@ -48,13 +71,15 @@ class TokenSink {
   virtual void end_line() = 0;                    ///< <eos>
 };
 
-/// Cuts a text, fed in pieces of any size, into tokens. Its memory is one word of at most 64 KiB.
+/// Cuts a text, fed in pieces of any size, into tokens. Its memory is one word or line of
+/// at most 64 KiB.
 /// Every error is a FormatError that begins "<name>: line <from 1>, byte <of the file, from 0>: ".
 class Tokenizer {
  public:
   Tokenizer(const TokenRules& rules, std::string name, TokenSink& sink);
 
-  void skip(std::int64_t bytes) { line_start_ = byte_ += bytes; }  ///< counts bytes never fed
+  /// What is fed next begins at this byte of the file, in a line of its own: bytes are left out.
+  void skip_to(std::int64_t byte) { line_start_ = byte_ = byte; }
   void feed(std::string_view text);
   /// The text may stop here, as a prompt does: ends the last word, leaves the last line open.
   void pause();
@@ -74,14 +99,14 @@ class Tokenizer {
   std::string name_;
   TokenSink& sink_;
   std::string cut_;    ///< start of a sequence whose rest is in the next piece
-  std::string word_;   ///< the word being read
+  std::string word_;   ///< the word or line being read
   bool open_ = false;  ///< <bos> was delivered and its <eos> was not
   std::int64_t byte_ = 0, line_ = 1, characters_ = 0;
   std::int64_t line_start_ = 0, token_start_ = 0;  ///< byte
 };
 
-/// Feeds a whole file, without a byte order mark at its start, and finishes it. Returns the
-/// tokenizer's count of characters. IoError if it cannot be read, FormatError if it is empty.
-std::int64_t tokenize_file(const std::string& path, const TokenRules& rules, TokenSink& sink);
+/// Feeds a whole text and finishes it. Returns the tokenizer's count of characters. Errors as
+/// Text::read().
+std::int64_t tokenize(const Text& text, const TokenRules& rules, TokenSink& sink);
 
 }  // namespace carousel

@@ -2,32 +2,12 @@
 
 #include <fmt/format.h>
 
+#include "engine/text/tokens.h"
 #include "engine/text/utf8.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
 namespace {
-
-class Encoder final : public TokenSink {
- public:
-  Encoder(const Vocabulary& vocabulary, Encoded& result)
-      : vocabulary_(vocabulary), result_(result) {}
-  bool token(std::string_view text) override {
-    std::int32_t id = vocabulary_.id(text);
-    if (id < 0 || id == vocabulary_.unknown()) {
-      id = vocabulary_.unknown();
-      ++result_.unknown;
-    }
-    if (id >= 0) result_.ids.push_back(id);
-    return id >= 0;
-  }
-  void begin_line() override { result_.ids.push_back(vocabulary_.begin()); }
-  void end_line() override { result_.ids.push_back(vocabulary_.end()); }
-
- private:
-  const Vocabulary& vocabulary_;
-  Encoded& result_;
-};
 
 constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
@@ -72,12 +52,11 @@ const std::string& Vocabulary::token(std::int32_t id) const {
 }
 
 Encoded Vocabulary::encode(std::string_view text, const std::string& name) const {
-  Encoded result;
-  Encoder encoder(*this, result);
-  Tokenizer tokenizer(rules_, name, encoder);
+  MemoryTokenWriter writer(*this);
+  Tokenizer tokenizer(rules_, name, writer);
   tokenizer.feed(text);
   tokenizer.pause();
-  return result;
+  return writer.encoded();
 }
 
 void Vocabulary::append_text(std::int32_t id, bool line_begins, std::string& text) const {
@@ -87,7 +66,8 @@ void Vocabulary::append_text(std::int32_t id, bool line_begins, std::string& tex
     text += '\n';
     return;
   }
-  if (rules_.kind == TokenKind::word && !line_begins) text += ' ';
+  if (!line_begins && rules_.kind == TokenKind::word) text += ' ';
+  if (!line_begins && rules_.kind == TokenKind::line) text += '\n';
   text += piece;
 }
 

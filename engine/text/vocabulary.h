@@ -20,7 +20,7 @@ struct Encoded {
 
 /// The tokens a model knows, numbered from 0. First the special ones that its rules call for, in
 /// this order: <unk> (not for bytes), <bos> (Newline::line), <eos> (Newline::line and ::eos); then
-/// all others by falling count, equal counts by code point. Bytes come first and are numbered as
+/// all others by falling count, equal counts by code point (lines by code point alone). Bytes come first and are numbered as
 /// themselves: <bos> is 256 there.
 ///
 /// As text: a line "carousel vocabulary 1 <kind> newline=<rule> unknown=<yes|no> size=<ids>", then
@@ -46,7 +46,7 @@ class Vocabulary {
   Encoded encode(std::string_view text, const std::string& name = "text") const;
 
   /// The text of ids: <bos> is nothing, <eos> a newline, <unk> its name, words are joined by single
-  /// blanks within a line. decode(encode(text)) is the text, but for <unk>, for lines left out and
+  /// blanks within a line, lines by newlines. decode(encode(text)) is the text, but for <unk>, for lines left out and
   /// for white space between words. For bytes it is those bytes, UTF-8 or not. FormatError for an
   /// id outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids) const;

@@ -23,12 +23,6 @@ bool VocabularyCounter::token(std::string_view text) {
   return true;
 }
 
-void VocabularyCounter::add_text(std::string_view text) {
-  Tokenizer tokenizer(rules_, "text", *this);
-  tokenizer.feed(text);
-  tokenizer.finish();
-}
-
 Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
   Vocabulary result(rules_);
   const std::int64_t room = limits.maximum_size - result.size();
@@ -53,8 +47,9 @@ Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
     }
   }
   if (entries.empty()) throw FormatError("vocabulary: the text has no tokens");
-  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) {
-    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  const bool by_count = rules_.kind != TokenKind::line;
+  std::sort(entries.begin(), entries.end(), [by_count](const Entry& a, const Entry& b) {
+    return by_count && a.second != b.second ? a.second > b.second : a.first < b.first;
   });
 
   std::int64_t left_out = 0;

@@ -16,21 +16,20 @@ struct VocabularyLimits {
   std::int64_t maximum_size = 0;  ///< all ids, special ones too; 0: no limit
 };
 
-/// Counts tokens and makes a vocabulary of them. Memory grows with the distinct tokens alone.
-class VocabularyCounter : private TokenSink {
+/// Counts tokens, of whole texts or as a sink of single ones, and makes a vocabulary of them. Memory grows with the distinct tokens alone.
+class VocabularyCounter final : public TokenSink {
  public:
   explicit VocabularyCounter(const TokenRules& rules);
-  void add_file(const std::string& path) { tokenize_file(path, rules_, *this); }
-  void add_text(std::string_view text);  ///< to its end, as if it were a file
+  void add(const Text& text) { tokenize(text, rules_, *this); }
   /// ConfigError for limits that bytes cannot have or that leave no room for a token; FormatError
   /// if there was no token at all.
   Vocabulary vocabulary(const VocabularyLimits& limits) const;
 
- private:
   bool token(std::string_view text) override;
   void begin_line() override { ++lines_; }
   void end_line() override { ++ends_; }
 
+ private:
   TokenRules rules_;
   std::array<std::int64_t, 256> byte_counts_{};
   TokenMap<std::int64_t> counts_;

@@ -14,7 +14,7 @@
 namespace carousel {
 namespace {
 
-constexpr std::array<std::string_view, 3> kKinds{"byte", "char", "word"};
+constexpr std::array<std::string_view, 4> kKinds{"byte", "char", "word", "line"};
 constexpr std::array<std::string_view, 3> kNewlines{"text", "eos", "line"};
 constexpr std::string_view kMagic = "carousel vocabulary ";
 constexpr std::string_view kVersion = "1";
@@ -73,7 +73,8 @@ std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
   const std::size_t equals = line.rfind('=');
   const auto size =
       number(equals == std::string_view::npos ? std::string_view() : line.substr(equals + 1));
-  for (const auto kind : {TokenKind::byte, TokenKind::character, TokenKind::word}) {
+  for (const auto kind :
+       {TokenKind::byte, TokenKind::character, TokenKind::word, TokenKind::line}) {
     for (const auto newline : {Newline::text, Newline::eos, Newline::line}) {
       for (const bool unknown : {false, true}) {
         const TokenRules rules{kind, newline, unknown};
@@ -95,6 +96,7 @@ const char* wrong(std::string_view token, TokenKind kind) {
       return "the token is more than a character";
     }
     if (kind == TokenKind::word && is_white_space(s.code)) return "the token has white space in it";
+    if (kind == TokenKind::line && s.code == '\n') return "the token has a newline in it";
     rest.remove_prefix(s.bytes);
   }
   return nullptr;

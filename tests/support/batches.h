@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "engine/data/batches.h"
-#include "engine/data/corpus.h"
+#include "engine/data/text_cache.h"
 #include "engine/text/utf8.h"
 #include "tests/support/files.h"
 
@@ -15,7 +15,7 @@ namespace carousel::test {
 struct SeenBatch {
   std::int64_t steps = 0, rows = 0, tokens = 0;
   bool first = false;
-  std::vector<std::int32_t> token, target, reset, lengths;
+  std::vector<std::int32_t> token, target, reset, lengths, label, number;
   bool operator==(const SeenBatch&) const = default;
 
   /// Column `row` of a grid: what one row of the batch reads in this window.
@@ -37,14 +37,20 @@ inline std::vector<std::int32_t> numbers(const Tensor& tensor) {
 
 inline SeenBatch seen(const Batch& batch) {
   const Field& token = batch.at("token");
+  const auto values = [&](const char* name) {
+    const Field* const field = batch.find(name);
+    return field == nullptr ? std::vector<std::int32_t>() : numbers(field->values);
+  };
   return {.steps = token.values.shape()[0],
           .rows = token.values.shape()[1],
           .tokens = batch.counted,
           .first = batch.first,
           .token = numbers(token.values),
-          .target = numbers(batch["target"]),
+          .target = values("target"),
           .reset = numbers(batch.reset),
-          .lengths = numbers(token.lengths)};
+          .lengths = numbers(token.lengths),
+          .label = values("label"),
+          .number = values("number")};
 }
 
 inline std::vector<SeenBatch> next_batches(BatchSource& source, std::int64_t count) {

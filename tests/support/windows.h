@@ -51,7 +51,7 @@ class Windows final : public BatchSource {
     }
   }
   std::int64_t batches_per_epoch() const override { return std::int64_t{1} << 40; }
-  std::int64_t tokens_per_epoch() const override {
+  std::int64_t counted_per_epoch() const override {
     return batches_per_epoch() * batches_.front().counted;
   }
 

@@ -1,4 +1,4 @@
-#include "engine/data/corpus.h"
+#include "engine/data/text_data.h"
 
 #include <gtest/gtest.h>
 
@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "engine/text/token_file.h"
 #include "kernels/common/check.h"
 #include "tests/support/files.h"
 
@@ -30,17 +31,26 @@ Ids ids_of(const TokenRange& tokens) {
   return ids;
 }
 
+std::string text_of(const Corpus& corpus, const Split& split) {
+  if (split.empty()) return {};
+  return corpus.vocabularies["token"].decode(ids_of(split["token"]));
+}
+
 Vocabulary vocabulary_of(std::string_view text, const TokenRules& rules) {
   VocabularyCounter counter(rules);
-  counter.add_text(text);
+  counter.add(Text::in_memory(std::string(text)));
   return counter.vocabulary({});
 }
 
 class CorpusFolder : public testing::Test {
  protected:
   std::string cache() const { return folder_.path("cache/of/tokens"); }
-  Corpus open(const CorpusFiles& files, const TokenRules& rules) const {
-    return open_corpus(files, counted_vocabulary(files.train, rules, {}, files.cache));
+  Corpus open(const std::vector<Text>& train, const TokenRules& rules, double train_fraction = 1,
+              const std::vector<Text>& validation = {}) const {
+    TextData data;
+    data.tokens.rules = rules;
+    data.train_fraction = train_fraction;
+    return data.corpus(train, validation, cache());
   }
   std::vector<fs::path> cached(const char* extension) const {
     std::vector<fs::path> found;
@@ -59,8 +69,8 @@ TEST_F(CorpusFolder, TokenFilesHoldWhatEncodingGives) {
     const Vocabulary v = counted_vocabulary({path}, rules, {}, cache());
     const TokenRange tokens = tokenised({path}, v, cache());
     EXPECT_EQ(ids_of(tokens), v.encode(text).ids);
-    EXPECT_EQ(tokens.file->characters(), 35);
-    EXPECT_EQ(tokens.file->unknown(), 0);
+    EXPECT_EQ(tokens.store->characters(), 35);
+    EXPECT_EQ(tokens.store->unknown(), 0);
     EXPECT_EQ(tokens.name, path);
   }
 }
@@ -93,27 +103,26 @@ TEST_F(CorpusFolder, PiecesOfTheFileDoNotShow) {
 TEST_F(CorpusFolder, TextsFollowOneAnotherAndSeparatePartsStaySeparate) {
   const std::string a = folder_.write("a", "one two"), b = folder_.write("b", "\xEF\xBB\xBFtwo"),
                     c = folder_.write("c", "two three");
-  const Corpus corpus =
-      open({.train = {a, b}, .validation = {c}, .test = {b}, .cache = cache()}, kWikiText);
-  EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.train)), "one two\ntwo\n");
-  EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.validation)), "two <unk>\n");
-  EXPECT_EQ(corpus.validation.file->unknown(), 1);
-  EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.test)), "two\n");
-  EXPECT_EQ(corpus.train.name, a + " + " + b);
+  const Corpus corpus = open({a, b}, kWikiText, 1, {c});
+  EXPECT_EQ(text_of(corpus, corpus.train), "one two\ntwo\n");
+  EXPECT_EQ(text_of(corpus, corpus.validation), "two <unk>\n");
+  EXPECT_EQ(corpus.validation["token"].store->unknown(), 1);
+  EXPECT_EQ(corpus.train["token"].name, a + " + " + b);
 }
 
 TEST_F(CorpusFolder, TheRatioCutsAfterAShareOfTheTokens) {
   const std::string path = folder_.write("ten", "0123456789");
   const auto parts = [&](double ratio, const TokenRules& rules, const std::string& text) {
-    const Corpus c = open({.train = {text}, .train_ratio = ratio, .cache = cache()}, rules);
-    return c.vocabulary.decode(ids_of(c.train)) + "|" + c.vocabulary.decode(ids_of(c.validation));
+    const Corpus c = open({text}, rules, ratio);
+    return text_of(c, c.train) + "|" + text_of(c, c.validation);
   };
-  EXPECT_EQ(parts(0.9, kCharacters, path), "012345678|9");
+  EXPECT_EQ(parts(0.8, kCharacters, path), "01234567|89");
+  EXPECT_EQ(parts(0.9, kCharacters, path), "012345678|");  // one token predicts nothing
   EXPECT_EQ(parts(0.55, kCharacters, path), "01234|56789");
   EXPECT_EQ(parts(1, kCharacters, path), "0123456789|");
   EXPECT_EQ(parts(0.01, kCharacters, path), "|0123456789");
   // Bytes: not inside a character. Lines: not inside a line.
-  EXPECT_EQ(parts(0.5, kBytes, folder_.write("wide", "aé\U0001F3A0z")), "aé\U0001F3A0|z");
+  EXPECT_EQ(parts(0.5, kBytes, folder_.write("wide", "aé\U0001F3A0zz")), "aé\U0001F3A0|zz");
   EXPECT_EQ(parts(0.5, kNames, folder_.write("names", "Ann\nBob\nCy\n")), "Ann\nBob\n|Cy\n");
   for (const double bad : {0.0, -1.0, 1.5, std::nan("")}) {
     EXPECT_THROW(parts(bad, kCharacters, path), ConfigError);
@@ -122,8 +131,7 @@ TEST_F(CorpusFolder, TheRatioCutsAfterAShareOfTheTokens) {
 
 TEST_F(CorpusFolder, TheCacheIsUsedUntilTheTextChanges) {
   const std::string path = folder_.write("text", "abc");
-  const CorpusFiles files{.train = {path}, .train_ratio = 1, .cache = cache()};
-  open(files, kCharacters);
+  open({path}, kCharacters);
   ASSERT_EQ(cached(".tokens").size(), 1U);
   // What is in the cache is what comes back: another vocabulary put there shows.
   const auto kept = cached(".vocabulary");
@@ -132,24 +140,24 @@ TEST_F(CorpusFolder, TheCacheIsUsedUntilTheTextChanges) {
   EXPECT_EQ(counted_vocabulary({path}, kCharacters, {}, cache()).count(1), 2);
   fs::remove(kept[0]);
 
-  EXPECT_EQ(open(files, kCharacters).train.count, 3);
+  EXPECT_EQ(open({path}, kCharacters).train["token"].count, 3);
   EXPECT_EQ(cached(".tokens").size(), 1U);
   // Same length, and the time of change of the old one: still another text.
   const auto time = fs::last_write_time(path);
   folder_.write("text", "xyz");
   fs::last_write_time(path, time);
-  EXPECT_EQ(open(files, kCharacters).vocabulary.id("a"), -1);
+  EXPECT_EQ(open({path}, kCharacters).vocabularies["token"].id("a"), -1);
   EXPECT_EQ(cached(".tokens").size(), 2U);
-  open(files, kBytes);
+  open({path}, kBytes);
   EXPECT_EQ(cached(".tokens").size(), 3U);
 }
 
 TEST_F(CorpusFolder, OneByteIsAText) {
   const std::string path = folder_.write("one", "x");
   for (const TokenRules& rules : {kBytes, kCharacters, kWords}) {
-    const Corpus corpus = open({.train = {path}, .train_ratio = 1, .cache = cache()}, rules);
-    EXPECT_EQ(corpus.train.count, 1);
-    EXPECT_EQ(corpus.vocabulary.decode(ids_of(corpus.train)), "x");
+    const Corpus corpus = open({path}, rules);
+    EXPECT_EQ(corpus.train["token"].count, 1);
+    EXPECT_EQ(text_of(corpus, corpus.train), "x");
   }
 }
 
@@ -205,15 +213,18 @@ TEST_F(CorpusFolder, EveryDamagedByteOfATokenFileIsNoticed) {
 
 TEST_F(CorpusFolder, ReadingOutsideTheTokensIsRefused) {
   const std::string path = folder_.write("text", "0123456789");
-  const Corpus corpus = open({.train = {path}, .train_ratio = 0.5, .cache = cache()}, kCharacters);
-  Ids ids(10);
-  corpus.validation.read(3, 2, ids.data());
-  EXPECT_EQ(corpus.vocabulary.decode(std::span(ids).first(2)), "89");
-  corpus.train.read(5, 0, ids.data());
-  EXPECT_THROW(corpus.train.read(4, 2, ids.data()), ShapeError);  // would reach into validation
-  EXPECT_THROW(corpus.train.read(-1, 2, ids.data()), ShapeError);
-  EXPECT_THROW(corpus.validation.file->read(9, 2, ids.data()), ShapeError);
-  EXPECT_THROW(corpus.validation.file->read(2, INT64_MAX, ids.data()), ShapeError);
+  for (const Text& text : {Text(path), Text::in_memory("0123456789")}) {
+    const Corpus corpus = open({text}, kCharacters, 0.5);
+    const TokenRange &train = corpus.train["token"], &validation = corpus.validation["token"];
+    Ids ids(10);
+    validation.read(3, 2, ids.data());
+    EXPECT_EQ(corpus.vocabularies["token"].decode(std::span(ids).first(2)), "89");
+    train.read(5, 0, ids.data());
+    EXPECT_THROW(train.read(4, 2, ids.data()), ShapeError);  // would reach into validation
+    EXPECT_THROW(train.read(-1, 2, ids.data()), ShapeError);
+    EXPECT_THROW(validation.store->read(9, 2, ids.data()), ShapeError);
+    EXPECT_THROW(validation.store->read(2, INT64_MAX, ids.data()), ShapeError);
+  }
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ TEST(DataLines, BatchesWorkedByHand) {
   for (const Device& device : test::devices()) {
     const auto data = line_batches(device, tokens, options);
     EXPECT_EQ(data->batches_per_epoch(), 3);
-    EXPECT_EQ(data->tokens_per_epoch(), 3 + 2 + 12 + 2);
+    EXPECT_EQ(data->counted_per_epoch(), 3 + 2 + 12 + 2);
     const auto b = next_batches(*data, 4);
     EXPECT_EQ(b[0].steps, 8);
     EXPECT_EQ(b[0].row(b[0].token, 0), (Ids{kBegin, 'a', 'b', 0, 0, 0, 0, 0}));
@@ -90,7 +90,7 @@ TEST(DataLines, EveryEpochHasEveryLineOnceInAnOrderOfItsOwn) {
       }
     }
     EXPECT_EQ(std::multiset(lines.begin(), lines.end()), want);
-    EXPECT_EQ(counted, data->tokens_per_epoch());
+    EXPECT_EQ(counted, data->counted_per_epoch());
     EXPECT_LE(shapes.size(), 9U);
     orders.insert(lines);
   }

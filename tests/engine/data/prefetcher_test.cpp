@@ -15,33 +15,58 @@ namespace {
 
 using test::error_text;
 
-// Batches of one token, which is 100 · epoch + index; one position may fail.
+// Batches of 100 · epoch + index in fields of several types and shapes; one position may fail.
 class CountingPlan final : public BatchPlan {
  public:
-  BatchLimits limits() const override { return {.steps = 1, .rows = 1}; }
+  BatchLimits limits() const override {
+    return {.rows = 1,
+            .fields = {{.name = "token", .steps = 1},
+                       {.name = "x", .dtype = DType::f32, .width = 2},
+                       {.name = "frame", .steps = 3, .dtype = DType::f64, .width = 2}}};
+  }
   std::int64_t batches_per_epoch() const override { return 100; }
-  std::int64_t tokens_per_epoch() const override { return 100; }
+  std::int64_t counted_per_epoch() const override { return 100; }
   bool is_first(std::int64_t index) const override { return index == 0; }
   void fill(const DataPosition& position, HostBatch& batch) override {
     if (position == failing) throw std::runtime_error("the disk is gone");
     if (slow) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    batch.steps = batch.tokens = 1;
-    batch.token[0] = batch.target[0] =
-        static_cast<std::int32_t>(100 * position.epoch + position.index);
+    const std::int64_t number = 100 * position.epoch + position.index;
+    batch.counted = batch.fields[0].steps = 1;
+    batch.fields[0].ids()[0] = static_cast<std::int32_t>(number);
+    batch.fields[1].as<float>()[1] = static_cast<float>(number) + 0.5F;
+    batch.fields[2].steps = 1 + position.index % 3;
+    batch.fields[2].as<double>()[2 * batch.fields[2].steps - 1] = static_cast<double>(-number);
   }
   DataPosition failing{-1, 0};
   bool slow = false;
 };
 
+// The number of a batch, which every field must have.
+std::int32_t number_of(const Batch& batch) {
+  const std::int32_t number = test::numbers(batch["token"]).front();
+  const Tensor &x = batch["x"], &frame = batch["frame"];
+  EXPECT_EQ(x.shape(), (Shape{1, 2}));
+  EXPECT_EQ(frame.shape(), (Shape{1 + number % 100 % 3, 1, 2}));
+  float two[2] = {};
+  double frames[6] = {};
+  copy_to_host(x, two);
+  copy_to_host(frame, frames);
+  EXPECT_EQ(two[1], static_cast<float>(number) + 0.5F);
+  EXPECT_EQ(frames[frame.size() - 1], -number);
+  return number;
+}
+
 class PrefetcherTest : public testing::Test {
  protected:
   std::vector<HostBatch> slots() {
     std::vector<HostBatch> batches(4);
-    for (std::size_t i = 0; i < 4; ++i) batches[i].token = batches[i].target = &room_[i];
+    for (std::size_t i = 0; i < 4; ++i) {
+      for (auto& room : room_[i]) batches[i].fields.push_back({.values = room});
+    }
     return batches;
   }
   CountingPlan plan_;
-  std::int32_t room_[4] = {};
+  double room_[4][3][6] = {};
 };
 
 TEST_F(PrefetcherTest, GivesBatchesInOrderAcrossEpochs) {
@@ -50,7 +75,7 @@ TEST_F(PrefetcherTest, GivesBatchesInOrderAcrossEpochs) {
     Prefetcher prefetcher(plan_, slots());
     DataPosition position{2, 60};
     for (std::int32_t i = 260; i < 360; ++i) {
-      ASSERT_EQ(prefetcher.take(position).token[0], i);
+      ASSERT_EQ(prefetcher.take(position).fields[0].ids()[0], i);
       prefetcher.give_back();
       position = after(position, 100);
     }
@@ -63,16 +88,16 @@ TEST_F(PrefetcherTest, KeepsWhatWasTakenUntilItIsGivenBack) {
   const HostBatch& second = prefetcher.take({0, 1});
   prefetcher.take({0, 2});
   prefetcher.take({0, 3});  // the ring is full: the thread waits
-  EXPECT_EQ(first.token[0], 0);
+  EXPECT_EQ(first.fields[0].ids()[0], 0);
   prefetcher.give_back();
-  EXPECT_EQ(prefetcher.take({0, 4}).token[0], 4);
-  EXPECT_EQ(second.token[0], 1);
+  EXPECT_EQ(prefetcher.take({0, 4}).fields[0].ids()[0], 4);
+  EXPECT_EQ(second.fields[0].ids()[0], 1);
 }
 
 TEST_F(PrefetcherTest, GoesToAnyPosition) {
   Prefetcher prefetcher(plan_, slots());
   for (const std::int64_t index : {50, 3, 3, 99, 4, 5, 0}) {
-    EXPECT_EQ(prefetcher.take({1, index}).token[0], 100 + index);
+    EXPECT_EQ(prefetcher.take({1, index}).fields[0].ids()[0], 100 + index);
     prefetcher.give_back();
   }
 }
@@ -90,13 +115,13 @@ TEST_F(PrefetcherTest, ThrowsWhatWentWrongAtTheBatchItBelongsTo) {
   plan_.failing = {0, 3};
   Prefetcher prefetcher(plan_, slots());
   for (std::int64_t i = 0; i < 3; ++i) {
-    EXPECT_EQ(prefetcher.take({0, i}).token[0], i);
+    EXPECT_EQ(prefetcher.take({0, i}).fields[0].ids()[0], i);
     prefetcher.give_back();
   }
   for (int again = 0; again < 2; ++again) {
     EXPECT_EQ(error_text<std::runtime_error>([&] { prefetcher.take({0, 3}); }), "the disk is gone");
   }
-  EXPECT_EQ(prefetcher.take({0, 4}).token[0], 4);
+  EXPECT_EQ(prefetcher.take({0, 4}).fields[0].ids()[0], 4);
 }
 
 TEST(PrefetchedSource, PassesErrorsOnAndCanGoElsewhere) {
@@ -104,11 +129,11 @@ TEST(PrefetchedSource, PassesErrorsOnAndCanGoElsewhere) {
     auto plan = std::make_unique<CountingPlan>();
     plan->failing = {0, 12};
     const auto source = prefetched(device, std::move(plan));
-    for (std::int32_t i = 0; i < 12; ++i) EXPECT_EQ(test::seen(source->next()).token[0], i);
+    for (std::int32_t i = 0; i < 12; ++i) EXPECT_EQ(number_of(source->next()), i);
     EXPECT_EQ(error_text<std::runtime_error>([&] { source->next(); }), "the disk is gone");
     EXPECT_EQ(source->position(), (DataPosition{0, 12}));
     source->seek({0, 13});
-    EXPECT_EQ(test::seen(source->next()).token[0], 13);
+    EXPECT_EQ(number_of(source->next()), 13);
   }
 }
 
@@ -120,7 +145,7 @@ TEST(PrefetchedSource, DoesNotOverwriteWhatTheDeviceHasNotReadYet) {
     for (std::int32_t i = 0; i < 350; ++i) {
       const Batch batch = source->next();
       if (i % 37 == 36) {
-        EXPECT_EQ(test::seen(batch).token[0], i);
+        EXPECT_EQ(number_of(batch), i);
       }
     }
   }

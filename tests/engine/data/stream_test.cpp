@@ -45,7 +45,7 @@ TEST_P(DataStream, WindowsWorkedByHand) {
   for (const Device& device : test::devices()) {
     const auto data = source(device, tokens, {.batch = 2, .window = 2});
     EXPECT_EQ(data->batches_per_epoch(), 3);
-    EXPECT_EQ(data->tokens_per_epoch(), 10);
+    EXPECT_EQ(data->counted_per_epoch(), 10);
     const auto b = next_batches(*data, 4);
     EXPECT_EQ(b[0].token, (Ids{0, 5, 1, 6}));
     EXPECT_EQ(b[0].target, (Ids{1, 6, 2, 7}));
@@ -94,7 +94,7 @@ TEST_P(DataStream, AnEpochHasEveryTargetOnceButFewerThanARowOfThem) {
             ASSERT_EQ(b.row(b.target, row).back(), expected[static_cast<std::size_t>(row)]);
           }
         }
-        EXPECT_EQ(counted, data->tokens_per_epoch());
+        EXPECT_EQ(counted, data->counted_per_epoch());
         EXPECT_EQ(static_cast<std::int64_t>(targets.size()), counted);
         EXPECT_EQ(std::set(targets.begin(), targets.end()).size(), targets.size());
         EXPECT_GT(counted, count - 1 - batch);
@@ -240,7 +240,7 @@ TEST(DataStreams, EvaluationCountsEveryTargetOnceAndInOrder) {
         for (std::int32_t i = 1; i < count; ++i) want.push_back(i);
         EXPECT_EQ(all, want) << count << " tokens, " << batch << " rows, window " << window;
         EXPECT_EQ(counted, count - 1);
-        EXPECT_EQ(data->tokens_per_epoch(), count - 1);
+        EXPECT_EQ(data->counted_per_epoch(), count - 1);
         EXPECT_TRUE(seen(data->next()).first);  // and it can be done again
       }
     }

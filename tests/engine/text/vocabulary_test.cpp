@@ -27,7 +27,7 @@ constexpr TokenRules kNames{TokenKind::character, Newline::line, true};
 Vocabulary vocabulary_of(std::string_view text, const TokenRules& rules,
                          const VocabularyLimits& limits = {}) {
   VocabularyCounter counter(rules);
-  counter.add_text(text);
+  counter.add(Text::in_memory(std::string(text)));
   return counter.vocabulary(limits);
 }
 
@@ -67,7 +67,7 @@ TEST(Vocabulary, WordsAreWhatWhiteSpaceLeavesAndKeepTheirPunctuation) {
 TEST(Vocabulary, WikiTextNewlinesBecomeEndTokensAndUnkIsTheUnknown) {
   const std::string text = " \n = Title = \n \n a <unk> <unk> ,";
   VocabularyCounter counter(kWikiText);
-  counter.add_text(text);
+  counter.add(Text::in_memory(std::string(text)));
   const Vocabulary v = counter.vocabulary({});
   EXPECT_EQ(tokens_of(v), (std::vector<std::string>{"<unk>", "<eos>", "=", ",", "Title", "a"}));
   EXPECT_EQ(v.count(v.unknown()), 2);
@@ -101,7 +101,7 @@ TEST(Vocabulary, ErrorsNameFileLineAndByte) {
   const auto count = [&](const std::string& path, const TokenRules& rules) {
     return error_text<FormatError>([&] {
       VocabularyCounter counter(rules);
-      counter.add_file(path);
+      counter.add(path);
       counter.vocabulary({});
     });
   };

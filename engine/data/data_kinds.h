@@ -1,0 +1,62 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+
+#include "engine/config/options.h"
+#include "engine/data/corpus.h"
+#include "engine/text/vocabulary_counter.h"
+
+namespace carousel {
+
+/// The options of one kind of data, section [data] of a config, and the corpora made with them.
+/// What is made of files is kept in the folder `cache`, if there is one, and read from there the
+/// next time.
+class DataConfig {
+ public:
+  virtual ~DataConfig() = default;
+  virtual void describe(OptionSection& section) = 0;
+  /// What the options say to train on and to validate on, with vocabularies counted in the training
+  /// data.
+  virtual Corpus open(const std::string& cache) const = 0;
+  /// Another text of this kind, with the vocabularies of training: all of it is in `validation`.
+  virtual Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
+                            const std::string& cache) const = 0;
+  /// The same for predictions: the text has what a model reads, without the answers.
+  virtual Corpus inputs(const Text& text, const Vocabularies& vocabularies,
+                        const std::string& cache) const {
+    return evaluation(text, vocabularies, cache);
+  }
+};
+
+struct DataKind {
+  const char* kind;                      ///< data.kind in a config
+  const char* description;               ///< one line
+  std::span<const char* const> columns;  ///< what its corpora have
+  std::unique_ptr<DataConfig> (*config)();
+};
+
+/// Every kind of data there is, sorted by kind.
+std::span<const DataKind> data_kinds();
+
+/// ConfigError, with the nearest there is, for an unknown kind.
+const DataKind& data_kind(const std::string& kind);
+
+/// ConfigError that names the kinds which would do unless the kind has all columns that `reader`
+/// ("model.kind = classifier") reads.
+void expect_columns(const DataKind& kind, std::span<const char* const> wanted,
+                    const std::string& reader);
+
+/// What all kinds of texts say about their tokens.
+struct TokenOptions {
+  TokenRules rules{};
+  VocabularyLimits limits{};
+  void describe_kind(OptionSection& section);
+  void describe_limits(OptionSection& section);
+};
+
+/// ConfigError unless 0 < train_fraction ≤ 1.
+void expect_train_fraction(double train_fraction);
+
+}  // namespace carousel

@@ -1,0 +1,56 @@
+#include "engine/data/samplers.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
+  return {.batch = options.batch,
+          .begin = corpus.vocabularies["token"].begin(),
+          .shuffle = options.training,
+          .seed = options.seed,
+          .share = options.share};
+}
+
+}  // namespace
+
+std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
+                                              const SamplerOptions& options) {
+  const TokenRange& tokens = split["token"];
+  if (corpus.lines) return line_batches(options.device, tokens, line_options(corpus, options));
+  StreamOptions stream{.batch = options.batch,
+                       .window = options.window,
+                       .document_end = corpus.document_end,
+                       .random_start = options.random_start,
+                       .seed = options.seed,
+                       .device_bytes = corpus.device_bytes,
+                       .share = options.share};
+  if (options.training) return stream_batches(options.device, tokens, stream);
+  if (options.rows < 1) {
+    throw ConfigError(fmt::format("data: rows is {}, expected at least 1", options.rows));
+  }
+  stream.batch = options.rows;
+  stream.window *= std::max<std::int64_t>(options.batch / options.rows, 1);
+  return evaluation_batches(options.device, tokens, stream);
+}
+
+std::unique_ptr<BatchSource> example_batches(const Corpus& corpus, const Split& split,
+                                             const SamplerOptions& options) {
+  const TokenRange& tokens = split["token"];
+  if (!corpus.lines) {
+    throw ConfigError(fmt::format(
+        "{}: the data is one stream, expected examples: data.unit = \"line\" or data.kind = "
+        "\"labelled\"",
+        tokens.name));
+  }
+  std::optional<TokenRange> labels;
+  if (options.training || split.find("label") != nullptr) labels = split["label"];
+  return labelled_batches(options.device, tokens, labels, line_options(corpus, options));
+}
+
+}  // namespace carousel

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "engine/data/batches.h"
+#include "engine/data/corpus.h"
+
+namespace carousel {
+
+struct SamplerOptions {
+  Device device = Cpu{};
+  std::int64_t batch = 32;   ///< rows
+  std::int64_t window = 64;  ///< T of truncated BPTT, of a stream
+  std::uint64_t seed = 1;    ///< of shuffling and random_start
+  bool random_start = false;
+  /// False: for evaluation. Every example once, in the same order in each epoch.
+  bool training = true;
+  /// In evaluation, a stream is cut into so many rows, of which each begins without a state. With
+  /// one row, each token is predicted from all before it. Windows are as much longer as rows are
+  /// fewer than `batch`.
+  std::int64_t rows = 1;
+  Share share{};
+};
+
+/// Batches of one part of a corpus. A model chooses the sampler that gives the fields it reads.
+/// ConfigError if the data lacks a column, FormatError if it is too short.
+using Sampler = std::unique_ptr<BatchSource> (*)(const Corpus&, const Split&,
+                                                 const SamplerOptions&);
+
+/// For models that predict the next token: fields "token" and "target". A stream gives windows
+/// (stream_batches(), evaluation_batches()); lines give whole lines (line_batches()).
+std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
+                                              const SamplerOptions& options);
+
+/// For models that read an example and give one answer: fields "token" and "label"
+/// (labelled_batches()). Evaluated data without labels gives "token" and "number" alone.
+std::unique_ptr<BatchSource> example_batches(const Corpus& corpus, const Split& split,
+                                             const SamplerOptions& options);
+
+}  // namespace carousel

@@ -1,0 +1,109 @@
+#include "engine/data/text_data.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+#include <utility>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+constexpr std::int64_t kMany = std::int64_t{1} << 40;
+
+// The first place from `cut` on where the text may be divided.
+std::int64_t next_boundary(const TokenRange& tokens, const Vocabulary& vocabulary,
+                           std::int64_t cut) {
+  const auto divides = [&](std::int32_t id) {  // a token that may not stand first
+    if (vocabulary.rules().newline == Newline::line) return id != vocabulary.begin();
+    const bool is_byte = vocabulary.rules().kind == TokenKind::byte && id < 256;
+    return is_byte && (static_cast<unsigned>(id) & 0xC0U) == 0x80U;
+  };
+  while (cut < tokens.count && divides(tokens[cut])) ++cut;
+  return cut;
+}
+
+Split split_of(TokenRange tokens) { return {.columns = {{"token", std::move(tokens)}}}; }
+
+// One token alone predicts nothing.
+Split validation_of(TokenRange tokens) {
+  return tokens.count > 1 ? split_of(std::move(tokens)) : Split{};
+}
+
+}  // namespace
+
+void TextData::describe(OptionSection& section) {
+  section.add("text", text, "the UTF-8 text to learn").require().may_change();
+  section
+      .add("validation", validation,
+           "another text to evaluate on, instead of the last part of the first")
+      .may_change();
+  section.add("train_fraction", train_fraction, "of the text; the rest is for validation",
+              {.least = 0, .most = 1, .above_least = true});
+  tokens.describe_kind(section);
+  section.add("unit", unit, "contiguous windows, or a sentence a line",
+              {{"stream", Unit::stream}, {"line", Unit::line}});
+  section.add("newline", tokens.rules.newline, "a character like others, or the token <eos>",
+              {{"text", Newline::text}, {"eos", Newline::eos}, {"line", Newline::line}});
+  tokens.describe_limits(section);
+  section.add("document_end", document_end, "a token after which the state is reset; empty: none");
+  section
+      .add("device_bytes", device_bytes, "tokens live on the device when they fit in this",
+           {0, kMany})
+      .may_change();
+}
+
+TokenRules TextData::rules() const {
+  TokenRules result = tokens.rules;
+  if (unit == Unit::line) result.newline = Newline::line;
+  return result;
+}
+
+Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& name) const {
+  Corpus corpus{.vocabularies = std::move(vocabularies),
+                .lines = unit == Unit::line,
+                .device_bytes = static_cast<std::size_t>(device_bytes)};
+  if (document_end.empty()) return corpus;
+  corpus.document_end = corpus.vocabularies["token"].id(document_end);
+  if (corpus.document_end < 0) {
+    throw ConfigError(
+        fmt::format("data.document_end is '{}', which is no token of {}", document_end, name));
+  }
+  return corpus;
+}
+
+Corpus TextData::open(const std::string& cache) const {
+  std::vector<Text> also;
+  if (!validation.empty()) also.emplace_back(validation.string());
+  return corpus({text.string()}, also, cache);
+}
+
+Corpus TextData::corpus(const std::vector<Text>& train, const std::vector<Text>& validation_texts,
+                        const std::string& cache) const {
+  expect_train_fraction(train_fraction);
+  Vocabularies vocabularies;
+  vocabularies.add("token", counted_vocabulary(train, rules(), tokens.limits, cache));
+  Corpus corpus = without_tokens(std::move(vocabularies), train.front().name());
+  const Vocabulary& vocabulary = corpus.vocabularies["token"];
+  const TokenRange all = tokenised(train, vocabulary, cache);
+  TokenRange part = all;
+  if (validation_texts.empty()) {
+    const auto share = std::floor(train_fraction * static_cast<double>(all.count));
+    part.count = next_boundary(all, vocabulary, static_cast<std::int64_t>(share));
+    corpus.validation = validation_of({all.store, part.count, all.count - part.count, all.name});
+  } else {
+    corpus.validation = validation_of(tokenised(validation_texts, vocabulary, cache));
+  }
+  corpus.train = split_of(std::move(part));
+  return corpus;
+}
+
+Corpus TextData::evaluation(const Text& other, const Vocabularies& vocabularies,
+                            const std::string& cache) const {
+  Corpus corpus = without_tokens(vocabularies, other.name());
+  corpus.validation = split_of(tokenised({other}, corpus.vocabularies["token"], cache));
+  return corpus;
+}
+
+}  // namespace carousel

@@ -1,0 +1,83 @@
+#include "engine/text/tokens.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+class MemoryTokens final : public TokenStore {
+ public:
+  MemoryTokens(Encoded text, std::int64_t characters) : ids_(std::move(text.ids)) {
+    count_ = static_cast<std::int64_t>(ids_.size());
+    unknown_ = text.unknown;
+    characters_ = characters;
+  }
+  void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const override {
+    expect_inside("tokens in memory", offset, n, count_);
+    std::copy_n(ids_.begin() + offset, n, to);
+  }
+
+ private:
+  std::vector<std::int32_t> ids_;
+};
+
+}  // namespace
+
+void expect_inside(const std::string& name, std::int64_t offset, std::int64_t n,
+                   std::int64_t count) {
+  if (offset < 0 || n < 0 || offset > count || n > count - offset) {
+    throw ShapeError(fmt::format("{}: {} tokens from {} asked for, of {}", name, n, offset, count));
+  }
+}
+
+void TokenRange::read(std::int64_t offset, std::int64_t n, std::int32_t* to) const {
+  expect_inside(name, offset, n, count);
+  if (n > 0) store->read(first + offset, n, to);
+}
+
+std::int32_t TokenRange::operator[](std::int64_t offset) const {
+  std::int32_t id = 0;
+  read(offset, 1, &id);
+  return id;
+}
+
+TokenRange whole(std::shared_ptr<const TokenStore> store, std::string name) {
+  const std::int64_t count = store->count();
+  return {std::move(store), 0, count, std::move(name)};
+}
+
+TokenRange tokens_in_memory(std::vector<std::int32_t> ids, std::string name) {
+  return whole(std::make_shared<MemoryTokens>(Encoded{.ids = std::move(ids)}, 0), std::move(name));
+}
+
+bool TokenWriter::token(std::string_view text) {
+  std::int32_t id = vocabulary_.id(text);
+  if (id < 0 || id == vocabulary_.unknown()) {
+    id = vocabulary_.unknown();
+    ++unknown_;
+  }
+  if (id >= 0) push(id);
+  return id >= 0;
+}
+
+void MemoryTokenWriter::flush() {
+  ids_.insert(ids_.end(), waiting_.begin(), waiting_.end());
+  count_ += static_cast<std::int64_t>(waiting_.size());
+  waiting_.clear();
+}
+
+Encoded MemoryTokenWriter::encoded() {
+  flush();
+  return {.ids = std::move(ids_), .unknown = unknown_};
+}
+
+std::shared_ptr<const TokenStore> MemoryTokenWriter::finish(std::int64_t characters) {
+  return std::make_shared<MemoryTokens>(encoded(), characters);
+}
+
+}  // namespace carousel
