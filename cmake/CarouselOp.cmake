@@ -1,9 +1,9 @@
 # carousel_add_op(name [NO_TAPE])
 #
 # An op is a contract, a CPU path, a CUDA kernel, a tape rule, a test, an oracle and a benchmark.
-# All are found by convention, and the configure step stops if one is missing. Optimiser ops and
-# ops that only move data have no tape rule and say NO_TAPE. An op whose files would grow too long
-# keeps its checks in <name>.cpp.
+# They are found by their file names, and the configure step stops if one is missing. NO_TAPE is for
+# ops without a tape rule: optimisers, and ops that only move data. If <name>.cpp exists, it holds
+# the checks of the op.
 function(carousel_add_op name)
   cmake_parse_arguments(op "NO_TAPE" "" "" ${ARGN})
   set(parts kernels/${name}/${name}.h kernels/${name}/${name}_cpu.cpp

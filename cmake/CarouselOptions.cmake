@@ -24,7 +24,7 @@ set(CAROUSEL_HAS_CUDA FALSE)   # any CUDA device, real or emulated
 set(CAROUSEL_EMULATED FALSE)
 if(CAROUSEL_CUDA STREQUAL "ON")
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
-    # Spelt out below as -gencode, for CMake's spelling of 90a is unreliable.
+    # Given below as -gencode, because CMake is unreliable with 90a.
     set(CMAKE_CUDA_ARCHITECTURES OFF)
   endif()
   enable_language(CUDA)
@@ -38,13 +38,13 @@ elseif(NOT CAROUSEL_CUDA STREQUAL "OFF")
 endif()
 
 if(CAROUSEL_HAS_CUDA)
-  # Where tools/gpu_check puts the libraries that travel with the programs. Old tags, for they hold
-  # for the libraries' own needs too.
+  # tools/gpu_check puts the libraries that travel with the programs there. DT_RPATH and not
+  # DT_RUNPATH, because it also applies to the libraries that those need.
   set(CMAKE_BUILD_RPATH "$ORIGIN/../lib")
   add_link_options(-Wl,--disable-new-dtags)
 endif()
 
-# Where there is ccache, a second build folder or a second clone compiles what has changed.
+# With ccache a second build folder or a second clone compiles only what differs.
 find_program(CAROUSEL_CCACHE ccache)
 if(CAROUSEL_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}

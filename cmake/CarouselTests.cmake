@@ -1,5 +1,5 @@
-# Test executables, one per area of the tree, so that a test's file is found by its name. Created
-# first: carousel_add_op() adds an op's test and benchmark to them.
+# Test executables, one per area of the tree. They exist before the ops, because carousel_add_op()
+# adds the test and the benchmark of an op to them.
 find_package(GTest REQUIRED)
 find_package(benchmark REQUIRED)
 find_library(CAROUSEL_RAPIDCHECK rapidcheck REQUIRED)

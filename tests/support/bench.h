@@ -12,8 +12,8 @@
 
 namespace carousel::test {
 
-/// The device a benchmark's first argument names: 0 is the CPU, 1 is CUDA. Nothing, with the
-/// benchmark marked as skipped, where the build or the machine has no such device.
+/// The device that a benchmark's first argument names: 0 is the CPU, 1 is CUDA. If there is no such
+/// device, nothing, and the benchmark is marked as skipped.
 inline std::optional<Device> bench_device(benchmark::State& state) {
   if (state.range(0) == 0) return devices().front();
   if (cuda_device() != nullptr) return *cuda_device();

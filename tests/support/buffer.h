@@ -10,7 +10,7 @@
 
 namespace carousel::test {
 
-/// Numbers on a device, made from and read back as a vector: what a test's op call works on.
+/// Numbers on a device, made from a vector and read back as one, for the op calls of a test.
 template <class T>
 class Buffer {
  public:
@@ -46,7 +46,7 @@ class Buffer {
   Memory memory_;
 };
 
-/// Gives `op` the scratch memory it asks for; it is there as long as the result.
+/// Gives `op` the scratch memory it needs; the result owns it.
 template <class Op>
 [[nodiscard]] Buffer<std::byte> give_scratch(const Device& device, Op& op) {
   const std::size_t bytes = scratch_bytes(device, op);

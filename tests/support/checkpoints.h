@@ -10,7 +10,7 @@
 
 namespace carousel::test {
 
-/// A small checkpoint all of whose numbers follow from its step, so that a mixture of two shows.
+/// A small checkpoint. All of its numbers follow from its step, so that a mixture of two is seen.
 inline CheckpointData checkpoint_of(const Device& device, std::int64_t step) {
   const auto filled = [&](Shape shape) {
     Tensor tensor(device, shape, DType::f32);
@@ -32,7 +32,7 @@ inline CheckpointData checkpoint_of(const Device& device, std::int64_t step) {
   return data;
 }
 
-/// Whether the checkpoint in `folder` is checkpoint_of(device, step), whole.
+/// Whether the checkpoint in `folder` is complete and equal to checkpoint_of(device, step).
 inline testing::AssertionResult is_checkpoint(const Device& device,
                                               const std::filesystem::path& folder,
                                               std::int64_t step) {

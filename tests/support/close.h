@@ -12,8 +12,8 @@
 
 namespace carousel::test {
 
-/// |got − want| in units of what the tolerance allows: 1 is the limit. NaN where only one of the
-/// two is; 0 where both are NaN or the same infinity.
+/// |got − want| divided by what the tolerance allows: 1 is the limit. NaN if only one of the two is
+/// NaN; 0 if both are NaN or the same infinity.
 inline double excess(double got, double want, const Tolerance& t) {
   if (std::isnan(got) && std::isnan(want)) return 0;
   if (got == want) return 0;

@@ -16,8 +16,8 @@ class CudaTimer {
   CudaTimer(const CudaTimer&) = delete;
   CudaTimer& operator=(const CudaTimer&) = delete;
 
-  /// Milliseconds from an idle device until all that `work` queues has run: the time the host takes
-  /// to queue it counts where the device waits for it.
+  /// Milliseconds from an idle device until all that `work` queues has run. The host's time counts
+  /// where the device waits for the host.
   double milliseconds(const std::function<void()>& work) const;
 
  private:
@@ -25,8 +25,8 @@ class CudaTimer {
   CUevent_st *begin_ = nullptr, *end_ = nullptr;
 };
 
-/// Forgets the runtime's last error, which a library would take for its own. (Not one after which
-/// the device is lost: everything then fails, Cuda::synchronize() too.)
+/// Clears the runtime's last error, which a library would report as its own. (An error that loses
+/// the device stays: every call then fails, Cuda::synchronize() too.)
 void forget_cuda_error();
 
 }  // namespace carousel::test

@@ -16,7 +16,7 @@
 namespace carousel::test {
 namespace {
 
-/// One function of the library. A call that does not succeed throws, with cuDNN's words.
+/// One function of the library. A call that fails throws an error with cuDNN's text.
 template <class Signature>
 struct Call;
 template <class... Args>
@@ -51,7 +51,7 @@ struct Call<cudnnStatus_t(Args...)> {
   X(cudnnRNNBackwardData_v8)       \
   X(cudnnRNNBackwardWeights_v8)
 
-/// The library, loaded at run time: a build has its headers and carries nothing of it.
+/// The library, loaded at run time: a build uses only its headers.
 struct Library {
   decltype(&::cudnnGetVersion) cudnnGetVersion = nullptr;
   decltype(&::cudnnGetErrorString) cudnnGetErrorString = nullptr;
@@ -104,7 +104,7 @@ void Call<cudnnStatus_t(Args...)>::operator()(Args... args) const {
   if (status != CUDNN_STATUS_SUCCESS) throw CudnnError(words(name, status));
 }
 
-/// An object of the library, with the functions that make and end it.
+/// An object of the library, with the functions that create and destroy it.
 template <class Object, auto Create, auto Destroy>
 class Owned {
  public:
@@ -255,13 +255,13 @@ class CudnnLstm::Layer {
     reserve = Memory(device, reserve_bytes);
   }
 
-  /// Where in the space of parameters one gate's weights or bias lie: `bytes` from its start,
+  /// Where the weights or the bias of a gate are among the parameters: `bytes` from the start, with
   /// element (r, c) at r·row + c·column.
   struct Place {
     std::size_t bytes, rows, columns, row, column;
   };
 
-  /// cuDNN numbers an LSTM's gates i, f, g, o as we do: 0–3 for the input, 4–7 for the state.
+  /// cuDNN's gates of an LSTM are i, f, g, o, as here: 0–3 for the input, 4–7 for the state.
   std::pair<Place, Place> places(std::size_t gate, bool recurrent) const {
     void *weight = nullptr, *bias = nullptr;
     const TensorDescriptor of_weight, of_bias;
@@ -271,7 +271,7 @@ class CudnnLstm::Layer {
     return {place(of_weight, weight), place(of_bias, bias)};
   }
 
-  /// Calls `visit(value, byte)` for every parameter: ours, and where cuDNN has it.
+  /// Calls `visit(value, byte)` for every parameter: its value, and its place in cuDNN's memory.
   template <class Parameters, class Visit>
   void for_each(Parameters& ours, const Visit& visit) const {
     for (const bool recurrent : {false, true}) {
@@ -355,8 +355,7 @@ LstmParameters CudnnLstm::parameter_gradients() const {
   return result;
 }
 
-// The lengths that are in the descriptors are not given again as device memory: since 8.9.1 cuDNN
-// reads them there.
+// Lengths are given in the descriptors only: since 8.9.1 cuDNN does not need them in device memory.
 void CudnnLstm::forward(const CudnnLstmTensors& t) {
   const Layer& l = *layer_;
   library().cudnnRNNForward(l.handle, l.rnn, CUDNN_FWD_MODE_TRAINING, nullptr, l.x, t.x, l.h, t.h,

@@ -13,13 +13,13 @@
 
 namespace carousel::test {
 
-/// cuDNN said no: "cudnnRNNForward: CUDNN_STATUS_NOT_SUPPORTED: <its words>".
+/// A call of cuDNN failed: "cudnnRNNForward: CUDNN_STATUS_NOT_SUPPORTED: <its text>".
 struct CudnnError : Error {
   using Error::Error;
 };
 
-/// Why there is no cuDNN to call, in one line; empty where there is. The library is libcudnn.so.9
-/// as the loader finds it, or the file that CAROUSEL_CUDNN names.
+/// Why cuDNN cannot be called, in one line; empty if it can. The library is libcudnn.so.9 as the
+/// loader finds it, or the file that CAROUSEL_CUDNN of the environment names.
 const std::string& cudnn_missing();
 
 /// "9.19.0"
@@ -40,10 +40,10 @@ std::string name(CudnnType type);            ///< "f32"
 std::vector<std::byte> encode(CudnnType type, const std::vector<double>& values);
 std::vector<double> decode(CudnnType type, const std::vector<std::byte>& bytes);
 
-/// A handle of cuDNN's on a device's stream. Copies share it.
+/// A cuDNN handle on a device's stream. Copies share it.
 class Cudnn {
  public:
-  /// CudnnError where the library is there and cannot work, or is not there.
+  /// CudnnError if the library is missing or cannot work.
   explicit Cudnn(const Cuda& device);
 
  private:
@@ -56,18 +56,18 @@ struct CudnnLstmOptions {
   std::int64_t T = 0, B = 0, I = 0, H = 0;  ///< none of them 0: cuDNN takes no empty tensor
   CudnnAlgorithm algorithm = CudnnAlgorithm::standard;
   CudnnType type = CudnnType::f32;
-  /// Which of two names is given to [T, B, …] without gaps, which is both: an algorithm may take
-  /// only one of them.
+  /// The layout's name, packed or padded. All lengths are T, so [T, B, …] has both layouts, but an
+  /// algorithm may accept only one of the names.
   bool packed = false;
 };
 
-/// Device memory of a layer's tensors, each contiguous and of the layer's type: what goes in …
+/// Device memory of a layer's tensors, each contiguous and of the layer's type: first the inputs.
 struct CudnnLstmTensors {
   const void* x = nullptr;                              ///< [T, B, I]
   const void *h0 = nullptr, *c0 = nullptr;              ///< [B, H]
   const void* d_h = nullptr;                            ///< [T, B, H]
   const void *d_h_last = nullptr, *d_c_last = nullptr;  ///< [B, H]
-  /// … and out. The gradient of h may come from what is after the layer, so h is read again.
+  /// Outputs. The backward pass reads h.
   void* h = nullptr;                          ///< [T, B, H]
   void *h_last = nullptr, *c_last = nullptr;  ///< [B, H]
   void* d_x = nullptr;                        ///< [T, B, I]
@@ -80,10 +80,10 @@ struct LstmParameters {
   std::vector<double> weight_ih, weight_hh, bias_ih, bias_hh;
 };
 
-/// One LSTM layer of cuDNN's, with the memory of its own that it asks for.
+/// One LSTM layer of cuDNN and the memory that it needs for itself.
 ///
-/// Errors   CudnnError with the call, the status and cuDNN's explanation where cuDNN refuses, be it
-///          here or in a pass; CudaError for device memory.
+/// Errors   CudnnError with the call, the status and cuDNN's explanation if cuDNN refuses, in the
+///          constructor or in a pass; CudaError for device memory.
 class CudnnLstm {
  public:
   CudnnLstm(const Cudnn& cudnn, const CudnnLstmOptions& options);
@@ -92,13 +92,13 @@ class CudnnLstm {
   void set_parameters(const LstmParameters& parameters);
   LstmParameters parameter_gradients() const;
 
-  /// In training mode. A backward pass has its forward pass before it, each time.
+  /// In training mode. Each backward pass needs its own forward pass before it.
   void forward(const CudnnLstmTensors& tensors);
-  /// Data and weights. Adds to the parameters' gradients, which is the one thing cuDNN offers.
+  /// Gradients of data and parameters. Those of the parameters are added: cuDNN has no other mode.
   void backward(const CudnnLstmTensors& tensors);
   void clear_parameter_gradients();
 
-  /// All parameters, in cuDNN's order: for filling them with any numbers.
+  /// All parameters in cuDNN's order, to be filled with any numbers.
   const Memory& parameters() const;
   std::size_t workspace_bytes() const;  ///< needed while a pass runs
   std::size_t reserve_bytes() const;    ///< kept from the forward to the backward pass

@@ -21,8 +21,8 @@ std::string device_name(const Device& device);
 
 }  // namespace carousel::test
 
-/// What GoogleTest writes for a Device: "cuda". No PrintTo() can do it, for GoogleTest has its own
-/// way with every std::variant, which ends in addresses.
+/// What GoogleTest prints for a Device: "cuda". A PrintTo() is not enough, because GoogleTest prints
+/// every std::variant in its own way, with addresses.
 template <>
 class testing::internal::UniversalPrinter<carousel::Device> {
  public:

@@ -9,7 +9,7 @@
 
 namespace carousel::test {
 
-/// What happens at the call that is to fail.
+/// How that call fails.
 enum class Failure {
   none,            ///< only counts the calls
   kill,            ///< the process ends, as by SIGKILL: no destructor runs
@@ -20,7 +20,7 @@ enum class Failure {
   interrupted,     ///< this call is interrupted by a signal once (EINTR), and writes come up short
 };
 
-/// System calls of which the one numbered `at` (from 0) goes wrong.
+/// System calls; the one with index `at` fails.
 class FailingCalls final : public SystemCalls {
  public:
   explicit FailingCalls(Failure failure = Failure::none, int at = -1)
@@ -40,15 +40,15 @@ class FailingCalls final : public SystemCalls {
     return around([&] { return SystemCalls::write(file, data, bytes); }, /*needs_space=*/true);
   }
   int fsync(int) override {
-    // Not passed on: the end of a process takes nothing from the page cache, and waiting for a disk
-    // some ten thousand times would be most of what these tests do.
+    // Not executed: a killed process loses nothing of the page cache, and ten thousand waits for the
+    // disk would take most of these tests' time.
     return around([] { return 0; });
   }
   int ftruncate(int file, off_t bytes) override {
     return around([&] { return SystemCalls::ftruncate(file, bytes); });
   }
   int close(int file) override {
-    // The kernel lets go of the descriptor even when close() reports an error.
+    // The kernel releases the descriptor even if close() reports an error.
     const int result = SystemCalls::close(file);
     return around([&] { return result; });
   }

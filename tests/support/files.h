@@ -15,7 +15,7 @@ inline void write_content(const std::filesystem::path& path, std::string_view co
   std::ofstream(path, std::ios::binary) << content;
 }
 
-/// A folder of this test alone, removed with all that is in it.
+/// A temporary folder, removed with its contents.
 class TemporaryFolder {
  public:
   TemporaryFolder() {
@@ -33,7 +33,7 @@ class TemporaryFolder {
   const std::filesystem::path& path() const { return path_; }
   std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
   std::string path(const std::string& name) const { return (path_ / name).string(); }
-  /// Writes a file here; returns its path.
+  /// Writes a file into the folder; returns its path.
   std::string write(const std::string& name, std::string_view content) const {
     write_content(path_ / name, content);
     return path(name);

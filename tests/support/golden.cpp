@@ -11,7 +11,7 @@
 namespace carousel::test {
 namespace {
 
-/// Beside the sources, wherever the tree with this build in it was carried.
+/// The recordings in the source tree, found relative to the program: the tree can be moved.
 std::filesystem::path file_of(const std::string& name) {
   const auto program = std::filesystem::read_symlink("/proc/self/exe");
   return program.parent_path() / CAROUSEL_GOLDEN_FOLDER / (name + ".json");

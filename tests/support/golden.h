@@ -30,16 +30,16 @@ struct Golden {
   Tensor tensor(const std::string& name, const Device& device, DType dtype) const;
 };
 
-/// Numbers as they are stored: f32, bf16 or i32.
+/// Numbers stored as f32, bf16 or i32.
 void write(const Tensor& tensor, const std::vector<double>& values);
-/// A tensor of any of these types as the tolerances see it.
+/// A tensor of any of these types as double, for comparison under a tolerance.
 std::vector<double> as_double(const Tensor& tensor);
 
-/// Part `index` of `count` equal ones: a step of a trajectory, a layer of a state.
+/// Part `index` of `count` equal parts: a step of a trajectory, a layer of a state.
 std::vector<double> part(const std::vector<double>& values, std::size_t index, std::size_t count);
 /// values × factor.
 std::vector<double> scaled(std::vector<double> values, double factor);
-/// 1 / the largest |value|: tolerances are for numbers of about 1, and say little of small ones.
+/// 1 / the largest |value|. Tolerances are for numbers of about 1 and are too wide for small ones.
 double to_unit(const std::vector<double>& values);
 
 }  // namespace carousel::test

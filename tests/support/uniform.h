@@ -11,8 +11,8 @@
 
 namespace carousel::test {
 
-/// Fills memory with uniform numbers in [−bound, bound], the first million again and again. Not with
-/// equal ones: products of those draw less power, and a card runs faster on them.
+/// Fills memory with uniform numbers in [−bound, bound]; a million of them repeat. They differ because
+/// products of equal numbers need less power, and a GPU then runs faster.
 template <class T>
 void fill_uniform(const Device& device, T* data, std::size_t count, double bound = 1) {
   constexpr std::size_t kPeriod = 1'000'003;

@@ -37,7 +37,7 @@ CudaContext::~CudaContext() {
        {cudaStreamSynchronize(stream), cudaFree(workspace), cudaStreamDestroy(stream)}) {
     if (status == cudaSuccess) continue;
     std::fprintf(stderr, "closing the device: %s\n", cudaGetErrorString(status));
-    break;  // the rest would say the same
+    break;  // one warning is enough
   }
   destroy_gemm_handle(cublas);
 }

@@ -13,12 +13,12 @@ class Cuda;
 /// Throws CudaError "<file>:<line>: <what>: <the runtime's text>" unless `status` is success.
 void check_cuda(cudaError_t status, const char* what, Where at = Where::here());
 
-/// Throws CudaError "<what> is no part of a graph, and one is being captured" while one is. For what
-/// CUDA would take into a graph, where it would mean something else: memory that the graph owns, host
-/// values as they are when it is launched, a fence that moves when it runs.
+/// Throws CudaError "<what> is no part of a graph, and one is being captured" during a capture. It is
+/// for calls that CUDA would capture with another meaning: memory would belong to the graph, host
+/// values would be read at its launch, a fence would move when it runs.
 void refuse_in_capture(const Cuda& device, const char* what);
 
-/// Everything a Cuda device owns. One per Cuda value made, shared by its copies.
+/// Everything that a Cuda device owns. Copies of a Cuda value share it.
 class CudaContext {
  public:
   explicit CudaContext(int ordinal);
@@ -31,7 +31,8 @@ class CudaContext {
   cudaDeviceProp properties{};
   bool synchronous = false;           ///< CAROUSEL_SYNC=1: wait after every launch
   cublasLtContext* cublas = nullptr;  ///< cuBLASLt's handle; null under emulation
-  void* workspace = nullptr;  ///< for products: fixed size, so that algorithms are repeatable
+  void* workspace =
+      nullptr;  ///< of products; its size is fixed, so that the same algorithms are chosen
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 };
 

@@ -18,10 +18,10 @@ enum class GemmType {
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. Accumulation is
-/// float. The link seam of products: gemm_cublaslt.cu, or tests/emulation/gemm.cpp, which rounds
-/// as the card would. m, n or k of 0: the empty sum, so C becomes 0 (or stays), plus bias.
-/// The algorithm is chosen by shape and alignment alone, so that a product repeats bit for bit. A
-/// bf16 output gets its bias rounded to bf16.
+/// float. gemm_cublaslt.cu implements it, or tests/emulation/libraries/gemm.cpp, which rounds as the
+/// GPU does. If m, n or k is 0 the sum is empty: C becomes 0 (or stays), plus bias.
+/// Only shape and alignment choose the algorithm, so that a product repeats bit for bit. The bias
+/// of a bf16 output is rounded to bf16.
 struct Gemm {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
@@ -34,7 +34,7 @@ struct Gemm {
 };
 void gemm(const Cuda& device, const Gemm& product);
 
-/// What runs products, with its version: "cuBLASLt 13.1.0".
+/// The library that runs products, with its version: "cuBLASLt 13.1.0".
 std::string gemm_library();
 
 /// A product for the journal.

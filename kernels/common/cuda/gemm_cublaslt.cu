@@ -26,7 +26,7 @@ void check_cublas(cublasStatus_t status, const char* what, Where at = Where::her
   }
 }
 
-/// The owner of one of cuBLASLt's descriptors.
+/// Owns a descriptor of cuBLASLt.
 template <auto kDestroy, class Handle>
 struct Destroy {
   void operator()(Handle handle) const { kDestroy(handle); }
@@ -57,7 +57,7 @@ Layout layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns) {
   return Layout(made);
 }
 
-/// The largest power of two, up to 16, that divides the address: kernels ask for no more.
+/// The largest power of two, up to 16, that divides the address. No kernel needs more than 16.
 std::uint32_t alignment(const void* address) {
   const auto bits = reinterpret_cast<std::uintptr_t>(address) | 16U;
   return static_cast<std::uint32_t>(bits & (~bits + 1));
@@ -74,8 +74,8 @@ struct Key {
   auto operator<=>(const Key&) const = default;
 };
 
-/// cuBLASLt thinks in columns. A row-major matrix is its transpose there, and the product is
-/// Cᵀ = Bᵀ·Aᵀ: B comes first, and the bias of our columns is one of its rows.
+/// cuBLASLt is column-major: a row-major matrix is its transpose there. The product becomes
+/// Cᵀ = Bᵀ·Aᵀ, so B is the first operand, and the bias of a column is the bias of a row.
 struct Plan {
   Product product;
   Layout b, a, c;
@@ -83,8 +83,8 @@ struct Plan {
   std::size_t workspace_bytes = 0;
 };
 
-/// Whether the bias is rounded to bf16 first, into the workspace: cuBLASLt takes it in the type of
-/// the output alone.
+/// Whether the bias is first rounded to bf16 in the workspace: cuBLASLt needs it in the type of the
+/// output.
 bool rounds_bias(const Gemm& p) {
   return p.bias != nullptr && p.type == GemmType::bf16 && !p.float_output;
 }
@@ -101,7 +101,7 @@ void choose_algorithm(cublasLtContext* handle, const Gemm& p, const Key& key, Pl
   const Preference preference(made);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
       std::uint64_t{CudaContext::kWorkspaceBytes - workspace_offset(p)});
-  // Parts of a sum split over blocks go through the workspace in float, to be added in order.
+  // If blocks share a sum, their parts are kept in the workspace as float and added in order.
   set(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
       static_cast<std::uint32_t>(CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, key.alignment[1]);
@@ -151,7 +151,7 @@ Plan make_plan(cublasLtContext* handle, const Gemm& p, const Key& key) {
 
 constexpr unsigned kThreads = 256;
 
-/// A thread per element, striding: C = (C if accumulate) + bias.
+/// C = (C if accumulate) + bias; a thread per element, with a grid stride.
 template <class Out>
 __global__ void gemm_empty_sum_kernel(const __grid_constant__ Gemm p) {
   const std::int64_t first = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
@@ -235,8 +235,8 @@ void gemm(const Cuda& device, const Gemm& p) {
                 .n = p.n,
                 .k = p.k,
                 .alignment = {alignment(p.a), alignment(p.b), alignment(p.c)}};
-  // A plan's bias pointer changes from call to call, so the lock covers the call. Asking cuBLASLt
-  // for an algorithm takes longer than queueing a small product: plans are kept.
+  // The lock covers the call, because each call changes its plan's bias pointer. Plans are kept,
+  // because choosing an algorithm takes longer than queueing a small product.
   static std::mutex mutex;
   static std::map<Key, Plan> plans;
   const std::lock_guard lock(mutex);

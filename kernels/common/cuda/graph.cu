@@ -17,8 +17,8 @@ struct DestroyGraph {
   void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
 };
 
-/// Throws as check_cuda does. A failed capture leaves its error behind as the runtime's last one,
-/// which a library would take for its own launch's.
+/// Throws as check_cuda does, after clearing the runtime's last error: a failed capture sets it, and
+/// a library would report it as the error of its own launch.
 void check_capture(cudaError_t status, const char* what, Where at = Where::here()) {
   if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
   check_cuda(status, what, at);
@@ -37,7 +37,7 @@ CUgraphExec_st* capture_graph(const Cuda& device, const std::function<void()>& q
   if (device.context().synchronous) {
     throw CudaError("CAROUSEL_SYNC=1 waits after every kernel, which no graph can");
   }
-  // This thread alone is held to what a capture allows: others touch no device.
+  // Only this thread is restricted during the capture: other threads use no device.
   check_capture(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal),
                 "beginning a capture");
   std::exception_ptr failure;
@@ -64,7 +64,7 @@ void launch_graph(const Cuda& device, CUgraphExec_st* graph) {
 }
 
 void destroy_graph(const Cuda& device, CUgraphExec_st* graph) noexcept {
-  // It may still run. What a wait finds wrong is told to who waits for a result.
+  // It may still run. An error of this wait is reported by the next wait for a result.
   static_cast<void>(cudaStreamSynchronize(device.stream()));
   const cudaError_t status = cudaGraphExecDestroy(graph);
   if (status != cudaSuccess) {

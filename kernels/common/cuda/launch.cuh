@@ -12,25 +12,25 @@
 
 namespace carousel {
 
-/// The shape of a launch. Any extent of 0 means there is nothing to do, which is not an error.
+/// The shape of a launch. An extent of 0 is no error: nothing is launched.
 struct Grid {
   std::int64_t blocks = 1, blocks_y = 1, blocks_z = 1;
   unsigned threads = 1, threads_y = 1;
   std::size_t shared_bytes = 0;  ///< dynamic shared memory: sizeof the struct given to
                                  ///< dynamic_shared<S>()
   unsigned cluster = 1;          ///< blocks per cluster, along x
-  bool cooperative = false;  ///< all blocks resident at once, so that they may wait for each other
+  bool cooperative = false;  ///< all blocks resident at once, so that they can wait for each other
   Where at = Where::here();
 
   bool empty() const { return blocks == 0 || blocks_y == 0 || blocks_z == 0; }
 };
 
-/// Writes a launch into the journal.
+/// Notes a launch in the journal.
 void note_launch(Journal& journal, const Grid& grid, const void* kernel);
 
-/// Queues `kernel` on the device's stream and checks the launch. The only way a kernel starts in
-/// this project: no launch can forget its stream, its attributes or its error check.
-/// CAROUSEL_SYNC=1 in the environment waits after every launch, so that a fault names its own.
+/// Queues `kernel` on the device's stream and checks the launch. Kernels start only here, so that no
+/// launch lacks its stream, its attributes or its error check. With CAROUSEL_SYNC=1 in the
+/// environment it waits after every launch, so that a fault is reported at its own launch.
 template <class... Params>
 void launch(const Cuda& device, const Grid& grid, void (*kernel)(Params...),
             std::type_identity_t<Params>... args) {
@@ -68,8 +68,8 @@ void launch(const Cuda& device, const Grid& grid, void (*kernel)(Params...),
   if (device.context().synchronous) device.synchronize();
 }
 
-/// Blocks for `items` at `per_block` each, capped: kernels stride over what is left, so that no
-/// grid limit is met and small problems do not start idle blocks.
+/// Blocks for `items` at `per_block` each, up to a limit: kernels stride over the rest, so that no
+/// grid limit applies and small problems start no idle blocks.
 inline std::int64_t blocks_for(std::int64_t items, std::int64_t per_block,
                                std::int64_t cap = 1 << 20) {
   return std::min(cap, (items + per_block - 1) / per_block);

@@ -8,8 +8,8 @@
 
 #include "kernels/common/cuda/context.cuh"
 
-// Device memory is allocated in the stream's order, from the driver's pool, which keeps what is
-// freed: a block may be used again by what is queued next, and nothing waits.
+// Device memory is allocated in the stream's order from the driver's pool, which keeps freed blocks:
+// work that is queued next may reuse a block, and nothing waits.
 
 namespace carousel {
 namespace {

@@ -4,14 +4,14 @@
 
 #include <cstdint>
 
-// PTX for which CUDA C++ has no name, one thin function per instruction, with its meaning on the
-// emulated device beside it. Scope is the whole GPU unless the name says otherwise.
+// PTX instructions without a name in CUDA C++: one thin function each, first for the GPU, then for
+// the emulated device. The scope is the whole GPU unless the name says otherwise.
 
 namespace carousel::ptx {
 
 #ifdef __CUDACC__
 
-/// Reads a flag; what its writer wrote before store_release() or add_release() is visible after.
+/// Reads a flag. What its writer wrote before store_release() or add_release() is then visible.
 __device__ inline std::uint32_t load_acquire(const std::uint32_t* flag) {
   std::uint32_t value;
   asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(value) : "l"(flag) : "memory");
@@ -29,26 +29,26 @@ __device__ inline void add_release(std::uint32_t* flag, std::uint32_t value) {
   asm volatile("red.release.gpu.add.u32 [%0], %1;" ::"l"(flag), "r"(value) : "memory");
 }
 
-/// Starts to copy 16 aligned bytes from global to shared memory, or to write zeros where not
-/// `valid`. They are there for this thread once copies_wait() has returned.
+/// Starts to copy 16 aligned bytes from global to shared memory, or to write zeros if not `valid`.
+/// This thread can read them once copies_wait() has returned.
 __device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
   const auto to = static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global),
                "r"(valid ? 16 : 0)
                : "memory");
 }
-/// Closes a group of the copies started since the last.
+/// Ends a group: the copies started since the last group ended.
 __device__ inline void copies_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-/// Waits for all groups but the kNewest last closed.
+/// Waits for all groups but the kNewest that ended last.
 template <int kNewest>
 __device__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 }
 
-// Clusters exist from sm_90 on; nobody launches one on an older device.
+// Clusters exist from sm_90 on; none is launched on an older device.
 #if __CUDA_ARCH__ >= 900
 
-/// The block's number in its cluster.
+/// The block's index in its cluster.
 __device__ inline unsigned cluster_rank() {
   unsigned rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
@@ -59,7 +59,7 @@ __device__ inline void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::
                    : "memory");
 }
-/// Where block `rank` of the cluster keeps what this block keeps at `shared`.
+/// The address in block `rank`'s shared memory that corresponds to `shared` in this block's.
 template <class T>
 __device__ T* in_cluster(T* shared, unsigned rank) {
   T* there;

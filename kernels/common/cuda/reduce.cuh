@@ -11,7 +11,7 @@ namespace carousel {
 
 inline constexpr int kWarp = 32;
 
-/// What warp_reduce() and block_reduce() combine: a few 4-byte words, so that shuffles can move it.
+/// A type that warp_reduce() and block_reduce() combine: a few 4-byte words, for shuffles.
 template <class T>
 concept Reducible = std::is_trivially_copyable_v<T> && sizeof(T) % 4 == 0 && sizeof(T) <= 16;
 
@@ -22,12 +22,12 @@ struct Sum {
   }
 };
 
-/// NaN wins, unlike with fmaxf.
+/// NaN if either is NaN, unlike fmaxf.
 struct Max {
   __device__ float operator()(float a, float b) const { return a > b || isnan(a) ? a : b; }
 };
 
-/// `value` of the lane whose number differs from this one's in the bits of `mask`.
+/// `value` of the lane whose index differs from this lane's in the bits of `mask`.
 template <Reducible T>
 __device__ T shuffle_xor(const T& value, int mask) {
   using Words = std::array<std::uint32_t, sizeof(T) / 4>;
@@ -36,10 +36,10 @@ __device__ T shuffle_xor(const T& value, int mask) {
   return std::bit_cast<T>(words);
 }
 
-/// Combines the values of each group of kLanes neighbouring lanes, all lanes of the warp taking
-/// part; every lane gets its group's result. `op` is associative; it always sees the lower lanes'
-/// value first, so that all lanes compute the same bits even where op(a, b) rounds otherwise than
-/// op(b, a) (a·x + b·y does, once a compiler makes one product part of a fused multiply-add).
+/// Combines the values of each group of kLanes neighbouring lanes. All lanes of the warp take part;
+/// every lane gets the result of its group. `op` is associative. Its first argument is always the
+/// value of the lower lanes, so that all lanes compute the same bits even if op(a, b) and op(b, a)
+/// round differently (as a·x + b·y does with a fused multiply-add).
 template <int kLanes = kWarp, Reducible T, class Op>
 __device__ T warp_reduce(T value, const Op& op) {
   static_assert(kLanes >= 1 && kLanes <= kWarp && std::has_single_bit(unsigned{kLanes}));
@@ -52,15 +52,15 @@ __device__ T warp_reduce(T value, const Op& op) {
   return value;
 }
 
-/// What block_reduce() needs in shared memory: a member of the kernel's shared struct.
+/// Shared memory of block_reduce(): a member of the kernel's shared struct.
 template <Reducible T, int kThreads>
 struct BlockReduceStorage {
   T warp[kThreads / kWarp];
 };
 
 /// Combines the values of a block of kThreads threads along x, in a fixed order, and gives every
-/// thread the result. All threads take part. Owns its barriers: the storage may be used by one
-/// reduction after the other, and nothing else may touch it.
+/// thread the result. All threads take part. It has its own barriers: reductions may follow each
+/// other with the same storage, which must have no other use.
 template <int kThreads, Reducible T, class Op>
 __device__ T block_reduce(T value, const Op& op, BlockReduceStorage<T, kThreads>& storage) {
   constexpr int kWarps = kThreads / kWarp;

@@ -5,7 +5,7 @@
 namespace carousel {
 
 /// The block's dynamic shared memory as one struct per kernel. The launch asks for sizeof(S).
-/// Not `__shared__`: the emulated device gives each block memory that sanitizers guard.
+/// Kernels use this and not `__shared__`, because sanitizers can guard it on the emulated device.
 template <class S>
 __device__ S& dynamic_shared() {
 #ifdef __CUDACC__

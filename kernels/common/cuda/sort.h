@@ -9,7 +9,7 @@ namespace carousel {
 
 /// Queues a stable sort by key of `count` pairs on the device, keys compared as unsigned numbers
 /// of their low `bits` bits. `scratch` holds sort_scratch_bytes(count). The four arrays are
-/// distinct. The link seam of sorting: sort_cub.cu, or tests/emulation/sort.cpp.
+/// distinct. sort_cub.cu implements it, or tests/emulation/libraries/sort.cpp.
 struct SortPairs {
   const std::uint32_t* keys_in = nullptr;
   const std::int32_t* values_in = nullptr;

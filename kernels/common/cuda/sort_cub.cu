@@ -8,7 +8,7 @@
 namespace carousel {
 namespace {
 
-/// CUB's function does one of two things: without scratch it says how much it wants.
+/// CUB's function with two meanings: without scratch it returns how much it needs.
 void call_cub(const Cuda& device, const SortPairs& sort, void* scratch, std::size_t& bytes) {
   check_cuda(
       cub::DeviceRadixSort::SortPairs(scratch, bytes, sort.keys_in, sort.keys_out, sort.values_in,

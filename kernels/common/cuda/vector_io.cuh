@@ -12,15 +12,15 @@
 
 namespace carousel {
 
-/// How many values stored as T one 128-bit access moves: 4 floats, 8 bf16.
+/// Values of type T in one 128-bit access: 4 floats, 8 bf16.
 template <class T>
 inline constexpr int kVector = 16 / static_cast<int>(sizeof(T));
 
 namespace detail {
 
-/// 128 bits as one load or store; may_alias, for it is memory of other types. Aligned for nvcc
-/// alone, which needs it to make one instruction of it: g++ 12 makes one vector load of the scalar
-/// loop below, takes it for the same as this one and keeps the aligned instruction for both.
+/// 128 bits as one load or store. It is may_alias because the memory has other types. It is aligned
+/// for nvcc only, which needs that for one instruction. g++ 12 merges this load with the vectorised
+/// scalar loop below and would use the aligned instruction for both.
 #ifdef __CUDACC__
 struct alignas(16) [[gnu::may_alias]] Words {
 #else
@@ -36,8 +36,8 @@ __device__ bool aligned(const T* pointer) {
 
 }  // namespace detail
 
-/// to[i] = from[i] for N values, a multiple of kVector<T>. 128 bits at a time where `from` is so
-/// aligned, one by one where it is not (a row of odd width).
+/// to[i] = from[i] for N values, a multiple of kVector<T>. Moves 128 bits at a time if `from` is
+/// aligned to that, else single values (a row of odd width).
 template <int N, class T>
 __device__ void load(const T* from, float (&to)[N]) {
   static_assert(N % kVector<T> == 0);
@@ -55,8 +55,8 @@ __device__ void load(const T* from, float (&to)[N]) {
   }
 }
 
-/// The same for the first `count` values, where count may be less than N (a tail) or more; the
-/// others become `fill`, and nothing beyond is read.
+/// The same for the first `count` values; count may be less than N (a tail) or more. The others
+/// become `fill`. Nothing beyond `count` is read.
 template <int N, class T>
 __device__ void load(const T* from, std::int64_t count, float (&to)[N], float fill = 0.0F) {
   if (count >= N) return load<N>(from, to);
@@ -82,7 +82,7 @@ __device__ void store(T* to, const float (&from)[N]) {
   }
 }
 
-/// The same for the first `count` values; nothing beyond is written.
+/// The same for the first `count` values. Nothing beyond them is written.
 template <int N, class T>
 __device__ void store(T* to, std::int64_t count, const float (&from)[N]) {
   if (count >= N) return store<N>(to, from);
@@ -92,8 +92,8 @@ __device__ void store(T* to, std::int64_t count, const float (&from)[N]) {
   }
 }
 
-/// Tells the journal where rows of `width` values (named as the contract names that extent) keep
-/// the functions above from moving 128 bits at a time.
+/// Notes in the journal if rows of `width` values prevent 128-bit accesses. `extent` is the name of
+/// that width in the contract.
 template <class T>
 void note_row_width(const char* extent, std::int64_t width) {
   Journal* const journal = Journal::mine();

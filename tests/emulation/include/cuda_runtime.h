@@ -1,7 +1,7 @@
 #pragma once
 
-// What `#include <cuda_runtime.h>` finds in a .cu file compiled as C++: as much of CUDA as the
-// project's kernels use, under CUDA's names.
+// A .cu file that is compiled as C++ gets this file from `#include <cuda_runtime.h>`: the part of
+// CUDA that the project uses, under CUDA's names.
 #include "tests/emulation/language/intrinsics.h"
 #include "tests/emulation/language/types.h"
 #include "tests/emulation/runtime/runtime.h"

@@ -5,15 +5,15 @@
 #include "tests/emulation/language/scheduler.h"
 #include "tests/emulation/runtime/memory.h"
 
-// cp.async: what is copied leaves as late as it may, when its thread waits for it. Until then the
-// destination holds the pattern of fresh memory.
+// cp.async: a copy happens when its thread waits for it, which is as late as possible. Until then
+// the destination holds the pattern of fresh memory.
 
 namespace emulation {
 namespace {
 
 constexpr std::size_t kBytes = 16;
 
-/// The sanitizers see this copy: memcpy and memset are theirs.
+/// The sanitizers see this copy, because they intercept memcpy and memset.
 void land(const PendingCopy& copy) {
   if (copy.from == nullptr) {
     std::memset(copy.to, 0, kBytes);

@@ -6,34 +6,36 @@
 
 #include "tests/emulation/language/types.h"
 
-// What threads of a block, or lanes of a warp, do together.
+// Functions that the threads of a block or the lanes of a warp call together.
 
 namespace emulation {
 
-/// Waits for every thread of the block (or cluster); gives the number of predicates that held.
+/// Waits for every thread of the block (or cluster); returns the number of true predicates.
 unsigned block_barrier(Site at, bool predicate);
 void cluster_barrier(Site at);
 
-/// Waits for the lanes of `mask`; lane l brings values[l] and takes the value of the lane
-/// `source` names. A lane that does not take part has the pattern of fresh memory.
+/// Waits for the lanes of `mask`. A shuffle gives `value` and returns the value of lane `source`, or
+/// the pattern of fresh memory if that lane takes no part.
 void warp_barrier(unsigned mask, Site at);
 std::uint64_t warp_shuffle(unsigned mask, std::uint64_t value, unsigned source, Site at);
 unsigned warp_ballot(unsigned mask, bool predicate, Site at);
 unsigned lane();
 
-/// A point at which a thread may be waiting for another's write. Other threads run; if nothing but
-/// such points is passed for long, the kernel is stuck.
+/// A read that may poll for another thread's write. It lets other threads run. If all threads only
+/// poll for long, the launch fails as stuck.
 void spin_point(Site at);
 
-/// A write that others may be waiting for.
+/// A write that another thread may poll for.
 void progress();
 
-/// cp.async of 16 bytes (zeros for null), its groups, and the wait for all but the newest few.
+/// cp.async of 16 bytes (zeros if `from` is null); the end of a group; the wait for all groups but
+/// the `newest` last ones.
 void copy_later(void* to, const void* from);
 void commit_copies();
 void wait_copies(unsigned newest);
 
-/// __threadfence(): orders what came before it with what comes after another thread's.
+/// __threadfence(): what a thread did before its fence is ordered before what another thread does
+/// after a later fence.
 void fence();
 
 template <class T>
@@ -50,7 +52,7 @@ T from_word(std::uint64_t word) {
   return value;
 }
 
-/// Takes the value of lane `source`, or keeps the own one if that lies outside [first, last].
+/// The value of lane `source`, or the caller's own if `source` is outside [first, last].
 template <class T>
 T shuffle(unsigned mask, T value, int source, int first, int last, Site at) {
   if (source < first || source > last) source = static_cast<int>(lane());

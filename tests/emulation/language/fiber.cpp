@@ -10,7 +10,7 @@
 #include "tests/emulation/language/sanitizer.h"
 
 #if EMULATION_TSAN
-/// ThreadSanitizer remembers a fourth of a megabyte of what each fiber did, not two.
+/// ThreadSanitizer keeps a history of 256 KiB per fiber instead of 2 MiB.
 extern "C" const char* __tsan_default_options() { return "history_size=0"; }
 #endif
 
@@ -25,7 +25,7 @@ struct Fiber {
   char* stack = nullptr;  // above a guard page
   fcontext_t context = nullptr;
   void* fake_stack = nullptr;
-  void* tsan = nullptr;  // the name under which ThreadSanitizer knows it
+  void* tsan = nullptr;  // ThreadSanitizer's handle
   void (*body)() = nullptr;
 };
 
@@ -34,7 +34,7 @@ namespace {
 constexpr std::size_t kStackBytes = kAddressSanitizer || kThreadSanitizer ? 512 << 10 : 64 << 10;
 constexpr std::size_t kGuardBytes = 4096;
 
-/// Where to go back to, and what the sanitizers know of it.
+/// The context that resumes fibers, and what the sanitizers need of it.
 struct Host {
   fcontext_t context = nullptr;
   const void* stack = nullptr;
@@ -48,7 +48,7 @@ Fiber* current = nullptr;
 void enter(transfer_t from) {
   host.context = from.fctx;
   after_switch(nullptr, &host.stack, &host.stack_bytes);
-  for (;;) {  // one body after another, each time the fiber is taken from the pool
+  for (;;) {  // one body for each time that the fiber is taken from the pool
     current->body();
     suspend();
   }
@@ -77,8 +77,8 @@ std::deque<Fiber*>& idle() {
 
 }  // namespace
 
-/// The fiber used last, whose stack is in the cache. Under ThreadSanitizer that used longest ago of
-/// many: two threads that ran on one fiber cannot race.
+/// The fiber used last, whose stack is in the cache. Under ThreadSanitizer the least recently used
+/// of many, because it reports no race between two threads that ran on one fiber.
 Fiber* take_fiber(void (*body)()) {
   constexpr std::size_t kReserve = 512;
   static std::size_t made = 0;
@@ -103,7 +103,7 @@ void abandon(Fiber* fiber, void* order) {
   tsan_switch(fiber->tsan);
   release(order);
   tsan_switch(host.tsan);
-  // ThreadSanitizer believes it to be inside its body, so that name is not used again.
+  // For ThreadSanitizer this fiber is still inside its body, so its handle is not used again.
   tsan_destroy(fiber->tsan);
   prepare(*fiber);
   give_back(fiber);

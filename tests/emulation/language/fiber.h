@@ -2,7 +2,7 @@
 
 namespace emulation {
 
-/// A stack of its own on the calling OS thread, from a pool.
+/// A coroutine with its own stack on the calling OS thread, from a pool.
 struct Fiber;
 
 /// A fiber that, at its first resume(), calls `body`. The body returns when it is done; the fiber
@@ -10,8 +10,8 @@ struct Fiber;
 Fiber* take_fiber(void (*body)());
 void give_back(Fiber* fiber);
 
-/// Takes back a fiber that suspended and will not be resumed. What its body last did happened
-/// before whoever acquires `order`.
+/// Takes back a fiber that is suspended and will not be resumed. What its body did happens before
+/// the next acquire of `order`.
 void abandon(Fiber* fiber, void* order);
 
 /// From the host: runs the fiber until it suspends or its body returns.

@@ -8,7 +8,7 @@
 
 #include "tests/emulation/language/collectives.h"
 
-// Atomics are relaxed, as CUDA's are: they order nothing but themselves.
+// Atomics are relaxed, as CUDA's are: they order no other access.
 template <class T>
 requires std::is_integral_v<T> T atomicAdd(T* address, std::type_identity_t<T> value) {
   emulation::progress();

@@ -6,13 +6,12 @@
 
 #include "tests/emulation/language/types.h"
 
-// The one scheduler: threads of the resident blocks are fibers of the calling OS thread, and which
-// of those that can run does so next is drawn from a seeded generator. A fiber runs until it waits
-// or ends.
+// The scheduler. Threads of the resident blocks are fibers of the calling OS thread. A fiber runs
+// until it waits or ends; a seeded generator then draws the next one among those that can run.
 
 namespace emulation {
 
-/// A launch as cudaLaunchKernelEx gave it. `thread` is what each thread runs.
+/// A launch as cudaLaunchKernelEx gave it. Each thread runs `thread`.
 struct Kernel {
   const void* address = nullptr;
   dim3 grid, block;
@@ -22,15 +21,16 @@ struct Kernel {
   std::function<void()> thread;
 };
 
-/// Runs a launch to its end. Gives what went wrong, or nothing.
+/// Runs a launch to its end. Returns what went wrong, or an empty text.
 std::string run_kernel(const Kernel& kernel);
 
-/// The name of a function of this executable, as the linker has it, for good; and for readers.
+/// The name of a function of this executable: the linker's, valid until the process ends, and a
+/// readable one.
 const std::string& mangled_name(const void* address);
 std::string symbol_name(const void* address);
 
-// One OS thread holds them all: few multiprocessors and an odd number of them, with 1024 threads
-// each just under ThreadSanitizer's limit.
+// All resident threads are fibers of one OS thread, so there are few multiprocessors. 7 × 1024
+// threads are just below ThreadSanitizer's limit of fibers, and an odd number finds more mistakes.
 inline constexpr unsigned kMultiprocessors = 7;
 inline constexpr unsigned kThreadsPerMultiprocessor = 1024;
 inline constexpr std::size_t kSharedLimit = std::size_t{227} << 10;

@@ -12,7 +12,7 @@
 #include "tests/emulation/language/scheduler.h"
 #include "tests/emulation/runtime/memory.h"
 
-// The host's half of the scheduler: what runs between fibers.
+// The part of the scheduler that runs between fibers.
 
 uint3 threadIdx, blockIdx;
 dim3 blockDim, gridDim;
@@ -27,7 +27,7 @@ namespace {
 constexpr std::size_t kCanaryBytes = 64;
 constexpr unsigned char kCanary = 0xC5;
 
-/// A launch with its resident blocks.
+/// A launch and its resident blocks.
 class Grid : public Launch {
  public:
   explicit Grid(const Kernel& kernel);
@@ -58,12 +58,12 @@ Grid::Grid(const Kernel& launched)
       block_warps_((block_threads_ + 31) / 32),
       clusters_(std::uint64_t{kernel.grid.x} * kernel.grid.y * kernel.grid.z / kernel.cluster) {
   const std::uint64_t cluster_threads = std::uint64_t{block_threads_} * kernel.cluster;
-  // Enough blocks at once to meet each other, few enough to leave many for later.
+  // Several blocks, so that races between blocks can happen, but few, so that most start later.
   const std::uint64_t limit = std::max<std::uint64_t>(2, 1024 / cluster_threads);
   const std::uint64_t wanted =
       kernel.cooperative ? clusters_ : std::min<std::uint64_t>(limit, 2 + random_below(4));
   const auto resident = static_cast<std::size_t>(std::min(wanted, clusters_));
-  // Blocks start in an order of no meaning: a walk round the grid with a stride prime to its size.
+  // Blocks start in an arbitrary order: a stride that is coprime to the grid's size.
   offset_ = random_below(clusters_);
   do {
     stride_ = 1 + random_below(clusters_);
@@ -107,7 +107,7 @@ unsigned char* Grid::make_shared() {
   if (kernel.shared_bytes == 0) return nullptr;
   const std::size_t canary = kAddressSanitizer ? 0 : kCanaryBytes;
   void* memory = nullptr;
-  tsan_ignore(true);  // new memory: no order with the block that had it before
+  tsan_ignore(true);  // new memory: not ordered after the block that used it before
   if (posix_memalign(&memory, 128, kernel.shared_bytes + canary) != 0) throw std::bad_alloc();
   fill_fresh(memory, kernel.shared_bytes);
   tsan_ignore(false);
@@ -127,7 +127,7 @@ void Grid::check_shared(const Block& block) {
   }
 }
 
-/// New places for the edges of a block's barriers, so that it inherits none from the block before.
+/// New synchronisation objects for a block's barriers, so that none orders it after an earlier block.
 void Grid::make_orders(Block& block) {
   const std::size_t places = 4 + std::size_t{block_warps_} * kWarpOrders;
   if (kThreadSanitizer || block.orders == nullptr) {
@@ -144,7 +144,7 @@ void Grid::make_orders(Block& block) {
   }
 }
 
-/// Gives a resident place to the next cluster of the grid.
+/// Makes the next cluster of the grid resident.
 void Grid::start(Cluster& cluster) {
   const std::uint64_t first = (offset_ + next_++ * stride_) % clusters_ * kernel.cluster;
   cluster.live = kernel.cluster * block_threads_;

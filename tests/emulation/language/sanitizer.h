@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-// The sanitizers as the emulation sees them: functions that do nothing in other builds.
+// What the emulation tells the sanitizers. In builds without them these functions do nothing.
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>

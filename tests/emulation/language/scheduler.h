@@ -20,15 +20,15 @@ struct Fiber;
 struct Block;
 struct Warp;
 
-/// All threads of a block, or of a cluster, arrive; then all leave. Two sets of everything, for a
-/// thread may arrive at the next before all have left this one.
+/// All threads of a block, or of a cluster, arrive; then all leave. Counts and synchronisation
+/// objects exist twice, because a thread may arrive at the next barrier before all have left this.
 struct Barrier {
-  struct Thread* first = nullptr;  // its threads lie side by side
+  struct Thread* first = nullptr;  // the first of its threads, which are contiguous
   unsigned size = 0, arrived = 0, generation = 0;
-  Site site{};                     // of those that wait
+  Site site{};                     // where the threads wait
   const Thread* exited = nullptr;  // some thread that has ended
   unsigned predicates[2] = {};
-  std::uint64_t* order = nullptr;  // two places for ThreadSanitizer's edges
+  std::uint64_t* order = nullptr;  // two synchronisation objects for ThreadSanitizer
 };
 
 struct PendingCopy {
@@ -46,18 +46,18 @@ struct Thread {
   Block* block = nullptr;
   Warp* warp = nullptr;
   unsigned lane = 0;
-  const Barrier* barrier = nullptr;  // where it waits
+  const Barrier* barrier = nullptr;  // at which it waits
   const char* waits_for = nullptr;
   Site site{};
-  std::uint64_t value = 0;  // brought to a warp's collective, and taken from it
+  std::uint64_t value = 0;  // given to a warp function, then its result
   unsigned source = 0;
   unsigned copies = 0, group = 0;  // of cp.async
-  PendingCopy* pending = nullptr;  // made when first needed
+  PendingCopy* pending = nullptr;  // allocated at the first copy
 };
 
 enum class Collective : std::uint8_t { syncwarp, shuffle, ballot };
 
-/// Lanes that wait for each other.
+/// Lanes that wait for each other in one warp function.
 struct Gathering {
   unsigned mask = 0, arrived = 0, order = 0;
   Collective kind{};
@@ -70,7 +70,7 @@ struct Warp {
   Thread* lanes = nullptr;
   unsigned live = 0, gatherings = 0, orders = 0;
   Gathering gathering[32];
-  std::uint64_t* order = nullptr;  // kWarpOrders places
+  std::uint64_t* order = nullptr;  // kWarpOrders synchronisation objects
 };
 
 struct Block {
@@ -89,29 +89,29 @@ struct Cluster {
   unsigned live = 0;
 };
 
-/// What both halves of the scheduler know of the launch that runs.
+/// The launch that runs, for all parts of the scheduler.
 struct Launch {
   const Kernel& kernel;
   Thread* thread = nullptr;  // the running one
-  Thread** ready = nullptr;  // those that can run: room for all
+  Thread** ready = nullptr;  // those that can run; it has room for all
   unsigned ready_count = 0;
   unsigned live = 0;       // threads of resident blocks that have not ended
-  std::uint64_t idle = 0;  // spin points passed since anything happened
+  std::uint64_t idle = 0;  // spin points passed since the last progress
   std::string failure{};
-  std::uint64_t started = 0, ended = 0;  // ThreadSanitizer's edges from and to the host
+  std::uint64_t started = 0, ended = 0;  // order the launch after and before the host
 };
 extern Launch* launch;
 
 void run_thread() noexcept;  // a fiber's body
 Thread& running();
-void yield();                               // others may run first
+void yield();                               // lets other threads run
 void wait_here(const char* what, Site at);  // until wake()
 void wake(Thread& thread);
 void leave_warp(Thread& thread);
 bool same(Site a, Site b);
 
-/// From a running thread: ends the launch with this message. The thread is abandoned where it is,
-/// so that nothing it owns is destroyed: the text is made in here.
+/// From a running thread: ends the launch with this message. The thread is abandoned here and its
+/// destructors never run, so it must not own the text: fail() formats it.
 [[noreturn]] void fail_with(fmt::string_view text, fmt::format_args values);
 template <class... Values>
 [[noreturn]] void fail(fmt::format_string<const Values&...> text, const Values&... values) {
@@ -125,7 +125,7 @@ struct fmt::formatter<emulation::Site> : fmt::formatter<fmt::string_view> {
   fmt::appender format(emulation::Site site, fmt::format_context& context) const;
 };
 
-/// "thread (1, 0, 0) of block (2, 0, 0)", and what it waits for, if it does.
+/// "thread (1, 0, 0) of block (2, 0, 0)", and what it waits for if it waits.
 template <>
 struct fmt::formatter<emulation::Thread> : fmt::formatter<fmt::string_view> {
   fmt::appender format(const emulation::Thread& thread, fmt::format_context& context) const;

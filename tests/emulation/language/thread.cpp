@@ -7,8 +7,8 @@
 #include "tests/emulation/language/sanitizer.h"
 #include "tests/emulation/language/scheduler.h"
 
-// The fibers' half of the scheduler: what a kernel's threads call. It touches plain fields only,
-// which ThreadSanitizer does not watch in this file.
+// The part of the scheduler that a kernel's threads call. This file is compiled without
+// ThreadSanitizer, so its plain fields are not reported as races.
 
 namespace emulation {
 namespace {
@@ -43,7 +43,7 @@ unsigned arrive(Barrier& barrier, const char* name, Site at, bool predicate) {
     for (unsigned t = 0; t < barrier.size; ++t) {
       if (barrier.first[t].barrier == &barrier) wake(barrier.first[t]);
     }
-    if (random_below(2) == 0) yield();  // who comes last is not always first to go on
+    if (random_below(2) == 0) yield();  // the last to arrive does not always run first
   }
   acquire(&barrier.order[now]);
   return barrier.predicates[now];
@@ -110,7 +110,7 @@ void spin_point(Site at) {
   Thread& self = running();
   self.waits_for = "a value";
   self.site = at;
-  // Each thread that could run has done so hundreds of times, and nothing came of it.
+  // Each thread that can run has run hundreds of times, and none made progress.
   if (++launch->idle > 100'000 + 500 * std::uint64_t{launch->live}) {
     fail("stuck: {}, and no thread makes progress", self);
   }

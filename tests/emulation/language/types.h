@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-// CUDA's keywords. `__shared__` is missing on purpose: see kernels/common/cuda/shared.cuh.
+// CUDA's keywords. `__shared__` is not defined: see kernels/common/cuda/shared.cuh.
 #define __global__
 #define __device__
 #define __host__
@@ -43,15 +43,15 @@ constexpr int4 make_int4(int x, int y, int z, int w) { return {x, y, z, w}; }
 constexpr uint2 make_uint2(unsigned x, unsigned y) { return {x, y}; }
 constexpr uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
 
-// Of the running thread; the scheduler sets them. Plain variables, for `config.gridDim` has to stay
-// a member.
+// Of the running thread; the scheduler sets them. They are variables and not macros, because
+// cudaLaunchConfig_t has a member gridDim.
 extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 inline constexpr int warpSize = 32;
 
 namespace emulation {
 
-/// A place in the source: what identifies a barrier.
+/// A place in the source. It identifies a barrier.
 struct Site {
   const char* file = "";
   int line = 0;
@@ -60,11 +60,11 @@ struct Site {
   }
 };
 
-/// The running block's dynamic shared memory, of exactly the size its launch gave, filled with the
-/// pattern of fresh memory. The kernel fails if it wants more.
+/// The dynamic shared memory of the running block: exactly as large as the launch says, filled with
+/// the pattern of fresh memory at its start. The launch fails if `bytes` is more.
 void* shared_memory(std::size_t bytes);
 
-/// The same byte in the shared memory of block `rank` of the cluster; the running block's rank.
+/// The byte of block `rank`'s shared memory that corresponds to `own`; the running block's rank.
 void* peer_shared_memory(const void* own, unsigned rank);
 unsigned cluster_rank();
 

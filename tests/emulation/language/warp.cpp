@@ -3,7 +3,7 @@
 #include "tests/emulation/language/sanitizer.h"
 #include "tests/emulation/language/scheduler.h"
 
-// What the lanes of a warp do together. The last lane to arrive works out every lane's result.
+// Warp functions. The last lane to arrive computes the result of every lane.
 
 namespace emulation {
 namespace {
@@ -42,7 +42,7 @@ void finish(Warp& warp, const Gathering& gathering) {
   }
 }
 
-/// Ends the gathering if every lane of it that has not ended is there.
+/// Ends the gathering if all of its lanes that have not ended have arrived.
 bool finish_if_complete(Warp& warp, unsigned index) {
   Gathering& gathering = warp.gathering[index];
   if ((gathering.mask & warp.live & ~gathering.arrived) != 0) return false;
@@ -51,7 +51,7 @@ bool finish_if_complete(Warp& warp, unsigned index) {
   return true;
 }
 
-/// The place at which ThreadSanitizer's edges of this meeting hang.
+/// Waits for the other lanes; returns the synchronisation object of this gathering.
 std::uint64_t* gather(Collective kind, unsigned mask, Site at) {
   Thread& self = running();
   Warp& warp = *self.warp;

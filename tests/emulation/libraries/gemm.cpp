@@ -9,8 +9,8 @@
 
 #include "kernels/common/bf16.h"
 
-// The emulated side of the link seam of products: what cuBLASLt computes, inputs rounded as the
-// tensor cores would and sums kept in float.
+// Implements kernels/common/cuda/gemm.h on the emulated device. Inputs are rounded as tensor cores
+// round them; sums are float.
 namespace carousel {
 namespace {
 
@@ -21,7 +21,7 @@ float tf32(float x) {
   return std::bit_cast<float>((bits + 0x1000U) & 0xFFFFE000U);
 }
 
-/// One operand as float, rounded, in the order [rows, columns] whatever its storage.
+/// One operand as float, rounded, in the order [rows, columns] for either storage.
 std::vector<float> operand(const Gemm& p, const void* data, std::int64_t rows, std::int64_t columns,
                            bool transposed) {
   std::vector<float> values(static_cast<std::size_t>(rows * columns));

@@ -7,7 +7,7 @@ namespace {
 struct Ranges {
   bool recording = false;
   std::vector<std::string> begun;
-  std::vector<std::string> open;  // each with those around it
+  std::vector<std::string> open;  // each with the names of the ranges around it
 };
 thread_local Ranges ranges;
 

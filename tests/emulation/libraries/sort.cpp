@@ -11,7 +11,7 @@
 
 #include "kernels/common/journal.h"
 
-// The emulated side of the link seam of sorting.
+// Implements kernels/common/cuda/sort.h on the emulated device.
 namespace carousel {
 namespace {
 
@@ -31,8 +31,8 @@ void sort_now(const SortPairs& sort) {
 
 }  // namespace
 
-/// As large as CUB's is: a second pair of arrays. An op that asks for too little is found, because
-/// all of it is written.
+/// As large as CUB's: a second pair of arrays. All of it is written, so that scratch that is too
+/// small is found.
 std::size_t sort_scratch_bytes(const Cuda&, std::int64_t count) {
   return static_cast<std::size_t>(count) * (sizeof(std::uint32_t) + sizeof(std::int32_t));
 }

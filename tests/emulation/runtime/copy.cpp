@@ -9,7 +9,7 @@
 #include "tests/emulation/runtime/memory.h"
 #include "tests/emulation/runtime/stream.h"
 
-// CUDA's memory: allocation, and copies that happen as late as they may.
+// CUDA's memory: allocation and copies. An asynchronous copy happens as late as CUDA allows.
 
 namespace emulation {
 namespace {
@@ -27,7 +27,7 @@ bool is_pinned(const void* memory, std::size_t bytes) {
   return address + bytes <= block + size;
 }
 
-/// Fowler, Noll and Vo's hash, by words where they last.
+/// The FNV hash (Fowler, Noll, Vo), over words of 8 bytes and then over the bytes that are left.
 std::uint64_t checksum(const void* memory, std::size_t bytes) {
   const auto* from = static_cast<const unsigned char*>(memory);
   std::uint64_t hash = 0xCBF29CE484222325U;
@@ -47,7 +47,7 @@ Request copy_within_device(void* to, const void* from, std::size_t bytes) {
   return [work] { return work; };
 }
 
-/// The source is read when the copy runs, and is to be what it was when the copy was queued.
+/// The source is read when the copy runs. An error if it has changed since the copy was queued.
 Request copy_from_pinned(void* to, const void* from, std::size_t bytes) {
   return [=]() -> Work {
     const std::uint64_t queued = checksum(from, bytes);
@@ -67,7 +67,7 @@ Request copy_from_pageable(void* to, const void* from, std::size_t bytes) {
   return [work] { return work; };
 }
 
-/// Until the copy lands its destination cannot be read, and holds nothing worth reading.
+/// Until the copy runs, its destination is poisoned and holds the pattern of fresh memory.
 Request copy_to_host(void* to, const void* from, std::size_t bytes) {
   return [=]() -> Work {
     fill_fresh(to, bytes);
@@ -180,7 +180,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     return status();
   }
   submit(*stream, emulation::copy_to_host(to, from, bytes));
-  if (!lazy) drain(*stream, stream->last());  // CUDA waits for such a copy
+  if (!lazy) drain(*stream, stream->last());  // as CUDA does for pageable memory
   return status();
 }
 

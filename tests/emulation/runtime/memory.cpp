@@ -17,7 +17,7 @@
 namespace emulation {
 namespace {
 
-// Address space, far more than the device has memory: an address is used again as late as possible.
+// Address space. It is larger than the device's memory, so that a freed address is reused late.
 constexpr std::size_t kRegionBytes = std::size_t{kAddressSanitizer || kThreadSanitizer ? 16 : 64}
                                      << 30;
 constexpr std::size_t kQuarantineBytes =
@@ -33,7 +33,7 @@ struct Freed {
 
 struct Region {
   char* base = nullptr;
-  std::size_t used = 0;        // bytes from base that were ever part of an allocation
+  std::size_t used = 0;        // bytes from base that were once part of an allocation
   std::size_t live_bytes = 0;  // of allocations
   std::size_t peak_bytes = 0, allocations = 0;
   int open = 0;  // DeviceAccess objects
@@ -46,7 +46,7 @@ struct Region {
 
 Region& region();
 
-/// Bytes an allocation takes with the redzone after it.
+/// Bytes of an allocation and the redzone after it.
 std::size_t span(std::size_t bytes) {
   return (bytes + kRedzoneBytes + kRedzoneBytes - 1) / kRedzoneBytes * kRedzoneBytes;
 }
@@ -55,7 +55,8 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   const auto* address = static_cast<const char*>(info->si_addr);
   Region& r = region();
   if (address < r.base || address >= r.base + kRegionBytes) {
-    sigaction(signal, &r.previous, nullptr);  // not ours: the fault repeats under the old handler
+    sigaction(signal, &r.previous,
+              nullptr);  // not this region: repeat the fault under the old handler
     return;
   }
   (void)context;
@@ -95,7 +96,7 @@ Region& region() {
   return only;
 }
 
-/// A block of at least `bytes`, from those freed long ago or from the region's unused part.
+/// A block of at least `bytes`: one that left the quarantine, or one from the region's unused part.
 char* take_block(Region& r, std::size_t bytes) {
   const auto old = r.reusable.lower_bound(bytes);
   if (old != r.reusable.end()) {
@@ -154,7 +155,7 @@ bool device_release(void* memory) {
   r.live_bytes -= bytes;
   {
     const DeviceAccess access(block, bytes);
-    unpoison(block, bytes);  // an arena may have forbidden parts of it
+    unpoison(block, bytes);  // an arena may have poisoned parts of it
     fill_fresh(block, bytes);
   }
   poison(block, span(bytes));

@@ -3,15 +3,15 @@
 #include <cstddef>
 #include <string>
 
-// The emulated device's memory: one region of address space, of which the host may touch nothing
-// while no kernel or copy runs. With CAROUSEL_EMULATION_COUNTERS in the environment, a process
-// says at its end how many bytes it held at most and how many allocations it made.
+// The emulated device's memory: one region of address space. The host cannot access it except while
+// a kernel or a copy runs. If the environment has CAROUSEL_EMULATION_COUNTERS, a process prints at
+// its end the most bytes it held and the number of its allocations.
 
 namespace emulation {
 
 inline constexpr std::size_t kDeviceBytes = std::size_t{8} << 30;
 
-/// Fresh memory, aligned to 256 bytes, or null if the device has no more.
+/// Fresh memory, aligned to 256 bytes, or null if the device is full.
 void* device_allocate(std::size_t bytes);
 
 /// False if this is not the start of an allocation.
@@ -21,12 +21,12 @@ bool device_release(void* memory);
 bool is_device_memory(const void* memory);
 bool is_allocated(const void* memory, std::size_t bytes);
 
-/// What was written just outside allocations since the last check, or nothing. (AddressSanitizer
-/// finds such writes as they happen.)
+/// Describes a write just outside an allocation since the last check; empty if there was none.
+/// (AddressSanitizer reports such a write when it happens.)
 std::string damage();
 
-/// While one exists, device memory can be touched: the whole of it, or the pages of a range. They
-/// nest; the outermost counts.
+/// While one exists, the host can access device memory: all of it, or the pages of a range. They
+/// nest, and the outermost one decides.
 class DeviceAccess {
  public:
   DeviceAccess();
@@ -40,7 +40,7 @@ class DeviceAccess {
   std::size_t bytes_ = 0;
 };
 
-/// Fills with 0x7FF1, which is NaN in every floating-point type and absurd as an integer.
+/// Fills with 0x7FF1, which is NaN in every floating-point type and implausible as an integer.
 void fill_fresh(void* memory, std::size_t bytes);
 
 }  // namespace emulation

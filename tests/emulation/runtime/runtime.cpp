@@ -8,7 +8,7 @@
 #include "tests/emulation/runtime/memory.h"
 #include "tests/emulation/runtime/stream.h"
 
-// CUDA's device and its launches.
+// CUDA's device properties, errors and launches.
 
 namespace emulation {
 namespace {

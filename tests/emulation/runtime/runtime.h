@@ -57,20 +57,20 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
 
 namespace emulation {
 
-/// Runs `work` on the host in the stream's order, with device memory open to it. Captured like a
-/// kernel. An exception it throws is the device's failure.
+/// Queues `work`, which runs on the host in the stream's order and may access device memory. It is
+/// captured like a kernel. An exception from it is a failure of the device.
 void enqueue(cudaStream_t stream, std::function<void()> work);
 
-/// In the stream's order: forbids touching device memory and fills it with the pattern of fresh
-/// memory, or allows touching it again.
+/// In the stream's order: fills device memory with the pattern of fresh memory and poisons it, or
+/// allows access to it again.
 void forbid_access(cudaStream_t stream, void* memory, std::size_t bytes);
 void allow_access(cudaStream_t stream, void* memory, std::size_t bytes);
 
-/// The device is as after a start of the process: no failure, nothing queued. Memory stays.
+/// Clears the failure, all queues and captures. Allocations stay.
 void reset();
 
-/// Starts a new sequence of schedules. At the start of the process it is the environment's
-/// CAROUSEL_EMULATION_SEED, or 1.
+/// Starts a new sequence of schedules. A process starts with CAROUSEL_EMULATION_SEED of the
+/// environment, or 1.
 void set_seed(std::uint64_t seed);
 
 cudaError_t set_shared_limit(const void* kernel, int bytes);
@@ -91,7 +91,7 @@ cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, T*, int t
   return cudaSuccess;
 }
 
-/// As CUDA's: the arguments are copied now, the kernel runs in the stream's order.
+/// Copies the arguments now; the kernel runs in the stream's order, as on a GPU.
 template <class... Params, class... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...),
                                Args&&... args) {

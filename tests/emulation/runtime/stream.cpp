@@ -90,7 +90,7 @@ void reset() {
   }
 }
 
-/// The environment's seed, before main.
+/// Sets the seed of the environment before main().
 const bool kSeeded = [] {
   const char* const text = std::getenv("CAROUSEL_EMULATION_SEED");
   set_seed(text == nullptr ? 1 : std::strtoull(text, nullptr, 10));

@@ -10,43 +10,43 @@
 
 #include "tests/emulation/runtime/runtime.h"
 
-// Streams are lazy: nothing runs before something waits for it, so that whatever may happen late
-// does happen late.
+// Streams are lazy: work runs when something waits for it, not before. What may happen late on a
+// GPU does happen late here, so that code that relies on luck fails.
 
 namespace emulation {
 
 using Work = std::function<void()>;
-/// What the runtime was asked for. Called when it is queued, eagerly or by a graph's launch; gives
-/// what to do in the stream's order.
+/// A request to the runtime. It is called each time it is queued, eagerly or by a graph's launch,
+/// and returns the work to do in the stream's order.
 using Request = std::function<Work()>;
 
 struct Stream {
   std::deque<Work> queue;
-  std::uint64_t done = 0;  // of all that was ever queued, how many have run
+  std::uint64_t done = 0;  // pieces of work that have run since the stream was made
   std::unique_ptr<std::vector<Request>> recording;
-  bool capture_lost = false;  // something was asked for that cannot be captured
+  bool capture_lost = false;  // a request came that cannot be captured
   std::uint64_t last() const { return done + queue.size(); }
 };
 
-/// Held by every call of the runtime.
+/// Every function of the runtime holds it.
 std::recursive_mutex& runtime_mutex();
 
-/// Null for a handle that is no stream.
+/// Null if the handle is not a stream's.
 std::shared_ptr<Stream> find_stream(cudaStream_t handle);
 cudaStream_t add_stream();
 void remove_stream(cudaStream_t handle);
 
-/// What a call answers that a capture does not allow. Only the end of the capture is left then.
+/// The status of a call that a capture does not allow. The capture is then lost and can only end.
 cudaError_t lose_capture(Stream& stream);
 
-/// Queues or records.
+/// Queues the request, or records it during a capture.
 void submit(Stream& stream, const Request& request);
 
-/// Runs the stream until `ticket` pieces of its work are done. Stops at a failure.
+/// Runs the stream until `ticket` pieces of its work have run. Stops at a failure.
 void drain(Stream& stream, std::uint64_t ticket);
 void drain_all();
 
-/// The failure that all calls report from now on; cudaSuccess if there is none.
+/// cudaSuccess, or the failure that every call reports once there is one.
 cudaError_t status();
 void set_failure(const std::string& text);
 const std::string& failure_text();

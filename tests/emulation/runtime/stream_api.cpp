@@ -14,7 +14,7 @@ using emulation::submit;
 using Clock = std::chrono::steady_clock;
 
 struct CUevent_st {
-  std::shared_ptr<Stream> stream;  // of the last record; none: nothing to wait for
+  std::shared_ptr<Stream> stream;  // of the last record; null if there was none
   std::uint64_t ticket = 0;
   std::shared_ptr<Clock::time_point> time;
 };
@@ -103,7 +103,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   return status();
 }
 
-/// Each look lets one more piece of work happen, so that a host that polls gets there.
+/// Each query runs one more piece of work, so that a host that polls makes progress.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const auto held = lock();
   if (event->stream == nullptr || event->stream->done >= event->ticket) return status();

@@ -17,7 +17,7 @@ namespace {
 
 int executable_base(dl_phdr_info* info, std::size_t, void* base) {
   *static_cast<std::uintptr_t*>(base) = info->dlpi_addr;
-  return 1;  // the executable comes first
+  return 1;  // stop: the executable comes first
 }
 
 template <class T>
@@ -25,8 +25,7 @@ const T* at(const std::vector<char>& file, std::size_t offset) {
   return reinterpret_cast<const T*>(file.data() + offset);
 }
 
-// Read from the executable's own symbol table: kernels are local symbols, of which the dynamic
-// linker knows nothing.
+// Reads the executable's own symbol table: kernels are local symbols, which dladdr() does not find.
 std::string look_up(const void* address) {
   std::uintptr_t base = 0;
   dl_iterate_phdr(executable_base, &base);

@@ -5,8 +5,8 @@
 #include "kernels/common/cuda/shared.cuh"
 #include "tests/emulation/tests/toys.h"
 
-// Kernels with one fault each, which the emulation must report: AddressSanitizer and
-// ThreadSanitizer where the build has them, the emulation itself where it can.
+// Kernels with one fault each. AddressSanitizer or ThreadSanitizer must report it where the build has
+// them, and otherwise the emulation itself, if it can.
 
 namespace carousel {
 namespace {
@@ -24,7 +24,7 @@ class Faults : public testing::Test {
   void SetUp() override { testing::FLAGS_gtest_death_test_style = "threadsafe"; }
 };
 
-/// Whether ThreadSanitizer reports a race in `work`: it then changes the exit status.
+/// Expects that ThreadSanitizer reports a race in `work`, which changes the exit status.
 template <class F>
 void expect_race(const F& work) {
   EXPECT_EXIT(
@@ -35,7 +35,7 @@ void expect_race(const F& work) {
       testing::ExitedWithCode(66), "data race");
 }
 
-/// Whether some schedule shows in the result that there is more than one.
+/// Expects that the result depends on the schedule.
 template <class F>
 void expect_results_to_vary(const F& result) {
   std::set<std::vector<unsigned>> seen;
@@ -112,7 +112,7 @@ TEST_F(Faults, AWriteToWhatAnArenaTookBack) {
 
 __global__ void shared_at_kernel(unsigned* out, unsigned index) {
   auto& shared = dynamic_shared<Array256<unsigned>>();
-  // Hidden from UBSan, which knows the array's extent: memory is what is tested.
+  // UBSan must not see the array's extent: this test is about memory.
   unsigned* const first = shared.value;
   first[index] = 1;
   out[0] = first[index];
@@ -183,7 +183,7 @@ TEST_F(Faults, ARaceBetweenBlocks) {
   }
 }
 
-/// Block 0 hands a value to block 1; the flag is released, and acquired or not.
+/// Block 0 passes a value to block 1 through a flag, which is acquired or read relaxed.
 __global__ void hand_over_kernel(unsigned* value, unsigned* flag, bool acquire) {
   if (blockIdx.x == 0) {
     *value = 7;

@@ -4,7 +4,7 @@
 #include "kernels/common/cuda/shared.cuh"
 #include "tests/emulation/tests/toys.h"
 
-// Correct kernels, which must run under every preset.
+// Correct kernels. They must run under every preset without a report.
 
 namespace carousel {
 namespace {
@@ -110,7 +110,7 @@ TEST(Language, BarriersCountPredicates) {
   EXPECT_EQ(out.read()[0], 20U * 100 + 10);
 }
 
-/// Blocks hand a sum round the grid: each adds its number to what the one before left.
+/// Blocks pass a sum along the grid: each adds its number to the result of the block before it.
 __global__ void relay_kernel(unsigned* sum, unsigned* flags) {
   if (threadIdx.x == 0) {
     if (blockIdx.x > 0) {
@@ -145,7 +145,7 @@ __global__ void cluster_kernel(unsigned* out) {
   ptx::cluster_sync();
   const unsigned* const peer = ptx::in_cluster(shared.value, ptx::cluster_rank() ^ 1U);
   out[blockIdx.x * blockDim.x + threadIdx.x] = peer[threadIdx.x];
-  ptx::cluster_sync();  // nobody leaves while its memory is read
+  ptx::cluster_sync();  // no block ends while another reads its memory
 }
 
 TEST(Language, BlocksOfAClusterReadEachOthersSharedMemory) {
@@ -164,8 +164,8 @@ __global__ void copy_async_kernel(const unsigned* in, unsigned* out) {
     ptx::copies_commit();
   }
   ptx::copies_wait<2>();
-  const unsigned first = shared.value[64 + threadIdx.x].y;   // landed
-  const unsigned early = shared.value[128 + threadIdx.x].y;  // may not have
+  const unsigned first = shared.value[64 + threadIdx.x].y;   // has arrived
+  const unsigned early = shared.value[128 + threadIdx.x].y;  // may not have arrived
   ptx::copies_wait<0>();
   out[threadIdx.x * 4 + 0] = first;
   out[threadIdx.x * 4 + 1] = early;

@@ -1,4 +1,4 @@
-// What a profiler's timeline shows of a model: phase, layer and op, forwards and backwards.
+// The profiler ranges of a model: phase, layer and op, forward and backward.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -15,7 +15,7 @@
 namespace carousel {
 namespace {
 
-/// An op that fails where it runs.
+/// An op whose run fails.
 struct Failing {
   void check() const {}
 };
@@ -26,7 +26,7 @@ void fill(const Tensor& tensor) {
   run(tensor.device(), Fill<float>{.to = tensor.mutable_view<float, 1>(), .value = 1});
 }
 
-/// A value whose backward rule does as told, and which a loss reaches.
+/// A value with the given backward rule, which a loss depends on.
 Var value(Tape& tape, const Tensor& weight, std::function<void()> rule) {
   const Var w = tape.parameter(weight, weight);
   const Var y = tape.record(tape.tensor({1}, DType::f32), {w},

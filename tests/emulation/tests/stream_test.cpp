@@ -4,7 +4,7 @@
 
 #include "tests/emulation/tests/toys.h"
 
-// Streams, copies, graphs, and what the host may touch when.
+// Streams, copies, graphs, and when the host may access which memory.
 
 namespace carousel {
 namespace {
@@ -119,7 +119,7 @@ TEST_F(Streams, AStreamWaitsForAnEventOfAnother) {
   EXPECT_EQ(order, "abc");
 }
 
-/// Everything a step does, as the stream gets it.
+/// Queues every kind of work that a training step queues.
 void queue_step(const Words& values, const Words& copy, const PinnedMemory& batch) {
   check_cuda(cudaMemcpyAsync(values.data(), batch.data(), 8 * 4, cudaMemcpyHostToDevice,
                              device().stream()),

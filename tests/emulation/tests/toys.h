@@ -10,7 +10,7 @@
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/common/memory.h"
 
-// What the emulation's own tests share. Their kernels are toys, each with one thing to see.
+// Shared by the tests of the emulation. Their kernels are small and test one thing each.
 
 namespace carousel::test {
 
@@ -19,7 +19,7 @@ inline const Cuda& device() {
   return only;
 }
 
-/// Words on the device.
+/// An array of 32-bit words on the device.
 class Words {
  public:
   explicit Words(std::size_t count) : count_(count), memory_(device(), count * 4) {}
@@ -43,7 +43,7 @@ struct Array256 {
   S value[256];
 };
 
-/// What the device says went wrong in `work`, or "nothing". The device is as new afterwards.
+/// The device's failure in `work`, or "nothing". The device is reset afterwards.
 template <class F>
 std::string failure_of(const F& work) {
   try {

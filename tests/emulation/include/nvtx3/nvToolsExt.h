@@ -1,6 +1,6 @@
 #pragma once
 
-// As much of NVTX as the project uses: the names of ranges, written down for tests.
+// The part of NVTX that the project uses. Names of ranges can be recorded, for tests.
 #include <string>
 #include <vector>
 
@@ -9,8 +9,8 @@ int nvtxRangePop();
 
 namespace emulation {
 
-/// What this thread begins from now on is written down: "inner" in "outer" as "outer/inner".
+/// Starts to record the ranges that this thread begins: "inner" within "outer" as "outer/inner".
 void record_ranges();
-std::vector<std::string> recorded_ranges();  ///< until now; and no more
+std::vector<std::string> recorded_ranges();  ///< since then; ends the recording
 
 }  // namespace emulation
