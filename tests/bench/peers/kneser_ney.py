@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Character n-gram model with interpolated Kneser-Ney smoothing: the yardstick of the README.
+"""Character n-gram model with interpolated Kneser-Ney smoothing: the README's baseline.
 
     kneser_ney.py TEXT [--order 5] [--train-fraction 0.9] [--limit 200000]
 
-Trains on the first part of TEXT and prints the mean loss in nats per character on the rest: on
-its first LIMIT characters, and on all of it. Unseen histories back off entirely to the next
-shorter one.
+Trains on the first part of TEXT and prints the mean loss in nats per character on the rest: on the
+first LIMIT characters of the rest, and on all of it. A history that training has not seen gets the
+probabilities of the next shorter history.
 
 Source: Kneser & Ney 1995 (ICASSP); Chen & Goodman 1999, Computer Speech and Language 13:359,
 section 2.7 and equation 20, with one discount D = n1 / (n1 + 2 n2) for each order.
@@ -17,7 +17,8 @@ from collections import Counter, defaultdict
 
 
 class Order:
-    """Discounted counts of one n-gram order: of the text for the highest, else of continuations."""
+    """Discounted counts of one order's n-grams: occurrences in the text for the highest order, else
+    the number of characters that precede the n-gram."""
 
     def __init__(self, counts):
         of_counts = Counter(counts.values())
