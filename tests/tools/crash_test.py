@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A run that is killed and resumed ends as the unbroken run does, to the last bit.
+"""A run that is killed and resumed ends with the same bits as an uninterrupted run.
 
     crash_test.py CAROUSEL KILL_AT_CALL DEVICE [TEST...]
 
@@ -52,7 +52,7 @@ ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") 
 
 
 class Outcome:
-    """Everything about a finished run that must not depend on how often it was killed."""
+    """Everything in a finished run that must not depend on the number of kills."""
 
     TIMES = ("seconds", "tokens_per_second")
 
@@ -68,7 +68,7 @@ class Outcome:
 
 
 class Run:
-    """A run that can be started, killed and resumed, and what becomes of it unbroken."""
+    """A run that is started, killed and resumed, and the same run without interruption."""
 
     def __init__(self, here, steps, save_every):
         self.steps, self.save_every = steps, save_every
@@ -86,7 +86,7 @@ class Run:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def command(self):
-        """What a user types who wants the run done: --resume as soon as there is one."""
+        """The command that a user would type next: with --resume once there is a run."""
         resume = ["--resume"] if self.folder.exists() else []
         return [CAROUSEL, "train", str(self.config), "--out", str(self.folder), "--device", DEVICE,
                 "--threads", "1", *resume]
@@ -99,7 +99,7 @@ class Run:
             raise AssertionError(f"{command} returned {result.returncode}: {result.stderr}")
 
     def kill_when(self, moment):
-        """Starts the run and kills it when `moment()` says so; False if it was done before."""
+        """Starts the run and kills it when `moment()` is true; False if it ended before."""
         process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL, env=ENVIRONMENT)
         while process.poll() is None and not moment():
@@ -108,7 +108,7 @@ class Run:
         return process.wait() != 0
 
     def traced(self, text, at):
-        """A new run, killed at its call number `at` from the first whose path contains `text`."""
+        """A new run, killed at call number `at`, counted from the first whose path contains `text`."""
         self.forget()
         return subprocess.run([KILL_AT_CALL, text, str(at), *self.command()], env=ENVIRONMENT,
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""tools/gpu_check: what it makes of programs that pass, fail, crash and hang, and all its parts on
-an emulated device.
+"""tools/gpu_check: its results for programs that pass, fail, crash and hang, and all of its parts on
+the emulated device.
 
     gpu_check_test.py BUILD_FOLDER [TEST...]
 
-The programs of the first half are scripts that behave as the real ones do, in a tree of their own.
+The programs of the first half are scripts that imitate the real ones, in a temporary tree.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ gpu_check = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu
 loader.exec_module(gpu_check)
 from gpu import build, command, gtest, parts, peers, table
 
-# A test program: what a test does is in its name.
+# A test program: the name of a test decides what it does.
 TESTS = """#!{python}
 import os, signal, sys, time
 names = {names}
@@ -69,7 +69,7 @@ for name in names:
                                "SKIPPED": "  SKIPPED "}}[word], name), flush=True)
 sys.exit(1 if failed else 0)
 """
-# compute-sanitizer: its status is --error-exitcode's if the program found fault and passed.
+# compute-sanitizer: its status is that of --error-exitcode if it has findings and the program passes.
 SANITIZER = """#!/bin/sh
 export FAKE_SANITIZER=$(mktemp -u)
 echo "========= COMPUTE-SANITIZER"
@@ -96,7 +96,7 @@ with open(option["--out"], "a") as file:
                 "dtype": "bf16", "status": "ok", "median_ms": ms}}) + "\\n")
 print("%d of 3 cells left" % len(left[2:]) if left[2:] else "done")
 """
-# One that hangs, then crashes, then loses the device, each time at what it has marked.
+# lstm_vs_cudnn that hangs, then crashes, then loses the device, each time at the case it has marked.
 CUDNN_HARD = """#!{python}
 import json, os, pathlib, sys, time
 option = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -124,7 +124,7 @@ def script(path, text):
 
 
 class Fakes(unittest.TestCase):
-    """gpu_check in a tree whose build is of scripts."""
+    """gpu_check in a temporary tree whose programs are scripts."""
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -286,7 +286,7 @@ class Fakes(unittest.TestCase):
         shutil.rmtree(self.root / "build/cuda")
         self.assertIn("passed tests: 2 of 2", self.check("tests"))
         self.assertEqual((self.root / "build/cuda/commit").read_text(), "a" * 40 + "\n")
-        # What was built here since is not undone by the archive.
+        # The archive does not replace programs that were built later.
         self.program("engine", "B.One", "B.Two")
         self.assertIn("passed tests: 3 of 3", self.check("tests", "--again"))
 
@@ -327,7 +327,7 @@ class Fakes(unittest.TestCase):
 
 
 class Tables(unittest.TestCase):
-    """What --table makes of a results file."""
+    """--table for a given results file."""
 
     def markdown(self, **figures):
         done = {"unit": "cases", "cases": 1, "passed": 1, "seconds": 1, "failed": {}, "skipped": {},

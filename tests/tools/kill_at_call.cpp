@@ -5,8 +5,8 @@
 // Prints how many calls there were; returns 137 if it killed, 126 where tracing is forbidden, else
 // what the command returned.
 //
-// Only calls that change files are counted: between two of them the disk stays as it is, so a kill
-// there leaves the same as one at the later of the two.
+// Only calls that change files are counted. Between two of them the disk does not change, so a kill
+// there has the same effect as one at the second.
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -47,7 +47,7 @@ constexpr Call kCalls[] = {
 std::string text_at(pid_t process, std::uint64_t address) {
   std::array<char, 512> bytes{};
   const iovec to{bytes.data(), bytes.size() - 1};
-  // Up to the end of the page only: what lies behind it may not be there.
+  // Up to the end of the page only: the next page may not be mapped.
   const std::size_t page = 4096;
   const iovec from{reinterpret_cast<void*>(address),
                    std::min(bytes.size() - 1, page - address % page)};
@@ -59,7 +59,7 @@ class Tracer {
  public:
   Tracer(std::string_view text, long at) : text_(text), at_(at) {}
 
-  /// Returns the status that this program shall return.
+  /// Returns the exit status of this program.
   int follow(pid_t child) {
     int status = 0;
     ::waitpid(child, &status, 0);  // stopped at its exec

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""lstm_vs_cudnn against an emulated cuDNN: what its lines say, and how it goes on after a stop.
+"""lstm_vs_cudnn with the emulated cuDNN: its lines, and how it continues after a stop.
 
     lstm_vs_cudnn_test.py LSTM_VS_CUDNN [TEST...]
 """
@@ -79,7 +79,7 @@ class Program(unittest.TestCase):
         self.assertGreater(line["workspace_bytes"], 0)
         self.assertGreater(line["reserve_bytes"], 2 * 2 * 4 * width)
         if line["library"] == "cudnn":
-            packed = algorithm == "PERSIST_DYNAMIC"  # which takes no other
+            packed = algorithm == "PERSIST_DYNAMIC"  # it accepts no other
             self.assertEqual(line["layout"], "packed" if packed else "padded")
 
     def check_table(self, lines, output):

@@ -1,4 +1,4 @@
-"""Parts made of Google Benchmark's cases: the ops, and what the machine can do at best."""
+"""Parts made of Google Benchmark's cases: the ops, and the ceilings of the machine."""
 import json
 import os
 import re
@@ -14,7 +14,7 @@ REHEARSED = re.compile(r"ceiling|fill<float>.*n:1048576|product<bf16>.*/m:1/|lst
 
 
 class Benchmarks(parts.Part):
-    """Cases of carousel_bench whose names are of a kind: the median of three and their spread."""
+    """Cases of carousel_bench that match a pattern: the median of three runs and their spread."""
     limit = 90
 
     def __init__(self, setting, name, kind):
@@ -55,7 +55,7 @@ class Benchmarks(parts.Part):
             stuck = next((name for name in names if name not in finished), names[-1])
             return {stuck: Outcome(FAILED, f"stuck: stopped after {self.limit} s")}
         outcomes = read_report(report)
-        if status != 0:  # it crashed in the first that is not finished
+        if status != 0:  # it crashed in the first unfinished case
             crashed = next((name for name in names if name not in finished), names[-1])
             outcomes[crashed] = Outcome(FAILED, f"ended with status {status}")
         return {name: outcome for name, outcome in outcomes.items() if name in names}
@@ -64,7 +64,7 @@ class Benchmarks(parts.Part):
 def read_report(report):
     try:
         entries = json.loads(report.read_text())["benchmarks"]
-    except (OSError, ValueError):  # it crashed before the end of it
+    except (OSError, ValueError):  # it crashed while writing
         return {}
     outcomes, spread = {}, {}
     for entry in entries:

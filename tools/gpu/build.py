@@ -1,4 +1,4 @@
-"""A build that may have been made on another machine: its programs, its libraries, its commit."""
+"""A build, possibly of another machine: its programs, its libraries, its commit."""
 import glob
 import hashlib
 import os
@@ -13,17 +13,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TESTS = {"kernel": "carousel_kernel_tests", "engine": "carousel_engine_tests",
          "model": "carousel_model_tests"}
 PROGRAMS = [*TESTS.values(), "carousel_bench", "carousel"]
-# Built only where cuDNN's headers are.
+# Built only if cuDNN's headers were found.
 OPTIONAL = ["lstm_vs_cudnn"]
 PACKED_MIB = 50
-# What every Linux machine has of its own, and what comes with the GPU.
+# Libraries that every Linux machine has, and those of the GPU's driver.
 NOT_PACKED = re.compile(r"(linux-vdso|ld-linux\S*|lib(c|m|dl|rt|pthread)|lib(cu|nv)\w*)\.so")
-# Loaded when a program asks for them, so that ldd does not name them.
+# Loaded by dlopen, so that ldd does not list them.
 LOADED_LATER = ("libcudnn.so.9", "libnvrtc.so.*", "libcublas.so.*", "libcublasLt.so.*")
 
 
 class Problem(Exception):
-    """What stops the whole call; said in one line."""
+    """An error that ends the whole call; printed as one line."""
 
 
 def output(*command):
@@ -37,7 +37,7 @@ def output(*command):
 
 
 def cuda_folders():
-    """Where CUDA's libraries may be: among Python's packages, then in a toolkit."""
+    """Folders that may have CUDA's libraries: those of Python's packages, then the toolkit's."""
     folders = [folder for place in sys.path for folder in glob.glob(f"{place}/nvidia/*/lib")]
     return folders + glob.glob("/usr/local/cuda*/lib64")
 
@@ -57,7 +57,7 @@ class Build:
         kind = "" if folder.name == "cuda" else f"_{folder.name}"
         self.archive = folder.parent / f"gpu_check{kind}.tar.xz"
         self.commit_file = folder / "commit"
-        self.archive_file = folder / "archive"  # names the archive that holds the same programs
+        self.archive_file = folder / "archive"  # names the archive with the same programs
 
     def program(self, name):
         return self.folder / "bin" / name
@@ -69,7 +69,7 @@ class Build:
         return [*PROGRAMS, *(name for name in OPTIONAL if self.program(name).is_file())]
 
     def libraries(self):
-        """What the programs load, as {name: path}; the path is None where there is none."""
+        """The libraries that the programs load, as {name: path}; None if a library is missing."""
         found = {}
         for program in self.programs():
             for line in output("ldd", str(self.program(program))).splitlines():
@@ -78,7 +78,7 @@ class Build:
         return found
 
     def commit(self):
-        """Of the sources it was made from: as was packed, or the working tree's if built since."""
+        """The commit of its sources: the packed one, or the working tree's if built since then."""
         built = max(self.program(name).stat().st_mtime for name in self.programs())
         if self.commit_file.is_file() and built < self.commit_file.stat().st_mtime + 1:
             return self.commit_file.read_text().strip()
@@ -86,9 +86,9 @@ class Build:
         return output("git", "-C", str(ROOT), "rev-parse", "HEAD") + changed
 
     def pack(self):
-        """Makes the archive that travels: stripped programs, and libraries that are not CUDA's."""
+        """Makes the archive: stripped programs and all libraries but CUDA's."""
         programs, commit, folder = self.programs(), self.commit(), self.folder / "packed"
-        shutil.rmtree(folder, ignore_errors=True)  # an earlier pack's
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier call
         (folder / "bin").mkdir(parents=True)
         for name in programs:
             shutil.copy(self.program(name), folder / "bin")
@@ -114,7 +114,7 @@ class Build:
                 f"{'; without ' + ', '.join(missing) if missing else ''}")
 
     def unpack(self):
-        """The archive, unless its programs are here."""
+        """Unpacks the archive unless its programs are there already."""
         if not self.archive.is_file():
             return
         found = digest(self.archive)
@@ -126,7 +126,7 @@ class Build:
         self.archive_file.write_text(found)
 
     def find_libraries(self):
-        """Adds to the loader's path where CUDA's own libraries are."""
+        """Adds the folders of CUDA's libraries to the loader's path."""
         needed = [name for name, path in self.libraries().items() if path is None]
         holders = [f for f in cuda_folders()
                    if any(glob.glob(f"{f}/{name}") for name in [*needed, *LOADED_LATER])]

@@ -1,13 +1,13 @@
-"""One command under watch: its output goes to a log, and it is stopped in time."""
+"""One command with time limits; its output goes to a log."""
 import os
 import select
 import signal
 import subprocess
 import time
 
-# What a line of output means to who watches it.
+# What a line of output means.
 NEXT, ENOUGH = "a case began or ended", "the command may end"
-# What ended a command that did not end itself.
+# Why a command was stopped.
 STUCK, TIME_UP = "stuck", "time up"
 
 _running = set()
@@ -34,7 +34,7 @@ def run(command, log, until, limit=None, seen=lambda line: None, environment=Non
 
 
 def stop_all():
-    """Ends every command: what they were at counts as not run."""
+    """Ends every command; their unfinished cases count as not run."""
     global _stopping
     _stopping = True
     for process in list(_running):
@@ -52,7 +52,7 @@ def _end(process):
         pass
     try:
         process.wait(10)
-    except subprocess.TimeoutExpired:  # it hangs in the driver: not ours to wait for
+    except subprocess.TimeoutExpired:  # it hangs in the driver: do not wait
         pass
 
 
@@ -65,7 +65,7 @@ def _watch(process, sink, until, limit, seen):
         if limit is not None and now >= began + limit:
             return STUCK
         pause = min(until, until if limit is None else began + limit) - now
-        if not open_:  # its output has ended, and it has yet to
+        if not open_:  # its output has ended, the process has not
             try:
                 status = process.wait(min(pause, 1))
                 return TIME_UP if _stopping else status

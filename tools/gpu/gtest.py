@@ -12,10 +12,10 @@ from gpu.results import FAILED, PASSED, SKIPPED, Outcome
 NO_GPU = "no CUDA device"
 SANITIZER_STATUS = 99
 PROBE_SECONDS = 20
-# Under an emulated device, which takes minutes for all.
+# For the emulated device, which would need minutes for all tests.
 REHEARSED = re.compile(r"^(kernel/)?(Fill|Cast|GlobalNorm)\.(?!.*Sweep)|"
                        r"^(engine|model)/(Schedule|Loss|LstmLm)\.")
-# The sanitizers print what they find as it happens, each line with this before it.
+# The sanitizers print findings immediately, each line with this prefix.
 FINDING = re.compile(r"^========= (?!COMPUTE-SANITIZER|(ERROR|RACECHECK) SUMMARY: 0 |Target app|$)")
 RUN = re.compile(r"\[ RUN      \] (\S+)")
 END = re.compile(r"\[ +(OK|FAILED|SKIPPED) +\] ([^\s,]+)")
@@ -40,7 +40,7 @@ def list_tests(program):
 
 
 def text_of(lines, most=12):
-    """The part of a test's output that a reader of the results needs."""
+    """The part of a test's output that goes into the results."""
     lines = [line for line in lines if line.strip()]
     if len(lines) > most:
         lines = [*lines[:most // 2], "...", *lines[-most // 2:]]
@@ -48,7 +48,7 @@ def text_of(lines, most=12):
 
 
 class Listener:
-    """Follows what a test program prints."""
+    """Parses the output of a test program."""
 
     def __init__(self):
         self.outcomes, self.current, self.lines = {}, None, []
@@ -93,7 +93,7 @@ def run_tests(words, names, log, until, limit, environment):
             current = next((name for name in names if name not in listener.outcomes), names[-1])
         return {current: Outcome(FAILED, f"stuck: stopped after {limit} s")}, status
     outcomes = listener.outcomes
-    if status != 0:  # else they are remarks
+    if status != 0:  # else they are not errors
         outcomes.update(listener.findings)
     if current is not None:
         how = f"signal {-status}" if status < 0 else f"status {status}"
@@ -106,7 +106,7 @@ def run_tests(words, names, log, until, limit, environment):
 
 def probe(setting, seconds):
     """Raises Problem unless the build's programs see the GPU and it answers."""
-    name = "WarpReduce.MaxAndSumKeepNaN"  # which skips without a GPU
+    name = "WarpReduce.MaxAndSumKeepNaN"  # it skips without a GPU
     outcomes, _ = run_tests([setting.build.program(TESTS["kernel"])], [name],
                             setting.logs / "probe.log", float("inf"), seconds, None)
     if outcomes is None:  # the call is being ended
@@ -117,7 +117,7 @@ def probe(setting, seconds):
 
 
 class Tests(parts.Part):
-    """Every test, with cuDNN as a further judge where there is one."""
+    """Every test; those against cuDNN too if the library is there."""
     name, unit = "tests", "tests"
     jobs = parts.processes()
 
@@ -160,7 +160,7 @@ class Sanitizer(parts.Part):
 
     def run(self, names, until, log):
         words = [self.checker, "--tool", self.name, "--error-exitcode", SANITIZER_STATUS]
-        if self.name == "memcheck":  # some tests provoke errors of the API, and judge them
+        if self.name == "memcheck":  # some tests cause API errors on purpose
             words += ["--report-api-errors", "no"]
         environment = {**os.environ, **(parts.environment(self.jobs) or {})}
         outcomes, status = run_tests([*words, self.setting.build.program(TESTS["kernel"])], names,

@@ -1,4 +1,4 @@
-"""A part is many cases, of which a call does as many as its time allows; a later one goes on."""
+"""A part has many cases. A call runs as many as its time allows; a later call continues."""
 import concurrent.futures
 import os
 import threading
@@ -9,22 +9,22 @@ from gpu import command, results
 from gpu.build import Problem
 from gpu.results import FAILED, Outcome
 
-# A batch's cases share a process, whose start costs seconds; when a part's time is up, what its
-# running batches have done is lost.
+# The cases of a batch share a process, because a start costs seconds. When a part's time is up, the
+# results of its running batches are lost.
 BATCH_SECONDS = 30
 FIRST_BATCH = 4
 MOST_IN_A_BATCH = 40
 
 
 class Setting(NamedTuple):
-    """What all parts of a call share."""
+    """Shared by all parts of a call."""
     build: Any
     logs: Any  # a folder
     rehearsal: bool  # an emulated device: few and small cases
 
 
 class Part:
-    """Derive from it, and say what the cases are and how to run some."""
+    """Base class: a derived class names its cases and runs some of them."""
     name: str
     unit = "cases"
     limit = 120  # seconds a case may take
@@ -33,10 +33,10 @@ class Part:
 
     def __init__(self, setting):
         self.setting = setting
-        self.figures = {}  # the record's: what a case that is not finished has measured may be kept
+        self.figures = {}  # of the record; those of an unfinished case may be kept
 
     def unavailable(self):
-        """Why this machine cannot do the part, in a few words, or None."""
+        """Why this machine cannot run the part, or None."""
         return None
 
     def cases(self):
@@ -44,23 +44,23 @@ class Part:
         raise NotImplementedError
 
     def run(self, names, until, log):
-        """{name: Outcome} of those of the cases that came to an end; None if the time was up."""
+        """{name: Outcome} of the cases that ended; None if the time was up."""
         raise NotImplementedError
 
 
 def processes():
-    """How many tests may run at once: they share the GPU, and most of their time is the CPU's."""
+    """How many tests run at once: they share the GPU, but spend most of their time on the CPU."""
     return max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def environment(jobs):
-    """Of one of so many processes."""
+    """The environment of one of `jobs` processes."""
     cores = max(1, (os.cpu_count() or 1) // jobs)
     return {**os.environ, "OMP_NUM_THREADS": str(cores)} if jobs > 1 else None
 
 
 def work(part, record, save, until):
-    """Does what is left of a part, until it is done or `until` (time.monotonic()) has come."""
+    """Runs the remaining cases of a part until `until`, a time of time.monotonic()."""
     lock = threading.Lock()
     busy, done, spent = set(), 0, 0.0
     began, before = time.monotonic(), record["seconds"]
@@ -106,7 +106,7 @@ def work(part, record, save, until):
         try:
             worker(number)
         except BaseException:
-            command.stop_all()  # the other workers' too: whoever waits here shall hear of it now
+            command.stop_all()  # those of the other workers too, so that the caller learns of it now
             raise
 
     with concurrent.futures.ThreadPoolExecutor(part.jobs) as pool:
@@ -115,8 +115,8 @@ def work(part, record, save, until):
 
 
 def begin_or_go_on(part, found, again):
-    """The part's record, and whether there is anything to do in it. The record tells what is left
-    of an earlier call; logs go on where the record does."""
+    """The part's record, and whether cases are left. A record of an earlier call is continued, and
+    so are its logs."""
     record = found.part(part.name)
     if record is None or again or isinstance(record["skipped"], str):
         why = part.unavailable()

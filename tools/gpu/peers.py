@@ -1,4 +1,4 @@
-"""Parts that time others' LSTMs beside ours: cuDNN's, called directly, and PyTorch's."""
+"""Parts that time the LSTM of cuDNN, called directly, and of PyTorch, in turn with ours."""
 import json
 import re
 import shutil
@@ -13,7 +13,7 @@ from gpu.gtest import PROBE_SECONDS, probe
 from gpu.results import FAILED, PASSED, Outcome
 
 PEERS = ROOT / "tests/bench/peers"
-END_SECONDS = 30  # what a program with a time of its own may need after it
+END_SECONDS = 30  # a program may run for so long beyond its own limit
 
 
 def last_line(log):
@@ -22,17 +22,17 @@ def last_line(log):
 
 
 class Cudnn(parts.Part):
-    """lstm_vs_cudnn: every algorithm and precision of cuDNN, and ours. A case is a hidden width;
-    what the program has measured of one that is not finished is kept and not measured again."""
+    """lstm_vs_cudnn: every algorithm and precision of cuDNN, and ours. A case is a hidden width.
+    The measurements of an unfinished case are kept and not repeated."""
     name, unit = "cudnn", "hidden widths"
     batched = False
     HIDDEN = (128, 256, 512, 768, 1024, 1536, 2048)
     REHEARSED = (8, 132)
-    # What makes a line, in the results file a row under these names.
+    # The fields of a line: the columns of a row in the results file.
     COLUMNS = ("H", "B", "T", "pass", "library", "version", "algorithm", "dtype", "launch",
                "layout", "status", "median_ms", "min_ms", "max_ms", "repetitions",
                "workspace_bytes", "reserve_bytes")
-    LOST = 2  # the program's exit status when nothing works in it any more
+    LOST = 2  # the program's exit status after the device was lost
 
     def __init__(self, setting):
         super().__init__(setting)
@@ -53,7 +53,7 @@ class Cudnn(parts.Part):
         name = names[0]
         file = log.with_name(f"cudnn-{name.replace(' ', '')}.jsonl")
         mark = file.with_name(f"{file.name}.running")
-        if not file.is_file():  # on another machine than the one that began: from the results
+        if not file.is_file():  # another machine began it: take its lines from the results
             rows = self.figures.get(name, {}).get("rows", [])
             file.write_text("".join(json.dumps(line_of(self.COLUMNS, row)) + "\n" for row in rows))
         while True:
@@ -64,7 +64,7 @@ class Cudnn(parts.Part):
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             figures = {"columns": self.COLUMNS,
                        "rows": [[line.get(column) for column in self.COLUMNS] for line in lines]}
-            self.figures[name] = figures  # also of a case that is not finished
+            self.figures[name] = figures  # also of an unfinished case
             if status == command.TIME_UP:
                 mark.unlink(missing_ok=True)  # slow is not stuck
                 return None
@@ -73,8 +73,8 @@ class Cudnn(parts.Part):
                 return None if left else {name: Outcome(PASSED, figures=figures)}
             if status != self.LOST and not mark.is_file():
                 return {name: Outcome(FAILED, f"status {status}: {last_line(log)}", figures)}
-            # An implementation hung, or took the program or the device along. The program records
-            # it as failed and goes on behind it.
+            # An implementation hung or crashed, or the device was lost. The next start records that
+            # one as failed and continues with the next.
             probe(self.setting, PROBE_SECONDS)
 
     def sweep(self, name, file, seconds, until, log):
@@ -85,7 +85,7 @@ class Cudnn(parts.Part):
 
 
 class Pytorch(parts.Part):
-    """torch.nn.LSTM and the whole character model in PyTorch, beside ours in turn."""
+    """torch.nn.LSTM and the whole character model in PyTorch, in turn with ours."""
     name, unit = "pytorch", "comparisons"
     limit = 300
     batched = False
@@ -98,7 +98,7 @@ class Pytorch(parts.Part):
         self.python = None
 
     def unavailable(self):
-        """Finds a Python that has torch, and on a GPU's machine one that sees it."""
+        """Finds a Python with torch; on a machine with a GPU, one whose torch sees the GPU."""
         expected = "True" if self.setting.rehearsal else "torch.cuda.is_available()"
         pythons = [sys.executable, shutil.which("python3") or "python3", "/usr/bin/python3"]
         for python in dict.fromkeys(pythons):
@@ -129,7 +129,7 @@ class Pytorch(parts.Part):
                 else Outcome(FAILED, found)}
 
     def ended(self, status, log):
-        """None if the part's time was up, else what is wrong with a status that is not 0."""
+        """None if the part's time was up, else a description of a status that is not 0."""
         if status == command.TIME_UP:
             return None
         if status == command.STUCK:
@@ -184,7 +184,7 @@ def line_of(columns, row):
 
 
 def json_lines(lines):
-    """Collects them from a program's output."""
+    """Collects the figures from a program's output."""
     def seen(line):
         if line.startswith("{"):
             lines.append(json.loads(line))

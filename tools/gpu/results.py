@@ -1,4 +1,4 @@
-"""The results file: what one GPU did with one commit, in parts, and what is left to do."""
+"""The results file: outcomes of one commit on one GPU, by part, and the cases that are left."""
 import json
 import os
 from typing import Any, Dict, NamedTuple, Optional
@@ -15,7 +15,7 @@ class Outcome(NamedTuple):
 
 class Results:
     def __init__(self, file, **head):
-        """Goes on with the file, if it is of the same commit and GPU."""
+        """Continues the file if it is of the same commit and GPU."""
         self.file, self.replaced = file, None
         old = json.loads(file.read_text()) if file.is_file() else {}
         same = all(old.get(key) == head[key] for key in ("gpu", "commit"))
@@ -42,7 +42,7 @@ class Results:
 
 
 def take(record, name, outcome):
-    """One case's outcome into its part's record."""
+    """Adds the outcome of a case to the record of its part."""
     record["left"].remove(name)
     if outcome.figures is not None:
         record["figures"][name] = outcome.figures
@@ -83,7 +83,7 @@ def sentence(name, record):
 
 
 def to_text(value, depth=0):
-    """JSON that reads well in a review: a line for each entry of the outer levels."""
+    """JSON with a line for each entry of the outer levels, so that diffs are readable."""
     if depth < 4 and isinstance(value, dict) and value:
         rows = [f"{json.dumps(key)}: {to_text(entry, depth + 1)}" for key, entry in value.items()]
         ends = "{}"

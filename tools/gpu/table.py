@@ -1,4 +1,4 @@
-"""The results file as Markdown: what each part came to, and ratios. Above 1, ours is faster."""
+"""The results file as Markdown: outcomes and ratios. Above 1, ours is faster."""
 import math
 import re
 import statistics
@@ -27,7 +27,7 @@ def figures(parts, name):
 
 
 def table(head, rows):
-    """The first column is left as it is, numbers stand to the right."""
+    """A Markdown table; all columns but the first are aligned right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 

@@ -1,4 +1,4 @@
-"""Part tokens: what `carousel train` trains a second, as it is used."""
+"""Part tokens: tokens per second of `carousel train`."""
 import json
 import pathlib
 import random
@@ -12,8 +12,7 @@ from gpu.build import ROOT
 from gpu.results import FAILED, PASSED, Outcome
 
 CONFIG = ROOT / "models/configs/speed.toml"
-# The keys of models/configs/speed.toml that a model changes: none, or to one whose products fill a
-# large GPU.
+# Models, as changes to models/configs/speed.toml: none, and one with products that fill a large GPU.
 MODELS = {
     "2 x 256, B 32, T 64": {},
     "2 x 1024, B 128, T 128": {"model.embed": 512, "model.hidden": 1024, "train.batch": 128,
@@ -27,7 +26,7 @@ TEXT_CHARACTERS = 2_000_000
 
 
 def make_text(file, characters=TEXT_CHARACTERS):
-    """The same text each time: words of a made-up language, few of them often, as in any other."""
+    """The same text each time: made-up words with frequencies like those of a real language."""
     if file.is_file():
         return file
     draw = random.Random(1)
@@ -65,7 +64,7 @@ def tokens_per_second(driver, changes, log, until, seconds=SECONDS, limit=None):
 
 
 class _Enough:
-    """Counts the reports that the driver prints, and says when they are enough."""
+    """Counts the driver's reports until there are enough."""
 
     def __init__(self, seconds):
         self.reports, self.seconds, self.since, self.asked = 0, seconds, None, False
@@ -109,7 +108,7 @@ class Tokens(parts.Part):
 
 
 def machine_keys(setting, model):
-    """What a run of a model sets beside how it runs."""
+    """The settings of a model."""
     text = make_text(setting.build.folder / "gpu_check/text.txt",
                      20_000 if setting.rehearsal else TEXT_CHARACTERS)
     changes = TINY if setting.rehearsal else MODELS[model]
