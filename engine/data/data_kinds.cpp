@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/config/nearest.h"
+#include "engine/data/labelled_data.h"
 #include "engine/data/text_data.h"
 #include "kernels/common/check.h"
 
@@ -20,8 +21,10 @@ std::unique_ptr<DataConfig> make_config() {
 }
 
 constexpr const char* kText[] = {"token"};
+constexpr const char* kLabelled[] = {"token", "label"};
 
 constexpr DataKind kKinds[] = {
+    {"labelled", "texts with a label each", kLabelled, make_config<LabelledData>},
     {"text", "a text, as one stream or line by line", kText, make_config<TextData>},
 };
 
