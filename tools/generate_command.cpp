@@ -49,7 +49,7 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
                                         .top_p = arguments.top_p,
                                         .greedy = arguments.greedy,
                                         .seed = arguments.seed,
-                                        .blocked = vocabulary.unknown()});
+                                        .suppressed_token = vocabulary.unknown()});
   TextDecoder decoder(vocabulary);
   std::optional<Explanation> explanation;
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);

@@ -85,7 +85,7 @@ void TrainLog::on_save(std::int64_t step, bool is_best) {
 }
 
 void TrainLog::on_sample(const TrainingRun& run) {
-  Generator generator(run.model, {.temperature = 0.8, .blocked = vocabulary_.unknown()});
+  Generator generator(run.model, {.temperature = 0.8, .suppressed_token = vocabulary_.unknown()});
   TextDecoder decoder(vocabulary_);
   std::string text;
   generator.read(first_token(vocabulary_));

@@ -38,7 +38,7 @@ std::int32_t Generator::next() {
                      .top_k = config_.top_k,
                      .top_p = static_cast<float>(config_.top_p),
                      .greedy = config_.greedy,
-                     .blocked = config_.blocked,
+                     .suppressed_token = config_.suppressed_token,
                      .random = {.seed = config_.seed, .step = position_.view<std::int64_t, 1>()},
                      .token = token_.mutable_view<std::int32_t, 1>(),
                  });

@@ -13,7 +13,7 @@ struct SamplingConfig {
   double top_p = 1;        ///< only the most probable that together reach p
   bool greedy = false;     ///< always the most probable
   std::uint64_t seed = 1;
-  std::int32_t blocked = -1;  ///< a token never to choose: <unk>; −1: none
+  std::int32_t suppressed_token = -1;  ///< never chosen: <unk>; −1: none
 };
 
 /// Writes on, one token at a time. It carries the model's state, so that a token costs one step

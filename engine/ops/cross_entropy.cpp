@@ -21,15 +21,13 @@ Var cross_entropy(Var logits, const Tensor& target, float label_smoothing) {
                                               .lse = lse.mutable_view<A, 1>()});
 
     return tape.record(loss, {logits}, [=](const Tensor& d_loss) {
-      const GradientTarget d_logits = logits.gradient();
       run(logits.tape().device(),
           CrossEntropyBackward<T>{.d_loss = d_loss.view<A, 1>(),
                                   .logits = logits.value().view<T, 2>(),
                                   .target = target.view<std::int32_t, 1>(),
                                   .label_smoothing = label_smoothing,
                                   .lse = lse.view<A, 1>(),
-                                  .d_logits = d_logits.tensor.mutable_view<T, 2>(),
-                                  .accumulate_d_logits = d_logits.accumulate});
+                                  .d_logits = logits.gradient().as<T, 2>()});
     });
   });
 }

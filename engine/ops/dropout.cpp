@@ -15,11 +15,9 @@ Var dropout(Var x, float drop_probability, const RandomSource& source) {
                                          .source = source});
   });
   const Var result = tape.record(y, {x}, [x, drop_probability, source](const Tensor& d_y) {
-    const GradientTarget d_x = x.gradient();
     visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
       run(d_y.device(), DropoutBackward<T>{.d_y = d_y.view<T, 1>(),
-                                           .d_x = d_x.tensor.mutable_view<T, 1>(),
-                                           .accumulate_d_x = d_x.accumulate,
+                                           .d_x = x.gradient().as<T, 1>(),
                                            .drop_probability = drop_probability,
                                            .source = source});
     });

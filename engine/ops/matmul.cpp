@@ -45,10 +45,8 @@ void sum_columns(Tape& tape, const GradientTarget& to, const Tensor& x) {
     const auto view = x.view<T, 2>();
     const Tensor scratch =
         tape.tensor({column_sum_scratch(view.extent[0], view.extent[1])}, dtype_of<Acc>());
-    run(tape.device(), ColumnSum<T>{.x = view,
-                                    .sum = to.tensor.mutable_view<Acc, 1>(),
-                                    .scratch = scratch.mutable_view<Acc, 1>(),
-                                    .accumulate = to.accumulate});
+    run(tape.device(),
+        ColumnSum<T>{.x = view, .sum = to.as<Acc, 1>(), .scratch = scratch.mutable_view<Acc, 1>()});
   });
 }
 

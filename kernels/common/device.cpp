@@ -1,5 +1,6 @@
 #include "kernels/common/device.h"
 
+#include "kernels/common/check.h"
 #include "kernels/common/onednn.h"
 
 namespace carousel {
@@ -11,6 +12,10 @@ std::string description(const Cuda& device) { return device.description(); }
 #endif
 
 }  // namespace
+
+void refuse_double(const char* op) {
+  throw ConfigError(std::string(op) + ": f64 on CUDA, expected f32 or bf16");
+}
 
 std::string description(const Device& device) {
   return std::visit([](const auto& d) { return description(d); }, device);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <variant>
 
 #include "kernels/common/range.h"
@@ -63,6 +64,31 @@ template <class D, class Op>
 requires requires(const D& device, const Op& op) { op.scratch_bytes(device); }
 std::size_t scratch_bytes(const D& device, const Op& op) { return op.scratch_bytes(device); }
 
+/// Whether an op works on doubles. These exist to check gradients, and only the CPU has them.
+template <class Op>
+inline constexpr bool kInDouble = false;
+template <template <class...> class Op, class... T>
+inline constexpr bool kInDouble<Op<T...>> = (std::is_same_v<T, double> || ...);
+
+/// ConfigError "<op>: f64 on CUDA, expected f32 or bf16".
+[[noreturn]] void refuse_double(const char* op);
+
+/// pass(device), the device as the type it is; ConfigError where an op in double is to run on CUDA,
+/// so that it need not define such a pass.
+template <class Op, class Pass>
+auto dispatch(const Device& device, const Pass& pass) {
+  using Result = decltype(pass(Cpu{}));
+  return std::visit(
+      [&]<class D>(const D& d) -> Result {
+        if constexpr (kInDouble<Op> && !std::is_same_v<D, Cpu>) {
+          refuse_double(kOpName<Op>.data());
+        } else {
+          return pass(d);
+        }
+      },
+      device);
+}
+
 /// Checks an op's arguments and runs it where `device` says, in a Range of its name. The only
 /// dispatcher there is.
 /// (D is deduced, so that an op lacking one device is a compile error and not a call to itself.)
@@ -70,14 +96,14 @@ template <std::same_as<Device> D, class Op>
 void run(const D& device, const Op& op) {
   op.check();
   const Range range(kOpName<Op>.data());
-  std::visit([&](const auto& d) { run(d, op); }, device);
+  dispatch<Op>(device, [&](const auto& d) { run(d, op); });
 }
 
 /// Bytes of scratch memory an op needs where `device` says, given all its fields but `scratch`. For
 /// the ops that have such a field.
 template <std::same_as<Device> D, class Op>
 std::size_t scratch_bytes(const D& device, const Op& op) {
-  return std::visit([&](const auto& d) { return scratch_bytes(d, op); }, device);
+  return dispatch<Op>(device, [&](const auto& d) { return scratch_bytes(d, op); });
 }
 
 }  // namespace carousel

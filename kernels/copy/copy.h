@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/common/bf16.h"
 #include "kernels/common/device.h"
@@ -16,6 +18,8 @@ struct Fill {
   View<T, 1> to;  ///< [N] out
   T value{};
   void check() const {}
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// Copies, converting on the way: to[n] = from[n] as To.
@@ -32,6 +36,37 @@ struct Cast {
   View<const From, 1> from;  ///< [N]
   View<To, 1> to;            ///< [N] out
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
+};
+
+/// Gathers rows: the states of the hypotheses that a beam search keeps.
+///
+///     to[o,r,i] = from[o,row[r],i]
+///
+/// A row may be taken several times or not at all, so R need not be B.
+///
+/// Values   a row outside [0, B) gives kImpossible: NaN, or −1 in integers. Bits are copied, so NaN
+///          payloads survive.
+/// Errors   ShapeError if the extents disagree. An empty `to` does nothing; if B == 0, no row exists.
+/// Accuracy exact.
+/// Memory   reads R rows and writes R rows for every o. `from` and `to` may not overlap.
+template <class T>
+struct GatherRows {
+  /// What a row that does not exist holds.
+  static constexpr T kImpossible = [] {
+    if constexpr (std::is_integral_v<T>)
+      return T(-1);
+    else
+      return T(NAN);
+  }();
+
+  View<const T, 3> from;            ///< [O, B, I]
+  View<const std::int32_t, 1> row;  ///< [R]
+  View<T, 3> to;                    ///< [O, R, I] out
+  void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// Gathers the windows of a step of truncated BPTT from one long stream of tokens. With
@@ -63,17 +98,8 @@ struct GatherWindows {
   View<std::int32_t, 2> target{};        ///< [T, B] out: the token that follows; may be absent
   View<std::int32_t, 2> reset{};         ///< [T, B] out: where documents begin; may be absent
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
-
-template <class T>
-void run(const Cpu&, const Fill<T>&);
-template <class T>
-void run(const Cuda&, const Fill<T>&);
-template <class From, class To>
-void run(const Cpu&, const Cast<From, To>&);
-template <class From, class To>
-void run(const Cuda&, const Cast<From, To>&);
-void run(const Cpu&, const GatherWindows&);
-void run(const Cuda&, const GatherWindows&);
 
 }  // namespace carousel

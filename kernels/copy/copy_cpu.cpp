@@ -48,6 +48,13 @@ void Cast<From, To>::check() const {
   expect_extent("cast: elements to write", to.extent[0], from.extent[0]);
 }
 
+template <class T>
+void GatherRows<T>::check() const {
+  expect_extent("gather_rows: outer extent of to", to.extent[0], from.extent[0]);
+  expect_extent("gather_rows: rows of to", to.extent[1], row.extent[0]);
+  expect_extent("gather_rows: inner extent of to", to.extent[2], from.extent[2]);
+}
+
 void GatherWindows::check() const {
   const auto [steps, rows] = token.extent;
   expect_extent("gather_windows: token columns", rows, position.extent[0]);
@@ -62,45 +69,59 @@ void GatherWindows::check() const {
 }
 
 template <class T>
-void run(const Cpu&, const Fill<T>& op) {
-  T* const to = op.to.data;
-  in_chunks(op.to.extent[0], [&](std::int64_t first, std::int64_t count) {
+void Fill<T>::run(const Cpu&) const {
+  in_chunks(to.extent[0], [out = to.data, x = value](std::int64_t first, std::int64_t count) {
     if constexpr (std::is_same_v<T, bf16>) {  // a loop that stores a class stays scalar
-      const std::uint16_t bits = op.value.bits;
-      for (std::int64_t i = first; i < first + count; ++i) to[i].bits = bits;
+      const std::uint16_t bits = x.bits;
+      for (std::int64_t i = first; i < first + count; ++i) out[i].bits = bits;
     } else {
-      std::fill_n(to + first, count, op.value);
+      std::fill_n(out + first, count, x);
     }
   });
 }
 
 template <class From, class To>
-void run(const Cpu&, const Cast<From, To>& op) {
-  const From* const from = op.from.data;
-  To* const to = op.to.data;
-  in_chunks(op.to.extent[0], [&](std::int64_t first, std::int64_t count) {
+void Cast<From, To>::run(const Cpu&) const {
+  in_chunks(to.extent[0], [in = from.data, out = to.data](std::int64_t first, std::int64_t count) {
     if constexpr (std::is_same_v<From, To>) {
-      std::memcpy(to + first, from + first, static_cast<std::size_t>(count) * sizeof(To));
+      std::memcpy(out + first, in + first, static_cast<std::size_t>(count) * sizeof(To));
     } else {
       // Not omp simd: it makes arrays of class temporaries, and bf16 then stays scalar.
 #pragma GCC ivdep
-      for (std::int64_t i = first; i < first + count; ++i) to[i] = static_cast<To>(from[i]);
+      for (std::int64_t i = first; i < first + count; ++i) out[i] = static_cast<To>(in[i]);
     }
   });
 }
 
-void run(const Cpu&, const GatherWindows& op) {
-  const std::int64_t rows = op.token.extent[1];
-#pragma omp parallel for schedule(static) if (op.token.size() > kChunk)
-  for (std::int64_t b = 0; b < rows; ++b) gather_row(op, b);
+void GatherWindows::run(const Cpu&) const {
+  const std::int64_t rows = token.extent[1];
+#pragma omp parallel for schedule(static) if (token.size() > kChunk)
+  for (std::int64_t b = 0; b < rows; ++b) gather_row(*this, b);
 }
 
-template void run(const Cpu&, const Fill<float>&);
-template void run(const Cpu&, const Fill<bf16>&);
-template void run(const Cpu&, const Fill<double>&);
-template void run(const Cpu&, const Fill<std::int32_t>&);
-template void run(const Cpu&, const Fill<std::int64_t>&);
+template <class T>
+void GatherRows<T>::run(const Cpu&) const {
+  const auto [outer, rows, inner] = to.extent;
+  const std::int64_t given = from.extent[1];
+#pragma omp parallel for schedule(static) collapse(2) if (to.size() > kChunk)
+  for (std::int64_t o = 0; o < outer; ++o) {
+    for (std::int64_t r = 0; r < rows; ++r) {
+      T* const out = to.data + (o * rows + r) * inner;
+      const std::int64_t b = row(r);
+      if (b >= 0 && b < given) {
+        std::copy_n(from.data + (o * given + b) * inner, inner, out);
+      } else {
+        std::fill_n(out, inner, kImpossible);
+      }
+    }
+  }
+}
 
+template struct Fill<float>;
+template struct Fill<bf16>;
+template struct Fill<double>;
+template struct Fill<std::int32_t>;
+template struct Fill<std::int64_t>;
 template struct Cast<float, bf16>;
 template struct Cast<bf16, float>;
 template struct Cast<float, float>;
@@ -108,12 +129,10 @@ template struct Cast<bf16, bf16>;
 template struct Cast<double, double>;
 template struct Cast<std::int32_t, std::int32_t>;
 template struct Cast<std::int64_t, std::int64_t>;
-template void run(const Cpu&, const Cast<float, bf16>&);
-template void run(const Cpu&, const Cast<bf16, float>&);
-template void run(const Cpu&, const Cast<float, float>&);
-template void run(const Cpu&, const Cast<bf16, bf16>&);
-template void run(const Cpu&, const Cast<double, double>&);
-template void run(const Cpu&, const Cast<std::int32_t, std::int32_t>&);
-template void run(const Cpu&, const Cast<std::int64_t, std::int64_t>&);
+template struct GatherRows<float>;
+template struct GatherRows<bf16>;
+template struct GatherRows<double>;
+template struct GatherRows<std::int32_t>;
+template struct GatherRows<std::int64_t>;
 
 }  // namespace carousel

@@ -56,45 +56,67 @@ __global__ void gather_windows_kernel(const __grid_constant__ GatherWindows op) 
   }
 }
 
-}  // namespace
-
+// One thread per element of `to`, so that writes coalesce, and reads within a row.
 template <class T>
-void run(const Cuda& device, const Fill<T>& op) {
-  launch(device, {.blocks = blocks_for(op.to.extent[0], kThreads), .threads = kThreads},
-         fill_kernel<T>, op);
-}
-
-template <class From, class To>
-void run(const Cuda& device, const Cast<From, To>& op) {
-  if constexpr (std::is_same_v<From, To>) {
-    const auto bytes = static_cast<std::size_t>(op.to.extent[0]) * sizeof(To);
-    if (bytes == 0) return;
-    if (Journal* const journal = Journal::mine()) journal->note("the driver's copy");
-    check_cuda(
-        cudaMemcpyAsync(op.to.data, op.from.data, bytes, cudaMemcpyDeviceToDevice, device.stream()),
-        "copy");
-  } else {
-    launch(device, {.blocks = blocks_for(op.to.extent[0], 8 * kThreads), .threads = kThreads},
-           cast_kernel<From, To>, op);
+__global__ void gather_rows_kernel(const __grid_constant__ GatherRows<T> op) {
+  const std::int64_t given = op.from.extent[1], rows = op.to.extent[1], inner = op.to.extent[2];
+  const std::int64_t size = op.to.size();
+  for (std::int64_t i = thread_index(); i < size; i += thread_count()) {
+    const std::int64_t line = i / inner, o = line / rows;
+    const std::int64_t b = op.row.data[line - o * rows];
+    const bool exists = b >= 0 && b < given;
+    op.to.data[i] = exists ? op.from.data[(o * given + b) * inner + (i - line * inner)]
+                           : GatherRows<T>::kImpossible;
   }
 }
 
-void run(const Cuda& device, const GatherWindows& op) {
-  launch(device, {.blocks = blocks_for(op.token.size(), kThreads), .threads = kThreads},
-         gather_windows_kernel, op);
+}  // namespace
+
+template <class T>
+void Fill<T>::run(const Cuda& device) const {
+  launch(device, {.blocks = blocks_for(to.extent[0], kThreads), .threads = kThreads},
+         fill_kernel<T>, *this);
 }
 
-template void run(const Cuda&, const Fill<float>&);
-template void run(const Cuda&, const Fill<bf16>&);
-template void run(const Cuda&, const Fill<double>&);
-template void run(const Cuda&, const Fill<std::int32_t>&);
-template void run(const Cuda&, const Fill<std::int64_t>&);
-template void run(const Cuda&, const Cast<float, bf16>&);
-template void run(const Cuda&, const Cast<bf16, float>&);
-template void run(const Cuda&, const Cast<float, float>&);
-template void run(const Cuda&, const Cast<bf16, bf16>&);
-template void run(const Cuda&, const Cast<double, double>&);
-template void run(const Cuda&, const Cast<std::int32_t, std::int32_t>&);
-template void run(const Cuda&, const Cast<std::int64_t, std::int64_t>&);
+template <class From, class To>
+void Cast<From, To>::run(const Cuda& device) const {
+  if constexpr (std::is_same_v<From, To>) {
+    const auto bytes = static_cast<std::size_t>(to.extent[0]) * sizeof(To);
+    if (bytes == 0) return;
+    if (Journal* const journal = Journal::mine()) journal->note("the driver's copy");
+    check_cuda(
+        cudaMemcpyAsync(to.data, from.data, bytes, cudaMemcpyDeviceToDevice, device.stream()),
+        "copy");
+  } else {
+    launch(device, {.blocks = blocks_for(to.extent[0], 8 * kThreads), .threads = kThreads},
+           cast_kernel<From, To>, *this);
+  }
+}
+
+void GatherWindows::run(const Cuda& device) const {
+  launch(device, {.blocks = blocks_for(token.size(), kThreads), .threads = kThreads},
+         gather_windows_kernel, *this);
+}
+
+template <class T>
+void GatherRows<T>::run(const Cuda& device) const {
+  launch(device, {.blocks = blocks_for(to.size(), kThreads), .threads = kThreads},
+         gather_rows_kernel<T>, *this);
+}
+
+template void Fill<float>::run(const Cuda&) const;
+template void Fill<bf16>::run(const Cuda&) const;
+template void Fill<std::int32_t>::run(const Cuda&) const;
+template void Fill<std::int64_t>::run(const Cuda&) const;
+template void Cast<float, bf16>::run(const Cuda&) const;
+template void Cast<bf16, float>::run(const Cuda&) const;
+template void Cast<float, float>::run(const Cuda&) const;
+template void Cast<bf16, bf16>::run(const Cuda&) const;
+template void Cast<std::int32_t, std::int32_t>::run(const Cuda&) const;
+template void Cast<std::int64_t, std::int64_t>::run(const Cuda&) const;
+template void GatherRows<float>::run(const Cuda&) const;
+template void GatherRows<bf16>::run(const Cuda&) const;
+template void GatherRows<std::int32_t>::run(const Cuda&) const;
+template void GatherRows<std::int64_t>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -48,6 +48,8 @@ struct CrossEntropyForward {
   View<Accumulator<T>, 1> loss;        ///< [N]    out: nats
   View<Accumulator<T>, 1> lse;         ///< [N]    out: kept for the backward pass
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// ∂L/∂logits, given d_loss = ∂L/∂loss and what the forward pass kept:
@@ -56,7 +58,7 @@ struct CrossEntropyForward {
 ///
 /// Values   an ignored row gets (or adds) 0, a target outside [0, V) NaN.
 /// Errors   as the forward pass. d_logits may be logits themselves, whose values are then lost;
-///          ShapeError if it is and accumulate_d_logits is set.
+///          ShapeError if they are and are to be added to.
 /// Accuracy within kCrossEntropyBackwardTolerance of the oracle that computes lse itself.
 /// Memory   reads logits once, writes d_logits once (and reads it if it adds), needs no scratch.
 template <class T>
@@ -66,19 +68,11 @@ struct CrossEntropyBackward {
   View<const std::int32_t, 1> target;    ///< [N]    as in the forward pass
   float label_smoothing = 0;             ///< as in the forward pass
   View<const Accumulator<T>, 1> lse;     ///< [N]    from the forward pass
-  View<T, 2> d_logits;                   ///< [N, V] out; may be the memory of logits
-  bool accumulate_d_logits = false;
+  Gradient<T, 2> d_logits;               ///< [N, V] out; may be the memory of logits
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
-
-template <class T>
-void run(const Cpu&, const CrossEntropyForward<T>&);
-template <class T>
-void run(const Cuda&, const CrossEntropyForward<T>&);
-template <class T>
-void run(const Cpu&, const CrossEntropyBackward<T>&);
-template <class T>
-void run(const Cuda&, const CrossEntropyBackward<T>&);
 
 /// Throws ConfigError "<op>: label smoothing is <epsilon>, expected 0 to 1" unless it is.
 void check_label_smoothing(const char* op, float epsilon);

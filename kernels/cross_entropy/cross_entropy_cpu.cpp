@@ -41,75 +41,74 @@ void CrossEntropyBackward<T>::check() const {
   expect_extent("cross_entropy: d_loss rows", d_loss.extent[0], rows);
   expect_extent("cross_entropy: target rows", target.extent[0], rows);
   expect_extent("cross_entropy: lse rows", lse.extent[0], rows);
-  expect_extent("cross_entropy: d_logits rows", d_logits.extent[0], rows);
-  expect_extent("cross_entropy: d_logits columns", d_logits.extent[1], vocab);
+  expect_extent("cross_entropy: d_logits rows", d_logits.view.extent[0], rows);
+  expect_extent("cross_entropy: d_logits columns", d_logits.view.extent[1], vocab);
   check_label_smoothing("cross_entropy", label_smoothing);
-  if (accumulate_d_logits && rows != 0 && d_logits.data == logits.data) {
+  if (d_logits.accumulate && rows != 0 && d_logits.view.data == logits.data) {
     throw ShapeError("cross_entropy: d_logits is the memory of logits, expected not to add to it");
   }
 }
 
 template <class T>
-void run(const Cpu&, const CrossEntropyForward<T>& op) {
+void CrossEntropyForward<T>::run(const Cpu&) const {
   using A = Accumulator<T>;
-  const std::int64_t rows = op.logits.extent[0], vocab = op.logits.extent[1];
+  const std::int64_t rows = logits.extent[0], vocab = logits.extent[1];
 #pragma omp parallel for schedule(static) if (rows * vocab >= kParallelLogits)
   for (std::int64_t n = 0; n < rows; ++n) {
-    const T* logits = &op.logits(n, 0);
-    const std::int32_t word = op.target(n);
-    const auto normaliser = row::log_sum_exp<A>(logits, vocab);
-    op.lse(n) = normaliser.value();
+    const T* x = &logits(n, 0);
+    const std::int32_t word = target(n);
+    const auto normaliser = row::log_sum_exp<A>(x, vocab);
+    lse(n) = normaliser.value();
     if (word == kIgnoreTarget) {
-      op.loss(n) = 0;
+      loss(n) = 0;
     } else if (in_vocabulary(word, vocab)) {
-      op.loss(n) = row::loss(logits, vocab, word, static_cast<A>(op.label_smoothing), normaliser);
+      loss(n) = row::loss(x, vocab, word, static_cast<A>(label_smoothing), normaliser);
     } else {
-      op.loss(n) = kNaN<A>;
+      loss(n) = kNaN<A>;
     }
   }
 }
 
 template <class T>
-void run(const Cpu&, const CrossEntropyBackward<T>& op) {
+void CrossEntropyBackward<T>::run(const Cpu&) const {
   using A = Accumulator<T>;
-  const std::int64_t rows = op.logits.extent[0], vocab = op.logits.extent[1];
-  const bool add = op.accumulate_d_logits;
-  const auto smoothing = static_cast<A>(op.label_smoothing);
+  const std::int64_t rows = logits.extent[0], vocab = logits.extent[1];
+  const bool add = d_logits.accumulate;
+  const auto smoothing = static_cast<A>(label_smoothing);
   const A everywhere = smoothing / static_cast<A>(vocab);
 #pragma omp parallel for schedule(static) if (rows * vocab >= kParallelLogits)
   for (std::int64_t n = 0; n < rows; ++n) {
-    const T* logits = &op.logits(n, 0);
-    T* d_logits = &op.d_logits(n, 0);
-    const std::int32_t word = op.target(n);
+    const T* x = &logits(n, 0);
+    T* d_x = &d_logits.view(n, 0);
+    const std::int32_t word = target(n);
     if (!in_vocabulary(word, vocab)) {
       const A value = word == kIgnoreTarget ? A{0} : kNaN<A>;
       if (add && value == 0) continue;
-      for (std::int64_t v = 0; v < vocab; ++v) d_logits[v] = static_cast<T>(value);
+      for (std::int64_t v = 0; v < vocab; ++v) d_x[v] = static_cast<T>(value);
       continue;
     }
-    const A scale = op.d_loss(n), lse = op.lse(n);
+    const A scale = d_loss(n), normaliser = lse(n);
     // The target's element apart, from what is there before the row is overwritten: rounding
     // p − ε/V to T before subtracting 1 − ε would cost its digits.
-    const A before = add ? static_cast<A>(d_logits[word]) : A{0};
-    const A p = cpu_exp(static_cast<A>(logits[word]) - lse);
-    const auto gradient = [=](A x) { return scale * (cpu_exp(x - lse) - everywhere); };
+    const A before = add ? static_cast<A>(d_x[word]) : A{0};
+    const A p = cpu_exp(static_cast<A>(x[word]) - normaliser);
+    const auto gradient = [=](A logit) {
+      return scale * (cpu_exp(logit - normaliser) - everywhere);
+    };
     if (add) {
-      row::transform<A>(logits, d_logits, vocab, [=](A x, A old) { return old + gradient(x); });
+      row::transform<A>(x, d_x, vocab, [=](A logit, A old) { return old + gradient(logit); });
     } else {
-      row::transform<A>(logits, d_logits, vocab, [=](A x, A) { return gradient(x); });
+      row::transform<A>(x, d_x, vocab, [=](A logit, A) { return gradient(logit); });
     }
-    d_logits[word] = static_cast<T>(before + scale * ((p - (1 - smoothing)) - everywhere));
+    d_x[word] = static_cast<T>(before + scale * ((p - (1 - smoothing)) - everywhere));
   }
 }
 
-#define CAROUSEL_CROSS_ENTROPY(T)                               \
-  template struct CrossEntropyForward<T>;                       \
-  template struct CrossEntropyBackward<T>;                      \
-  template void run(const Cpu&, const CrossEntropyForward<T>&); \
-  template void run(const Cpu&, const CrossEntropyBackward<T>&);
-CAROUSEL_CROSS_ENTROPY(float)
-CAROUSEL_CROSS_ENTROPY(bf16)
-CAROUSEL_CROSS_ENTROPY(double)
-#undef CAROUSEL_CROSS_ENTROPY
+template struct CrossEntropyForward<float>;
+template struct CrossEntropyForward<bf16>;
+template struct CrossEntropyForward<double>;
+template struct CrossEntropyBackward<float>;
+template struct CrossEntropyBackward<bf16>;
+template struct CrossEntropyBackward<double>;
 
 }  // namespace carousel

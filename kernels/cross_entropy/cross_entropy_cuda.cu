@@ -32,22 +32,22 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   const float everywhere = op.label_smoothing / static_cast<float>(vocab);
   row::for_each_row<kRowThreads>(op.logits.extent[0], [&](std::int64_t n) {
     const T* logits = op.logits.data + n * vocab;
-    T* d_logits = op.d_logits.data + n * vocab;
+    T* d_logits = op.d_logits.view.data + n * vocab;
     const std::int32_t word = op.target(n);
     const bool ignored = word == kIgnoreTarget;
-    if (ignored && op.accumulate_d_logits) return;
+    if (ignored && op.d_logits.accumulate) return;
     const float scale = in_vocabulary(word, vocab) ? op.d_loss(n) : NAN;
     const float lse = op.lse(n);
     // A piece is read and written by one thread, so the two may be the same memory.
     row::for_each_piece<kRowThreads, N>(logits, vocab, [&](std::int64_t first, std::int64_t count) {
       float x[N], d[N];
       load(logits + first, count, x);
-      if (op.accumulate_d_logits) load(d_logits + first, count, d);
+      if (op.d_logits.accumulate) load(d_logits + first, count, d);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
         const float hit = first + i == word ? 1.0F - op.label_smoothing : 0.0F;
         const float value = ignored ? 0.0F : scale * ((expf(x[i] - lse) - hit) - everywhere);
-        d[i] = op.accumulate_d_logits ? d[i] + value : value;
+        d[i] = op.d_logits.accumulate ? d[i] + value : value;
       }
       store(d_logits + first, count, d);
     });
@@ -57,36 +57,28 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 }  // namespace
 
 template <class T>
-void run(const Cuda& device, const CrossEntropyForward<T>& op) {
-  note_row_width<T>("V", op.logits.extent[1]);
+void CrossEntropyForward<T>::run(const Cuda& device) const {
+  note_row_width<T>("V", logits.extent[1]);
   row::with_row_threads(
-      op.logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
-        launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(op.logits.extent[0]),
-               cross_entropy_forward_kernel<T, kRowThreads>, op);
+      logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
+        launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(logits.extent[0]),
+               cross_entropy_forward_kernel<T, kRowThreads>, *this);
       });
 }
 
 template <class T>
-void run(const Cuda& device, const CrossEntropyBackward<T>& op) {
-  note_row_width<T>("V", op.logits.extent[1]);
+void CrossEntropyBackward<T>::run(const Cuda& device) const {
+  note_row_width<T>("V", logits.extent[1]);
   row::with_row_threads(
-      op.logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
-        launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(op.logits.extent[0]),
-               cross_entropy_backward_kernel<T, kRowThreads>, op);
+      logits.extent[1], [&]<int kRowThreads>(std::integral_constant<int, kRowThreads>) {
+        launch(device, row::grid<kRowThreads, row::Shared<kRowThreads>>(logits.extent[0]),
+               cross_entropy_backward_kernel<T, kRowThreads>, *this);
       });
 }
 
-template <>
-void run(const Cuda&, const CrossEntropyForward<double>&) {
-  throw ConfigError("cross_entropy: f64 on CUDA, expected f32 or bf16");
-}
-template <>
-void run(const Cuda&, const CrossEntropyBackward<double>&) {
-  throw ConfigError("cross_entropy: f64 on CUDA, expected f32 or bf16");
-}
-template void run(const Cuda&, const CrossEntropyForward<float>&);
-template void run(const Cuda&, const CrossEntropyForward<bf16>&);
-template void run(const Cuda&, const CrossEntropyBackward<float>&);
-template void run(const Cuda&, const CrossEntropyBackward<bf16>&);
+template void CrossEntropyForward<float>::run(const Cuda&) const;
+template void CrossEntropyForward<bf16>::run(const Cuda&) const;
+template void CrossEntropyBackward<float>::run(const Cuda&) const;
+template void CrossEntropyBackward<bf16>::run(const Cuda&) const;
 
 }  // namespace carousel

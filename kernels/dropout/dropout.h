@@ -33,6 +33,8 @@ struct DropoutForward {
   float drop_probability = 0;  ///< how likely an element becomes zero
   RandomSource source;         ///< with its step on the device
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// The gradient, given d_y = ∂L/∂y and the step at which the forward pass ran:
@@ -43,12 +45,13 @@ struct DropoutForward {
 /// once to float and then to T. d_x may be d_y itself unless it accumulates.
 template <class T>
 struct DropoutBackward {
-  View<const T, 1> d_y;         ///< [N]
-  View<T, 1> d_x;               ///< [N] out
-  bool accumulate_d_x = false;  ///< add to d_x instead of overwriting it
-  float drop_probability = 0;   ///< as in the forward pass
-  RandomSource source;          ///< as in the forward pass
+  View<const T, 1> d_y;        ///< [N]
+  Gradient<T, 1> d_x;          ///< [N] out
+  float drop_probability = 0;  ///< as in the forward pass
+  RandomSource source;         ///< as in the forward pass
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// Whether a random word keeps its element: with probability 1 − drop_probability, to within 2⁻²⁴.
@@ -68,15 +71,6 @@ constexpr float dropout_scale(float drop_probability) {
   if (drop_probability == 1.0F) return 0.0F;
   return static_cast<float>(1.0 / (1.0 - static_cast<double>(drop_probability)));
 }
-
-template <class T>
-void run(const Cpu&, const DropoutForward<T>&);
-template <class T>
-void run(const Cuda&, const DropoutForward<T>&);
-template <class T>
-void run(const Cpu&, const DropoutBackward<T>&);
-template <class T>
-void run(const Cuda&, const DropoutBackward<T>&);
 
 /// Exact: the sweep demands equality.
 inline constexpr Tolerances kDropoutTolerance{.f32 = {.worst = 0}, .bf16 = {.worst = 0}};

@@ -91,7 +91,7 @@ void apply(const T* from, T* to, const float* factor, bool accumulate, std::int6
 }
 
 template <class T>
-void dropout(View<const T, 1> from, View<T, 1> to, bool accumulate, const Factors& factors) {
+void dropout(View<const T, 1> from, const Gradient<T, 1>& to, const Factors& factors) {
   const std::int64_t size = from.extent[0];
 #pragma omp parallel for schedule(static) if (size > kChunk)
   for (std::int64_t chunk = 0; chunk < size; chunk += kChunk) {
@@ -100,7 +100,8 @@ void dropout(View<const T, 1> from, View<T, 1> to, bool accumulate, const Factor
     if (factors.threshold == 0) factor.fill(1.0F);
     for (std::int64_t n = chunk; n < end; n += kElements) {
       if (factors.threshold != 0) factors.draw(n, factor.data());
-      apply(from.data + n, to.data + n, factor.data(), accumulate, std::min(kElements, end - n));
+      apply(from.data + n, to.view.data + n, factor.data(), to.accumulate,
+            std::min(kElements, end - n));
     }
   }
 }
@@ -123,19 +124,19 @@ void DropoutForward<T>::check() const {
 
 template <class T>
 void DropoutBackward<T>::check() const {
-  expect_extent("dropout: d_x elements", d_x.extent[0], d_y.extent[0]);
+  expect_extent("dropout: d_x elements", d_x.view.extent[0], d_y.extent[0]);
   expect_present("dropout: source.step", source.step.present());
   check_probability(drop_probability);
 }
 
 template <class T>
-void run(const Cpu&, const DropoutForward<T>& op) {
-  dropout(op.x, op.y, false, Factors(op.source, op.drop_probability));
+void DropoutForward<T>::run(const Cpu&) const {
+  dropout(x, Gradient<T, 1>{y}, Factors(source, drop_probability));
 }
 
 template <class T>
-void run(const Cpu&, const DropoutBackward<T>& op) {
-  dropout(op.d_y, op.d_x, op.accumulate_d_x, Factors(op.source, op.drop_probability));
+void DropoutBackward<T>::run(const Cpu&) const {
+  dropout(d_y, d_x, Factors(source, drop_probability));
 }
 
 template struct DropoutForward<float>;
@@ -144,11 +145,5 @@ template struct DropoutForward<double>;
 template struct DropoutBackward<float>;
 template struct DropoutBackward<bf16>;
 template struct DropoutBackward<double>;
-template void run(const Cpu&, const DropoutForward<float>&);
-template void run(const Cpu&, const DropoutForward<bf16>&);
-template void run(const Cpu&, const DropoutForward<double>&);
-template void run(const Cpu&, const DropoutBackward<float>&);
-template void run(const Cpu&, const DropoutBackward<bf16>&);
-template void run(const Cpu&, const DropoutBackward<double>&);
 
 }  // namespace carousel

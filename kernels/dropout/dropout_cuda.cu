@@ -15,9 +15,8 @@ constexpr int kEach = 4;
 template <class T>
 struct Masking {
   const T* from;
-  T* to;
+  Gradient<T, 1> to;
   std::int64_t size;
-  bool accumulate;
   float drop_probability, scale;
   RandomSource source;
 };
@@ -33,7 +32,7 @@ __device__ void mask(const Masking<T>& m) {
   for (; n < m.size; n += stride) {
     float values[kWide], before[kWide];
     load(m.from + n, m.size - n, values);
-    if (m.accumulate) load(m.to + n, m.size - n, before);
+    if (m.to.accumulate) load(m.to.view.data + n, m.size - n, before);
 #pragma unroll
     for (int i = 0; i < kWide; i += 4) {
       const auto words = m.source.words(static_cast<std::uint64_t>(n + i) / 4, step);
@@ -42,10 +41,10 @@ __device__ void mask(const Masking<T>& m) {
         const float factor =
             dropout_keeps(words[static_cast<std::size_t>(j)], m.drop_probability) ? m.scale : 0.0F;
         float& value = values[i + j];
-        value = m.accumulate ? fmaf(value, factor, before[i + j]) : value * factor;
+        value = m.to.accumulate ? fmaf(value, factor, before[i + j]) : value * factor;
       }
     }
-    store(m.to + n, m.size - n, values);
+    store(m.to.view.data + n, m.size - n, values);
   }
 }
 
@@ -66,30 +65,22 @@ Grid grid_for(std::int64_t size, int wide) {
 }  // namespace
 
 template <class T>
-void run(const Cuda& device, const DropoutForward<T>& op) {
-  launch(device, grid_for(op.x.extent[0], kVector<T>), dropout_forward_kernel<T>,
-         Masking<T>{op.x.data, op.y.data, op.x.extent[0], false, op.drop_probability,
-                    dropout_scale(op.drop_probability), op.source});
+void DropoutForward<T>::run(const Cuda& device) const {
+  launch(device, grid_for(x.extent[0], kVector<T>), dropout_forward_kernel<T>,
+         Masking<T>{
+             x.data, {y}, x.extent[0], drop_probability, dropout_scale(drop_probability), source});
 }
 
 template <class T>
-void run(const Cuda& device, const DropoutBackward<T>& op) {
-  launch(device, grid_for(op.d_y.extent[0], kVector<T>), dropout_backward_kernel<T>,
-         Masking<T>{op.d_y.data, op.d_x.data, op.d_y.extent[0], op.accumulate_d_x,
-                    op.drop_probability, dropout_scale(op.drop_probability), op.source});
+void DropoutBackward<T>::run(const Cuda& device) const {
+  launch(device, grid_for(d_y.extent[0], kVector<T>), dropout_backward_kernel<T>,
+         Masking<T>{d_y.data, d_x, d_y.extent[0], drop_probability, dropout_scale(drop_probability),
+                    source});
 }
 
-template <>
-void run(const Cuda&, const DropoutForward<double>&) {
-  throw ConfigError("dropout: f64 on CUDA, expected f32 or bf16");
-}
-template <>
-void run(const Cuda&, const DropoutBackward<double>&) {
-  throw ConfigError("dropout: f64 on CUDA, expected f32 or bf16");
-}
-template void run(const Cuda&, const DropoutForward<float>&);
-template void run(const Cuda&, const DropoutForward<bf16>&);
-template void run(const Cuda&, const DropoutBackward<float>&);
-template void run(const Cuda&, const DropoutBackward<bf16>&);
+template void DropoutForward<float>::run(const Cuda&) const;
+template void DropoutForward<bf16>::run(const Cuda&) const;
+template void DropoutBackward<float>::run(const Cuda&) const;
+template void DropoutBackward<bf16>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -75,6 +75,10 @@ struct LinearCrossEntropy {
   View<std::byte, 1> scratch{};  ///< scratch_bytes(device, op), aligned as Memory is
 
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
+  std::size_t scratch_bytes(const Cpu&) const;
+  std::size_t scratch_bytes(const Cuda&) const;
   bool wants_gradient() const {
     return d_hidden.present() || d_weight.present() || d_bias.present();
   }
@@ -86,15 +90,6 @@ struct LinearCrossEntropy {
 
   static constexpr std::int64_t kScratchLimit = std::int64_t{64} << 20;
 };
-
-template <class T>
-std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<T>&);
-template <class T>
-std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<T>&);
-template <class T>
-void run(const Cpu&, const LinearCrossEntropy<T>&);
-template <class T>
-void run(const Cuda&, const LinearCrossEntropy<T>&);
 
 inline constexpr Tolerances kLinearCrossEntropyTolerance{
     .f32 = {.absolute = 5e-6, .relative = 1e-6, .worst = 0.35},

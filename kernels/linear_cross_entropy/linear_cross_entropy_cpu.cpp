@@ -86,9 +86,9 @@ std::int64_t LinearCrossEntropy<T>::rows_per_chunk(const Device& device) const {
 }
 
 template <class T>
-std::size_t scratch_bytes(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
+std::size_t LinearCrossEntropy<T>::scratch_bytes(const Cpu& cpu) const {
   ScratchCutter cut;
-  linear_cross_entropy::lay_out(cut, op, cpu);
+  linear_cross_entropy::lay_out(cut, *this, cpu);
   return cut.bytes();
 }
 
@@ -199,37 +199,30 @@ void run_chunk(const LinearCrossEntropy<T>& op, const Chunk<T>& chunk, Accumulat
 }  // namespace
 
 template <class T>
-void run(const Cpu& cpu, const LinearCrossEntropy<T>& op) {
+void LinearCrossEntropy<T>::run(const Cpu& cpu) const {
   using A = Accumulator<T>;
-  ScratchCutter cut(cpu, op.scratch);
-  const auto scratch = linear_cross_entropy::lay_out(cut, op, cpu);
+  ScratchCutter cut(cpu, scratch);
+  const auto parts = linear_cross_entropy::lay_out(cut, *this, cpu);
   cut.expect_enough("linear_cross_entropy: scratch bytes");
-  const std::int64_t rows = op.hidden.extent[0];
-  const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(cpu), 1);
+  const std::int64_t rows = hidden.extent[0];
+  const std::int64_t step = std::max<std::int64_t>(rows_per_chunk(cpu), 1);
   linear_cross_entropy::note_chunks(rows, step);
-  const auto count = static_cast<std::int32_t>(
-      rows - std::count(op.target.data, op.target.data + rows, kIgnoreTarget));
-  const A scale = linear_cross_entropy::gradient_scale(op, count);
+  count(0) =
+      static_cast<std::int32_t>(rows - std::count(target.data, target.data + rows, kIgnoreTarget));
+  const A scale = linear_cross_entropy::gradient_scale(*this, count(0));
   // Once even if there are no rows: the empty products write what must be written.
   for (std::int64_t first = 0; first == 0 || first < rows; first += step) {
-    run_chunk<T>(op, {.first = first, .rows = std::min(step, rows - first), .scratch = scratch},
+    run_chunk<T>(*this, {.first = first, .rows = std::min(step, rows - first), .scratch = parts},
                  scale);
   }
   double sum = 0;
-  for (std::int64_t n = 0; n < rows; ++n) sum += linear_cross_entropy::weighted_loss(op, n);
-  const double divisor = linear_cross_entropy::denominator(op, count);
-  op.mean_loss(0) = divisor == 0 ? A{0} : static_cast<A>(sum / divisor);
-  op.count(0) = count;
+  for (std::int64_t n = 0; n < rows; ++n) sum += linear_cross_entropy::weighted_loss(*this, n);
+  const double divisor = linear_cross_entropy::denominator(*this, count(0));
+  mean_loss(0) = divisor == 0 ? A{0} : static_cast<A>(sum / divisor);
 }
 
 template struct LinearCrossEntropy<float>;
 template struct LinearCrossEntropy<bf16>;
 template struct LinearCrossEntropy<double>;
-template void run(const Cpu&, const LinearCrossEntropy<float>&);
-template void run(const Cpu&, const LinearCrossEntropy<bf16>&);
-template void run(const Cpu&, const LinearCrossEntropy<double>&);
-template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<float>&);
-template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<bf16>&);
-template std::size_t scratch_bytes(const Cpu&, const LinearCrossEntropy<double>&);
 
 }  // namespace carousel

@@ -105,10 +105,10 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 template <class T>
 void add_bias_gradient(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<T>& chunk) {
   const std::int64_t vocab = op.weight.extent[0];
-  run(device, ColumnSum<T>{.x = {chunk.scratch.d_logits, {chunk.rows, vocab}},
-                           .sum = op.d_bias.view,
-                           .scratch = {chunk.scratch.sums, {column_sum_scratch(chunk.rows, vocab)}},
-                           .accumulate = op.d_bias.accumulate || chunk.first != 0});
+  ColumnSum<T>{.x = {chunk.scratch.d_logits, {chunk.rows, vocab}},
+               .sum = {op.d_bias.view, op.d_bias.accumulate || chunk.first != 0},
+               .scratch = {chunk.scratch.sums, {column_sum_scratch(chunk.rows, vocab)}}}
+      .run(device);
 }
 
 template <class T>
@@ -159,40 +159,35 @@ void run_chunk(const Cuda& device, const LinearCrossEntropy<T>& op, const Chunk<
 }  // namespace
 
 template <class T>
-std::size_t scratch_bytes(const Cuda& device, const LinearCrossEntropy<T>& op) {
+std::size_t LinearCrossEntropy<T>::scratch_bytes(const Cuda& device) const {
   ScratchCutter cut;
-  linear_cross_entropy::lay_out(cut, op, device);
+  linear_cross_entropy::lay_out(cut, *this, device);
   return cut.bytes();
 }
 
 template <class T>
-void run(const Cuda& device, const LinearCrossEntropy<T>& op) {
-  ScratchCutter cut(device, op.scratch);
-  const auto scratch = linear_cross_entropy::lay_out(cut, op, device);
+void LinearCrossEntropy<T>::run(const Cuda& device) const {
+  ScratchCutter cut(device, scratch);
+  const auto parts = linear_cross_entropy::lay_out(cut, *this, device);
   cut.expect_enough("linear_cross_entropy: scratch bytes");
-  const std::int64_t rows = op.hidden.extent[0];
-  const std::int64_t step = std::max<std::int64_t>(op.rows_per_chunk(Device(device)), 1);
+  const std::int64_t rows = hidden.extent[0];
+  const std::int64_t step = std::max<std::int64_t>(rows_per_chunk(Device(device)), 1);
   linear_cross_entropy::note_chunks(rows, step);
-  note_row_width<T>("V", op.weight.extent[0]);
+  note_row_width<T>("V", weight.extent[0]);
   launch(device, {.threads = kThreads, .shared_bytes = sizeof(CountShared)},
-         linear_cross_entropy_count_kernel<T>, op);
+         linear_cross_entropy_count_kernel<T>, *this);
   // Once even if there are no rows: the empty products write what must be written.
   for (std::int64_t first = 0; first == 0 || first < rows; first += step) {
-    run_chunk<T>(device, op,
-                 {.first = first, .rows = std::min(step, rows - first), .scratch = scratch});
+    run_chunk<T>(device, *this,
+                 {.first = first, .rows = std::min(step, rows - first), .scratch = parts});
   }
   launch(device, {.threads = kThreads, .shared_bytes = sizeof(MeanShared)},
-         linear_cross_entropy_mean_kernel<T>, op);
+         linear_cross_entropy_mean_kernel<T>, *this);
 }
 
-template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<float>&);
-template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<bf16>&);
-template std::size_t scratch_bytes(const Cuda&, const LinearCrossEntropy<double>&);
-template <>
-void run(const Cuda&, const LinearCrossEntropy<double>&) {
-  throw ConfigError("linear_cross_entropy: f64 on CUDA, expected f32 or bf16");
-}
-template void run(const Cuda&, const LinearCrossEntropy<float>&);
-template void run(const Cuda&, const LinearCrossEntropy<bf16>&);
+template void LinearCrossEntropy<float>::run(const Cuda&) const;
+template std::size_t LinearCrossEntropy<float>::scratch_bytes(const Cuda&) const;
+template void LinearCrossEntropy<bf16>::run(const Cuda&) const;
+template std::size_t LinearCrossEntropy<bf16>::scratch_bytes(const Cuda&) const;
 
 }  // namespace carousel

@@ -253,7 +253,7 @@ void BackwardPass<T>::sum_biases() const {
   if (!ih && !hh) return;
   const std::int64_t columns = 4 * width;
   carousel::run(Cpu{}, ColumnSum<T>{.x = {op.gates.data, {steps * batch, columns}},
-                                    .sum = {bias_sum, {columns}}});
+                                    .sum = {{bias_sum, {columns}}}});
   for (std::int64_t k = 0; k < columns; ++k) {
     if (ih) op.d_bias_ih(k) = bias_sum[k] + (op.accumulate_d_bias_ih ? op.d_bias_ih(k) : Acc{0});
     if (hh) op.d_bias_hh(k) = bias_sum[k] + (op.accumulate_d_bias_hh ? op.d_bias_hh(k) : Acc{0});

@@ -149,7 +149,7 @@ void run(const Cuda& device, const LstmSequenceBackward<T>& op) {
   multiply_weights<T>(device, op, scratch.parts.h_before);
   if (op.d_bias_ih.present() || op.d_bias_hh.present()) {
     run(device, ColumnSum<T>{.x = {op.gates.data, {steps * batch, 4 * width}},
-                             .sum = scratch.bias_sum,
+                             .sum = {scratch.bias_sum},
                              .scratch = scratch.sum_scratch});
     launch(device, {.blocks = blocks_for(4 * width, kLstmThreads), .threads = kLstmThreads},
            lstm_sequence_bias_kernel<T>, op, View<const float, 1>(scratch.bias_sum));

@@ -12,11 +12,10 @@ namespace carousel {
 ///     c[i,j] = Σ_l A[i,l]·B[l,j]   (+ c[i,j] if accumulate)   (+ bias[j])
 ///
 /// A is `a`, or its transpose; B is `b`, or its transpose. Inputs are stored as T, the result as
-/// Out: {float}, {bf16}, {bf16, float}, and {double}, which the CPU alone has.
+/// Out: {float}, {bf16}, {bf16, float}, {double}.
 ///
 /// Values   NaN and infinity spread as arithmetic says. c may hold anything unless it is added to.
 /// Errors   ShapeError if the extents disagree. K == 0 is the empty sum, 0; an empty c stays.
-///          ConfigError for double on CUDA.
 /// Accuracy within kMatmulTolerance of the exact product of the stored inputs for |a|, |b|, |bias|
 ///          ≤ 1 and K ≤ 1024; a float result of bf16 inputs is as good as one of float. Sums are
 ///          float. A bf16 result is rounded after the sum; its bias may be rounded to bf16 before.
@@ -35,12 +34,9 @@ struct Matmul {
   bool accumulate = false;  ///< add to c instead of overwriting it
   bool tf32 = false;        ///< float: allow the faster, rougher product
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
-
-template <class T, class Out>
-void run(const Cpu&, const Matmul<T, Out>&);
-template <class T, class Out>
-void run(const Cuda&, const Matmul<T, Out>&);
 
 inline constexpr Tolerances kMatmulTolerance{
     .f32 = {.absolute = 4e-5, .relative = 4e-6, .worst = 0.52},

@@ -15,26 +15,22 @@ void Matmul<T, Out>::check() const {
 }
 
 template <class T, class Out>
-void run(const Cpu&, const Matmul<T, Out>& op) {
-  multiply(CpuProduct<T, Out>{.transpose_a = op.transpose_a,
-                              .transpose_b = op.transpose_b,
-                              .accumulate = op.accumulate,
-                              .m = op.c.extent[0],
-                              .n = op.c.extent[1],
-                              .k = op.a.extent[op.transpose_a ? 0 : 1],
-                              .a = op.a.data,
-                              .b = op.b.data,
-                              .bias = op.bias.data,
-                              .c = op.c.data});
+void Matmul<T, Out>::run(const Cpu&) const {
+  multiply(CpuProduct<T, Out>{.transpose_a = transpose_a,
+                              .transpose_b = transpose_b,
+                              .accumulate = accumulate,
+                              .m = c.extent[0],
+                              .n = c.extent[1],
+                              .k = a.extent[transpose_a ? 0 : 1],
+                              .a = a.data,
+                              .b = b.data,
+                              .bias = bias.data,
+                              .c = c.data});
 }
 
 template struct Matmul<float>;
 template struct Matmul<bf16>;
 template struct Matmul<bf16, float>;
 template struct Matmul<double>;
-template void run(const Cpu&, const Matmul<float>&);
-template void run(const Cpu&, const Matmul<bf16>&);
-template void run(const Cpu&, const Matmul<bf16, float>&);
-template void run(const Cpu&, const Matmul<double>&);
 
 }  // namespace carousel

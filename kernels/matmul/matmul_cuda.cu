@@ -1,6 +1,5 @@
 #include <type_traits>
 
-#include "kernels/common/check.h"
 #include "kernels/common/cuda/gemm.h"
 #include "kernels/matmul/matmul.h"
 
@@ -16,28 +15,23 @@ GemmType gemm_type(bool tf32) {
 }  // namespace
 
 template <class T, class Out>
-void run(const Cuda& device, const Matmul<T, Out>& op) {
-  if constexpr (std::is_same_v<T, double>) {
-    throw ConfigError("matmul: double runs on the CPU, found CUDA");
-  } else {
-    gemm(device, {.type = gemm_type<T>(op.tf32),
-                  .transpose_a = op.transpose_a,
-                  .transpose_b = op.transpose_b,
-                  .accumulate = op.accumulate,
-                  .float_output = std::is_same_v<Out, float>,
-                  .m = op.c.extent[0],
-                  .n = op.c.extent[1],
-                  .k = op.a.extent[op.transpose_a ? 0 : 1],
-                  .a = op.a.data,
-                  .b = op.b.data,
-                  .bias = op.bias.data,
-                  .c = op.c.data});
-  }
+void Matmul<T, Out>::run(const Cuda& device) const {
+  gemm(device, {.type = gemm_type<T>(tf32),
+                .transpose_a = transpose_a,
+                .transpose_b = transpose_b,
+                .accumulate = accumulate,
+                .float_output = std::is_same_v<Out, float>,
+                .m = c.extent[0],
+                .n = c.extent[1],
+                .k = a.extent[transpose_a ? 0 : 1],
+                .a = a.data,
+                .b = b.data,
+                .bias = bias.data,
+                .c = c.data});
 }
 
-template void run(const Cuda&, const Matmul<float>&);
-template void run(const Cuda&, const Matmul<bf16>&);
-template void run(const Cuda&, const Matmul<bf16, float>&);
-template void run(const Cuda&, const Matmul<double>&);
+template void Matmul<float>::run(const Cuda&) const;
+template void Matmul<bf16>::run(const Cuda&) const;
+template void Matmul<bf16, float>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -11,11 +11,10 @@ namespace carousel {
 
 /// The sum of each column: the gradient of a bias that was added to every row.
 ///
-///     sum[c] = Σ_n x[n,c]   (+ sum[c] if accumulate)
+///     sum[c] = Σ_n x[n,c]   (+ sum[c] if it accumulates)
 ///
 /// Values   NaN and infinity spread as arithmetic says. sum may hold anything unless added to.
-/// Errors   ShapeError if the extents disagree. N == 0 is the empty sum, 0. ConfigError for double
-///          on CUDA.
+/// Errors   ShapeError if the extents disagree. N == 0 is the empty sum, 0.
 /// Accuracy within kColumnSumTolerance of the exact sum of the stored values for |x| ≤ 1 and
 ///          N ≤ 4096. Sums are float (double for double), in an order fixed by the extents: repeats
 ///          bit for bit, whatever the number of threads.
@@ -23,11 +22,12 @@ namespace carousel {
 ///          if that is 0, or on the CPU.
 template <class T>
 struct ColumnSum {
-  View<const T, 2> x;           ///< [N, C]
-  View<Accumulator<T>, 1> sum;  ///< [C] out
+  View<const T, 2> x;               ///< [N, C]
+  Gradient<Accumulator<T>, 1> sum;  ///< [C] out
   View<Accumulator<T>, 1> scratch{};
-  bool accumulate = false;  ///< add to sum instead of overwriting it
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// Into how many groups of rows CUDA splits a sum of [rows, columns], so that a narrow matrix, too,
@@ -36,11 +36,6 @@ std::int64_t column_sum_groups(std::int64_t rows, std::int64_t columns);
 
 /// How many accumulators of scratch memory that takes: at most 67,584.
 std::int64_t column_sum_scratch(std::int64_t rows, std::int64_t columns);
-
-template <class T>
-void run(const Cpu&, const ColumnSum<T>&);
-template <class T>
-void run(const Cuda&, const ColumnSum<T>&);
 
 inline constexpr Tolerances kColumnSumTolerance{
     .f32 = {.absolute = 1e-5, .relative = 2e-6, .worst = 0.67},

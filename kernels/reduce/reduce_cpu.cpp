@@ -21,25 +21,25 @@ std::int64_t column_sum_scratch(std::int64_t rows, std::int64_t columns) {
 
 template <class T>
 void ColumnSum<T>::check() const {
-  expect_extent("reduce: length of the column sum", sum.extent[0], x.extent[1]);
+  expect_extent("reduce: length of the column sum", sum.view.extent[0], x.extent[1]);
 }
 
 // A thread sums whole columns, so that the order does not depend on how many threads there are; a
 // strip of columns at a time stays in registers and the first-level cache. Sums of 64 rows are
 // added to one another, which keeps the rounding error of long sums small.
 template <class T>
-void run(const Cpu&, const ColumnSum<T>& op) {
+void ColumnSum<T>::run(const Cpu&) const {
   using Acc = Accumulator<T>;
   constexpr std::int64_t kStrip = 128, kRows = 64, kParallelElements = 32 * 1024;
-  const auto [rows, columns] = op.x.extent;
-#pragma omp parallel for schedule(static) if (op.x.size() >= kParallelElements)
+  const auto [rows, columns] = x.extent;
+#pragma omp parallel for schedule(static) if (x.size() >= kParallelElements)
   for (std::int64_t strip = 0; strip < columns; strip += kStrip) {
     const std::int64_t width = std::min(kStrip, columns - strip);
     std::array<Acc, kStrip> total{}, part;
     for (std::int64_t first = 0; first < rows; first += kRows) {
       part.fill(0);
       for (std::int64_t n = first; n < std::min(first + kRows, rows); ++n) {
-        const T* const row = op.x.data + n * columns + strip;
+        const T* const row = x.data + n * columns + strip;
 #pragma omp simd
         for (std::int64_t c = 0; c < width; ++c) {
           part[static_cast<std::size_t>(c)] += static_cast<Acc>(row[c]);
@@ -47,9 +47,9 @@ void run(const Cpu&, const ColumnSum<T>& op) {
       }
       for (std::size_t c = 0; c < part.size(); ++c) total[c] += part[c];
     }
-    Acc* const sum = op.sum.data + strip;
+    Acc* const out = sum.view.data + strip;
     for (std::int64_t c = 0; c < width; ++c) {
-      sum[c] = total[static_cast<std::size_t>(c)] + (op.accumulate ? sum[c] : Acc{0});
+      out[c] = total[static_cast<std::size_t>(c)] + (sum.accumulate ? out[c] : Acc{0});
     }
   }
 }
@@ -57,8 +57,5 @@ void run(const Cpu&, const ColumnSum<T>& op) {
 template struct ColumnSum<float>;
 template struct ColumnSum<bf16>;
 template struct ColumnSum<double>;
-template void run(const Cpu&, const ColumnSum<float>&);
-template void run(const Cpu&, const ColumnSum<bf16>&);
-template void run(const Cpu&, const ColumnSum<double>&);
 
 }  // namespace carousel

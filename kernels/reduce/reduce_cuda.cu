@@ -60,7 +60,7 @@ __global__ void column_sum_group_kernel(const __grid_constant__ ColumnSum<T> op,
   if (plan.groups > 1) {
     op.scratch.data[group * columns + column] = total;
   } else {
-    op.sum(column) = total + (op.accumulate ? op.sum(column) : 0.0F);
+    op.sum.view(column) = total + (op.sum.accumulate ? op.sum.view(column) : 0.0F);
   }
 }
 
@@ -73,37 +73,32 @@ __global__ void column_sum_combine_kernel(const __grid_constant__ ColumnSum<T> o
   if (column >= columns) return;
   float total = 0.0F;
   for (std::int64_t g = 0; g < plan.groups; ++g) total += op.scratch.data[g * columns + column];
-  op.sum(column) = total + (op.accumulate ? op.sum(column) : 0.0F);
+  op.sum.view(column) = total + (op.sum.accumulate ? op.sum.view(column) : 0.0F);
 }
 
 }  // namespace
 
 template <class T>
-void run(const Cuda& device, const ColumnSum<T>& op) {
-  if constexpr (std::is_same_v<T, double>) {
-    throw ConfigError("reduce: double runs on the CPU, found CUDA");
-  } else {
-    const auto [rows, columns] = op.x.extent;
-    const std::int64_t groups = column_sum_groups(rows, columns);
-    expect_at_least("reduce: length of scratch", op.scratch.extent[0],
-                    column_sum_scratch(rows, columns));
-    const ColumnSumPlan plan{.tiles = (columns + kTile - 1) / kTile,
-                             .groups = groups,
-                             .rows_per_group = (rows + groups - 1) / groups};
-    launch(device,
-           {.blocks = plan.tiles * plan.groups,
-            .threads = kThreads,
-            .shared_bytes = sizeof(ColumnSumShared)},
-           column_sum_group_kernel<T>, op, plan);
-    if (groups > 1) {
-      launch(device, {.blocks = plan.tiles, .threads = kThreads}, column_sum_combine_kernel<T>, op,
-             plan);
-    }
+void ColumnSum<T>::run(const Cuda& device) const {
+  const auto [rows, columns] = x.extent;
+  const std::int64_t groups = column_sum_groups(rows, columns);
+  expect_at_least("reduce: length of scratch", scratch.extent[0],
+                  column_sum_scratch(rows, columns));
+  const ColumnSumPlan plan{.tiles = (columns + kTile - 1) / kTile,
+                           .groups = groups,
+                           .rows_per_group = (rows + groups - 1) / groups};
+  launch(device,
+         {.blocks = plan.tiles * plan.groups,
+          .threads = kThreads,
+          .shared_bytes = sizeof(ColumnSumShared)},
+         column_sum_group_kernel<T>, *this, plan);
+  if (groups > 1) {
+    launch(device, {.blocks = plan.tiles, .threads = kThreads}, column_sum_combine_kernel<T>, *this,
+           plan);
   }
 }
 
-template void run(const Cuda&, const ColumnSum<float>&);
-template void run(const Cuda&, const ColumnSum<bf16>&);
-template void run(const Cuda&, const ColumnSum<double>&);
+template void ColumnSum<float>::run(const Cuda&) const;
+template void ColumnSum<bf16>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -23,7 +23,7 @@ namespace carousel {
 /// greedy: the token of largest logit instead. Wherever two logits are equal, the lower index
 /// counts as the larger. Row n draws u as element n of `random`.
 ///
-/// Values   −inf is a token with weight 0; the blocked token counts as −inf. A row with a NaN or
+/// Values   −inf is a token with weight 0; the suppressed token counts as −inf. A row with a NaN or
 ///          +inf anywhere, or with nothing but −inf, gives the impossible token −1.
 /// Errors   ShapeError if the extents disagree or V is 0 or above kMaxVocabulary; ConfigError
 ///          unless temperature is positive and finite, top_k ≥ 0 and top_p in (0, 1].
@@ -44,15 +44,12 @@ struct Sample {
   std::int64_t top_k = 0;   ///< 0: all
   float top_p = 1;          ///< 1: all
   bool greedy = false;
-  std::int32_t blocked = -1;  ///< a token never to choose; −1: none
+  std::int32_t suppressed_token = -1;  ///< never chosen; −1: none
   RandomSource random{};
   View<std::int32_t, 1> token;  ///< [B] out
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
-
-template <class T>
-void run(const Cpu&, const Sample<T>&);
-template <class T>
-void run(const Cuda&, const Sample<T>&);
 
 }  // namespace carousel

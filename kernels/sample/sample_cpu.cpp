@@ -60,7 +60,7 @@ class Row {
   Row(const Sample<T>& op, std::int64_t row)
       : logits_(op.logits.data + row * op.logits.extent[1]),
         vocabulary_(op.logits.extent[1]),
-        blocked_(op.blocked),
+        suppressed_(op.suppressed_token),
         scale_(sampling::distance_scale(op.temperature)) {}
 
   /// The token of largest logit, or −1 if the row has no distribution.
@@ -70,7 +70,7 @@ class Row {
     each_chunk([&](Chunk& chunk) {
       float largest = -kInfinity;
       for (std::int64_t i = 0; i < chunk.count; ++i) {
-        // The blocked token is −inf already, and is looked at where it lies.
+        // The suppressed token is −inf already, and is looked at where it lies.
         bad |= !(static_cast<float>(logits_[chunk.first + i]) < kInfinity);
         largest = chunk.logit[i] > largest ? chunk.logit[i] : largest;
       }
@@ -137,8 +137,8 @@ class Row {
       for (std::int64_t i = 0; i < chunk.count; ++i) {
         chunk.logit[i] = static_cast<float>(logits_[first + i]);
       }
-      if (blocked_ >= first && blocked_ < first + chunk.count) {
-        chunk.logit[blocked_ - first] = -kInfinity;
+      if (suppressed_ >= first && suppressed_ < first + chunk.count) {
+        chunk.logit[suppressed_ - first] = -kInfinity;
       }
       body(chunk);
     }
@@ -183,7 +183,7 @@ class Row {
 
   const T* logits_;
   std::int64_t vocabulary_;
-  std::int64_t blocked_;
+  std::int64_t suppressed_;
   float scale_;
   float largest_ = -kInfinity;
 };
@@ -233,15 +233,13 @@ void Sample<T>::check() const {
 }
 
 template <class T>
-void run(const Cpu&, const Sample<T>& op) {
-  const auto [rows, vocabulary] = op.logits.extent;
+void Sample<T>::run(const Cpu&) const {
+  const auto [rows, vocabulary] = logits.extent;
 #pragma omp parallel for schedule(static) if (rows > 1 && rows * vocabulary > 32'768)
-  for (std::int64_t n = 0; n < rows; ++n) op.token(n) = sampled(op, n);
+  for (std::int64_t n = 0; n < rows; ++n) token(n) = sampled(*this, n);
 }
 
 template struct Sample<float>;
 template struct Sample<bf16>;
-template void run(const Cpu&, const Sample<float>&);
-template void run(const Cpu&, const Sample<bf16>&);
 
 }  // namespace carousel

@@ -105,7 +105,7 @@ __device__ Best most_preferred(const Sample<T>& op, std::int64_t row, Shared& sh
   const std::int64_t vocabulary = op.logits.extent[1];
   Best best{0, 0, 0};
   for (std::int64_t v = threadIdx.x; v < vocabulary; v += kThreads) {
-    // The blocked token is looked at too, for being a number.
+    // The suppressed token is looked at too, for being a number.
     const float raw = static_cast<float>(op.logits.data[row * vocabulary + v]);
     const float logit = sampling::logit(op, row, v);
     if (!(raw < INFINITY)) best.bad = 1;
@@ -204,16 +204,16 @@ __global__ void sample_kernel(const __grid_constant__ Sample<T> op, float scale)
 }  // namespace
 
 template <class T>
-void run(const Cuda& device, const Sample<T>& op) {
-  const float scale = op.greedy ? 0.0F : sampling::distance_scale(op.temperature);
+void Sample<T>::run(const Cuda& device) const {
+  const float scale = greedy ? 0.0F : sampling::distance_scale(temperature);
   launch(device,
-         {.blocks = blocks_for(op.logits.extent[0], 1),
+         {.blocks = blocks_for(logits.extent[0], 1),
           .threads = kThreads,
           .shared_bytes = sizeof(Shared)},
-         sample_kernel<T>, op, scale);
+         sample_kernel<T>, *this, scale);
 }
 
-template void run(const Cuda&, const Sample<float>&);
-template void run(const Cuda&, const Sample<bf16>&);
+template void Sample<float>::run(const Cuda&) const;
+template void Sample<bf16>::run(const Cuda&) const;
 
 }  // namespace carousel

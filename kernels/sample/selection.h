@@ -146,7 +146,7 @@ static_assert(stretch(Sample<float>::kMaxVocabulary) <= kBins);
 template <class T>
 constexpr float logit(const Sample<T>& op, std::int64_t row, std::int64_t v) {
   const float value = static_cast<float>(op.logits.data[row * op.logits.extent[1] + v]);
-  return v == op.blocked ? -std::numeric_limits<float>::infinity() : value;
+  return v == op.suppressed_token ? -std::numeric_limits<float>::infinity() : value;
 }
 
 }  // namespace carousel::sampling

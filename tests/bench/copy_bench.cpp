@@ -6,7 +6,7 @@
 #include "tests/support/bench.h"
 #include "tests/support/buffer.h"
 
-// GB/s of fills, casts and window gathers. copy<float, float> is the machine's own rate, which the
+// GB/s of fills, casts and gathers. copy<float, float> is the machine's own rate, which the
 // other benchmarks of this program are read against. Sizes: a step's activations (in cache on a
 // GPU), and a vocabulary matrix (in memory).
 namespace carousel {
@@ -58,11 +58,33 @@ void gather_windows(benchmark::State& state) {
   test::time_gigabytes(state, *device, 16 * steps * rows, [&] { run(*device, op); });
 }
 
+template <class T>
+void gather_rows(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t rows = state.range(1), inner = state.range(2);
+  const auto count = static_cast<std::size_t>(rows * inner);
+  std::vector<std::int32_t> reversed(static_cast<std::size_t>(rows));
+  for (std::size_t r = 0; r < reversed.size(); ++r) {
+    reversed[r] = static_cast<std::int32_t>(reversed.size() - 1 - r);
+  }
+  Buffer<T> from(*device, std::vector<T>(count, T(1.0F))), to(*device, count);
+  Buffer<std::int32_t> row(*device, reversed);
+  const GatherRows<T> op{
+      .from = from.view(1, rows, inner), .row = row.view(rows), .to = to.view(1, rows, inner)};
+  constexpr auto kBytes = static_cast<std::int64_t>(2 * sizeof(T));
+  test::time_gigabytes(state, *device, rows * inner * kBytes, [&] { run(*device, op); });
+}
+
 void sizes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"cuda", "n"})->ArgsProduct({{0, 1}, {64 * 32 * 512, 50'257 * 1024}})->UseRealTime();
 }
 void windows(benchmark::internal::Benchmark* b) {
   b->ArgNames({"cuda", "T", "B"})->ArgsProduct({{0, 1}, {64}, {32, 256}})->UseRealTime();
+}
+// A beam's states: small ones of a recurrent cell, and a cache's.
+void beams(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"cuda", "B", "I"})->ArgsProduct({{0, 1}, {64}, {1024, 512 * 1024}})->UseRealTime();
 }
 BENCHMARK(copy<float, float>)->Apply(sizes);
 BENCHMARK(copy<bf16, bf16>)->Apply(sizes);
@@ -71,6 +93,8 @@ BENCHMARK(copy<bf16, float>)->Apply(sizes);
 BENCHMARK(fill<float>)->Apply(sizes);
 BENCHMARK(fill<bf16>)->Apply(sizes);
 BENCHMARK(gather_windows)->Apply(windows);
+BENCHMARK(gather_rows<float>)->Apply(beams);
+BENCHMARK(gather_rows<bf16>)->Apply(beams);
 
 }  // namespace
 }  // namespace carousel

@@ -35,7 +35,7 @@ struct Rows {
                                         .logits = logits.view(rows, vocab),
                                         .target = target.view(rows),
                                         .lse = lse.view(rows),
-                                        .d_logits = d_logits.view(rows, vocab)});
+                                        .d_logits = {d_logits.view(rows, vocab)}});
   }
   std::int64_t bytes() const { return rows * vocab * static_cast<std::int64_t>(sizeof(T)); }
 };

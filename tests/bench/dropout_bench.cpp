@@ -27,8 +27,7 @@ void dropout(benchmark::State& state) {
   if constexpr (kBackward) {
     run(*device, Fill<T>{.to = y.view(size), .value = T(0.0F)});
     const DropoutBackward<T> op{.d_y = x.view(size),
-                                .d_x = y.view(size),
-                                .accumulate_d_x = true,
+                                .d_x = {y.view(size), true},
                                 .drop_probability = 0.2F,
                                 .source = source};
     test::time_gigabytes(state, *device, 3 * kBytes * size, [&] { run(*device, op); });

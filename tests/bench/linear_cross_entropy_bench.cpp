@@ -38,9 +38,9 @@ void linear_cross_entropy(benchmark::State& state) {
                            .loss = loss.view(rows),
                            .mean_loss = mean.view(1),
                            .count = targets.view(1),
-                           .d_hidden = d_hidden.view(rows, width),
-                           .d_weight = d_weight.view(vocab, width),
-                           .d_bias = d_bias.view(vocab)};
+                           .d_hidden = {d_hidden.view(rows, width)},
+                           .d_weight = {d_weight.view(vocab, width)},
+                           .d_bias = {d_bias.view(vocab)}};
   const auto scratch = test::give_scratch(*device, op);
 
   const double flops = 6.0 * static_cast<double>(rows * width) * static_cast<double>(vocab);

@@ -21,8 +21,9 @@ void column_sum(benchmark::State& state) {
   const Buffer<float> sum(*device, static_cast<std::size_t>(columns));
   const std::int64_t scratch_size = column_sum_scratch(rows, columns);
   const Buffer<float> scratch(*device, static_cast<std::size_t>(scratch_size));
-  const ColumnSum<T> op{
-      .x = x.view(rows, columns), .sum = sum.view(columns), .scratch = scratch.view(scratch_size)};
+  const ColumnSum<T> op{.x = x.view(rows, columns),
+                        .sum = {sum.view(columns)},
+                        .scratch = scratch.view(scratch_size)};
   test::time_gigabytes(state, *device, rows * columns * static_cast<std::int64_t>(sizeof(T)),
                        [&] { run(*device, op); });
 }

@@ -45,6 +45,49 @@ TEST(Bf16, RoundsToNearestTiesToEven) {
   EXPECT_TRUE(std::isnan(static_cast<float>(bf16(std::numeric_limits<float>::quiet_NaN()))));
 }
 
+/// An op of any template shape that runs in double, without the pass that CUDA would need.
+template <class From, class To = From>
+struct AnyOp {
+  mutable int runs = 0;
+  void check() const {}
+  void run(const Cpu&) const { ++runs; }
+  void run(const Cuda&) const
+      requires(!std::is_same_v<From, double> && !std::is_same_v<To, double>) {
+    ++runs;
+  }
+  std::size_t scratch_bytes(const Cpu&) const { return 8; }
+  std::size_t scratch_bytes(const Cuda&) const { return 8; }
+};
+
+TEST(Dispatch, RefusesDoubleOnCudaWhereverItStandsInTheType) {
+  const auto in_double = []<class Op>(const Op& op) {
+    run(Device(Cpu{}), op);
+    EXPECT_EQ(op.runs, 1);
+    EXPECT_EQ(scratch_bytes(Device(Cpu{}), op), 8U);
+    if (test::cuda_device() == nullptr) return;
+    const auto refusal = [&](const auto& use) -> std::string {
+      try {
+        use();
+      } catch (const ConfigError& e) {
+        return e.what();
+      }
+      return "none";
+    };
+    const std::string want =
+        std::string(kOpName<Op>.data()) + ": f64 on CUDA, expected f32 or bf16";
+    EXPECT_EQ(refusal([&] { run(*test::cuda_device(), op); }), want);
+    EXPECT_EQ(refusal([&] { scratch_bytes(*test::cuda_device(), op); }), want);
+    EXPECT_EQ(op.runs, 1);
+  };
+  in_double(AnyOp<double>{});
+  in_double(AnyOp<float, double>{});
+  for (const Device& device : test::devices()) {
+    const AnyOp<float> op;
+    run(device, op);
+    EXPECT_EQ(op.runs, 1);
+  }
+}
+
 TEST(View, IndexesSlowestFirst) {
   int values[6] = {0, 1, 2, 3, 4, 5};
   const View<int, 2> view(values, {2, 3});

@@ -18,6 +18,7 @@
 namespace carousel {
 namespace {
 
+using test::as_double;
 using test::Buffer;
 
 // None, one, around a vector, a warp and a block of threads, and several chunks of the CPU's.
@@ -25,7 +26,7 @@ const std::vector<std::size_t> kSizes{0, 1, 7, 8, 9, 31, 32, 33, 255, 257, 2049,
 
 template <class T>
 void fill_writes_every_element(T value) {
-  for (const Device& device : test::devices()) {
+  for (const Device& device : test::devices_of<T>()) {
     for (const std::size_t size : kSizes) {
       // One element either side, which must stay as it is.
       Buffer<T> to(device, std::vector<T>(size + 2, T(3.0F)));
@@ -102,7 +103,7 @@ TEST(Cast, SweepAgreesWithTheOracleOnEveryDevice) {
 template <class T>
 void copy_keeps_bits() {
   std::mt19937_64 random(37);
-  for (const Device& device : test::devices()) {
+  for (const Device& device : test::devices_of<T>()) {
     for (const std::size_t size : kSizes) {
       std::vector<std::array<std::byte, sizeof(T)>> bits(size + 1);
       for (auto& element : bits) {
@@ -215,6 +216,80 @@ TEST(GatherWindows, TargetAndResetMayBeAbsent) {
             .stream = stream.view(3), .position = position.view(1), .token = token.view(2, 1)});
     EXPECT_EQ(token.read(), (std::vector<std::int32_t>{5, 6}));
   }
+}
+
+template <class T>
+std::vector<T> gather_rows(const Device& device, const std::vector<T>& values,
+                           const std::vector<std::int32_t>& row,
+                           const std::array<std::size_t, 3>& extents) {
+  const auto [outer, rows, inner] = extents;
+  const Buffer<T> from(device, values), to(device, outer * row.size() * inner);
+  const Buffer<std::int32_t> index(device, row);
+  run(device, GatherRows<T>{.from = from.view(outer, rows, inner),
+                            .row = index.view(row.size()),
+                            .to = to.view(outer, row.size(), inner)});
+  return to.read();
+}
+
+template <class T>
+void gathered_rows_are_the_oracles() {
+  std::mt19937_64 random(43);
+  const auto below = [&](std::size_t n) { return static_cast<std::size_t>(random() % n); };
+  for (const Device& device : test::devices_of<T>()) {
+    for (const std::size_t inner : {0, 1, 7, 64, 257, 9001}) {
+      const std::array<std::size_t, 3> extents{below(4), below(9), inner};
+      std::vector<T> values(extents[0] * extents[1] * extents[2]);
+      for (T& value : values) value = T(static_cast<float>(below(128)));
+      std::vector<std::int32_t> row(below(12));
+      for (auto& r : row)
+        r = static_cast<std::int32_t>(below(extents[1] + 2)) - 1;  // both ends too
+      const auto want = reference::gather_rows(as_double(values), extents, row);
+      const auto got = as_double(gather_rows(device, values, row, extents));
+      ASSERT_EQ(got.size(), want.size());
+      for (std::size_t i = 0; i < got.size(); ++i) {
+        const bool missing = std::isnan(want[i]);
+        const bool impossible = std::is_integral_v<T> ? got[i] == -1 : std::isnan(got[i]);
+        ASSERT_TRUE(missing ? impossible : got[i] == want[i])
+            << test::device_name(device) << ", inner " << inner << ": " << i;
+      }
+    }
+  }
+}
+
+TEST(GatherRows, AgreesWithTheOracleOnEveryDeviceAndType) {
+  gathered_rows_are_the_oracles<float>();
+  gathered_rows_are_the_oracles<bf16>();
+  gathered_rows_are_the_oracles<double>();
+  gathered_rows_are_the_oracles<std::int32_t>();
+  gathered_rows_are_the_oracles<std::int64_t>();
+}
+
+TEST(GatherRows, KeepsBitsAndReadsNothingOutOfBounds) {  // worked by hand
+  for (const Device& device : test::devices()) {
+    const float odd = std::bit_cast<float>(0xFF812345U);  // a NaN with a payload
+    const auto got = gather_rows<float>(
+        device, {1, 2, 3, odd}, {1, 1, 0, 2, std::numeric_limits<std::int32_t>::min()}, {1, 2, 2});
+    EXPECT_EQ(got[0], 3.0F);
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(got[1]), 0xFF812345U);
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(got[3]), 0xFF812345U);
+    EXPECT_EQ((std::vector<float>{got[4], got[5]}), (std::vector<float>{1, 2}));
+    for (std::size_t i = 6; i < 10; ++i) EXPECT_TRUE(std::isnan(got[i])) << i;
+    EXPECT_EQ(gather_rows<std::int64_t>(device, {}, {0}, {1, 0, 1}),
+              std::vector<std::int64_t>{-1});  // there is no row at all
+  }
+}
+
+TEST(GatherRows, RefusesExtentsThatDisagree) {
+  const Device cpu = Cpu{};
+  const Buffer<float> x(cpu, 24);
+  const Buffer<std::int32_t> row(cpu, 3);
+  const auto op = [&](View<float, 3> to) {
+    return GatherRows<float>{.from = x.view(2, 4, 3), .row = row.view(3), .to = to};
+  };
+  EXPECT_NO_THROW(op(x.view(2, 3, 3)).check());
+  EXPECT_THROW(run(cpu, op(x.view(1, 3, 3))), ShapeError);
+  EXPECT_THROW(run(cpu, op(x.view(2, 4, 3))), ShapeError);
+  EXPECT_THROW(run(cpu, op(x.view(2, 3, 4))), ShapeError);
 }
 
 TEST(GatherWindows, RefusesExtentsThatDisagree) {

@@ -47,8 +47,7 @@ Solution solve(const Device& device, const Problem& p, Place place = Place::kFre
                                       .target = target.view(n),
                                       .label_smoothing = smoothing,
                                       .lse = lse.view(n),
-                                      .d_logits = d_logits.view(n, v),
-                                      .accumulate_d_logits = place == Place::kOnto});
+                                      .d_logits = {d_logits.view(n, v), place == Place::kOnto}});
   return {as_double(loss.read()), as_double(lse.read()), as_double(d_logits.read())};
 }
 
@@ -207,12 +206,11 @@ TEST(CrossEntropy, RefusesExtentsThatDisagreeAndSmoothingOutsideItsRange) {
                                    .logits = x.view(2, 3),
                                    .target = target.view(2),
                                    .lse = row.view(2),
-                                   .d_logits = x.view(2, 3),
-                                   .accumulate_d_logits = true};
+                                   .d_logits = {x.view(2, 3), true}};
   EXPECT_THROW(back.check(), ShapeError);  // in place, and to be added to
-  back.accumulate_d_logits = false;
+  back.d_logits.accumulate = false;
   EXPECT_NO_THROW(back.check());
-  back.d_logits = x.view(3, 2);
+  back.d_logits = {x.view(3, 2)};
   EXPECT_THROW(back.check(), ShapeError);
 }
 

@@ -60,8 +60,7 @@ Solution<T> solve(const Device& device, const Problem& p) {
                                 .drop_probability = p.drop_probability,
                                 .source = source});
   run(device, DropoutBackward<T>{.d_y = view(d_y),
-                                 .d_x = view(d_x_or_d_y),
-                                 .accumulate_d_x = !p.before.empty(),
+                                 .d_x = {view(d_x_or_d_y), !p.before.empty()},
                                  .drop_probability = p.drop_probability,
                                  .source = source});
   const auto unshifted = [&](std::vector<T> values) {
@@ -188,13 +187,13 @@ TEST(Dropout, RefusesWhatItsContractRefuses) {
     EXPECT_THROW(
         run(cpu,
             DropoutBackward<float>{
-                .d_y = x.view(3), .d_x = y.view(3), .drop_probability = bad, .source = source}),
+                .d_y = x.view(3), .d_x = {y.view(3)}, .drop_probability = bad, .source = source}),
         ConfigError);
   }
   EXPECT_THROW(run(cpu, DropoutForward<float>{.x = x.view(3), .y = y.view(2), .source = source}),
                ShapeError);
   EXPECT_THROW(
-      run(cpu, DropoutBackward<float>{.d_y = x.view(3), .d_x = y.view(2), .source = source}),
+      run(cpu, DropoutBackward<float>{.d_y = x.view(3), .d_x = {y.view(2)}, .source = source}),
       ShapeError);
   EXPECT_THROW(run(cpu, DropoutForward<float>{.x = x.view(3), .y = y.view(3), .source = {}}),
                ShapeError);

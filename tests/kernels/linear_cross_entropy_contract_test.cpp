@@ -213,6 +213,7 @@ TEST(LinearCrossEntropy, ScratchIsWhatItSaysAndNeverMoreThanTheLimit) {
                             Size{65'536, 4096, 256'000}, Size{1'000'000, 8192, 65}}) {
       EXPECT_LE(bytes(std::type_identity<float>{}, size), std::size_t{64} << 20);
       EXPECT_LE(bytes(std::type_identity<bf16>{}, size), std::size_t{64} << 20);
+      if (!is_cpu(device)) continue;  // which has no double
       EXPECT_LE(bytes(std::type_identity<double>{}, size), std::size_t{64} << 20);
     }
     EXPECT_EQ(bytes(std::type_identity<float>{}, {0, 8, 10}), 0U);

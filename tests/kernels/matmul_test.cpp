@@ -199,14 +199,6 @@ TEST(Matmul, BadShapesAreNamed) {
             "matmul: rows of a is 4, expected 2");
 }
 
-TEST(Matmul, DoubleOnCudaIsRefused) {
-  CAROUSEL_SKIP_WITHOUT_CUDA();
-  const Buffer<double> x(*test::cuda_device(), std::vector<double>(4));
-  EXPECT_THROW(run(*test::cuda_device(),
-                   Matmul<double>{.a = x.view(2, 2), .b = x.view(2, 2), .c = x.view(2, 2)}),
-               ConfigError);
-}
-
 template <class T>
 void identity_changes_nothing() {
   constexpr std::size_t kSize = 37;

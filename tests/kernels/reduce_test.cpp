@@ -41,9 +41,8 @@ std::vector<Accumulator<T>> column_sum(const Device& device, const std::vector<T
   const std::int64_t scratch_size = column_sum_scratch(rows, columns);
   const Buffer<Acc> scratch(device, static_cast<std::size_t>(scratch_size));
   run(device, ColumnSum<T>{.x = in.view(rows, columns),
-                           .sum = sum.view(columns),
-                           .scratch = scratch.view(scratch_size),
-                           .accumulate = accumulate});
+                           .sum = {sum.view(columns), accumulate},
+                           .scratch = scratch.view(scratch_size)});
   return sum.read();
 }
 
@@ -93,7 +92,7 @@ TEST(ColumnSum, BadShapesAreNamed) {
   const Device cpu = Cpu{};
   const Buffer<float> x(cpu, 12);
   try {
-    run(cpu, ColumnSum<float>{.x = x.view(3, 4), .sum = x.view(3)});
+    run(cpu, ColumnSum<float>{.x = x.view(3, 4), .sum = {x.view(3)}});
     FAIL();
   } catch (const ShapeError& e) {
     EXPECT_STREQ(e.what(), "reduce: length of the column sum is 3, expected 4");
@@ -105,7 +104,7 @@ TEST(ColumnSum, MissingScratchIsRefusedOnCuda) {
   const Device& cuda = *test::cuda_device();
   ASSERT_GT(column_sum_scratch(64, 2), 0);
   const Buffer<float> x(cuda, std::vector<float>(128)), sum(cuda, 2);
-  EXPECT_THROW(run(cuda, ColumnSum<float>{.x = x.view(64, 2), .sum = sum.view(2)}), ShapeError);
+  EXPECT_THROW(run(cuda, ColumnSum<float>{.x = x.view(64, 2), .sum = {sum.view(2)}}), ShapeError);
 }
 
 TEST(ColumnSum, ScratchStaysSmallWhateverTheShape) {

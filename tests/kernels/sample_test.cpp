@@ -28,7 +28,7 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 struct Options {
   SamplingRules rules{};
   bool greedy = false;
-  std::int32_t blocked = -1;
+  std::int32_t suppressed = -1;
   std::uint64_t seed = 5;
   std::int64_t step = 1;
 };
@@ -45,7 +45,7 @@ std::vector<std::int32_t> draw(const Device& device, const std::vector<T>& logit
                         .top_k = static_cast<std::int64_t>(o.rules.top_k),
                         .top_p = static_cast<float>(o.rules.top_p),
                         .greedy = o.greedy,
-                        .blocked = o.blocked,
+                        .suppressed_token = o.suppressed,
                         .random = {.seed = o.seed, .stream = 3, .step = step.view(1)},
                         .token = token.view(rows)});
   return token.read();
@@ -91,7 +91,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, SampleOn, testing::ValuesIn(test::devices()),
 TEST_P(SampleOn, GreedyTakesTheFirstOfTheLargest) {  // worked by hand
   const std::vector<float> logits{1, 3, 3, 2, -0.0F, 0, -1, -2, -5, -4, -4, -6};
   EXPECT_EQ(draw(GetParam(), logits, 3, {.greedy = true}), (std::vector<std::int32_t>{1, 0, 1}));
-  EXPECT_EQ(draw(GetParam(), logits, 3, {.greedy = true, .blocked = 1}),
+  EXPECT_EQ(draw(GetParam(), logits, 3, {.greedy = true, .suppressed = 1}),
             (std::vector<std::int32_t>{2, 0, 2}));
 }
 
@@ -117,9 +117,20 @@ TEST_P(SampleOn, TopPKeepsTheFewestThatReachIt) {  // worked by hand
   EXPECT_EQ(with(0.74), (std::set<std::int32_t>{1, 3}));
   EXPECT_EQ(with(0.76), (std::set<std::int32_t>{0, 1, 3})) << "of equals, the first";
   EXPECT_EQ(with(0.88), (std::set<std::int32_t>{0, 1, 2, 3}));
-  // Of four equals, two are half exactly.
+}
+
+TEST_P(SampleOn, TopPStopsWhereTheSumIsReachedExactly) {  // worked by hand
+  // Of four equals, two are half exactly. At this temperature 1 apart is an octave exactly, so that
+  // the probabilities are 1/8, 1/2, 1/8, 1/4, and every sum falls between two bins of the search.
   EXPECT_EQ(drawn(GetParam(), {7, 7, 7, 7}, {.rules = {.top_p = 0.5}}),
             (std::set<std::int32_t>{0, 1}));
+  const double octave = std::log2(std::exp(1.0));
+  const auto with = [&](double p) {
+    return drawn(GetParam(), {-2, 0, -2, -1}, {.rules = {.temperature = octave, .top_p = p}});
+  };
+  EXPECT_EQ(with(0.5), (std::set<std::int32_t>{1}));
+  EXPECT_EQ(with(0.75), (std::set<std::int32_t>{1, 3}));
+  EXPECT_EQ(with(0.875), (std::set<std::int32_t>{0, 1, 3}));
 }
 
 TEST_P(SampleOn, TopPIsOfWhatTopKLeft) {
@@ -128,21 +139,31 @@ TEST_P(SampleOn, TopPIsOfWhatTopKLeft) {
             (std::set<std::int32_t>{0, 1, 2}));
 }
 
-TEST_P(SampleOn, TheBlockedTokenIsNeverDrawn) {
-  EXPECT_EQ(drawn(GetParam(), {9, 1, 1}, {.blocked = 0}), (std::set<std::int32_t>{1, 2}));
-  EXPECT_EQ(drawn(GetParam(), {9, 1, 1}, {.rules = {.top_k = 1}, .blocked = 0}),
+TEST_P(SampleOn, TheSuppressedTokenIsNeverDrawn) {
+  EXPECT_EQ(drawn(GetParam(), {9, 1, 1}, {.suppressed = 0}), (std::set<std::int32_t>{1, 2}));
+  EXPECT_EQ(drawn(GetParam(), {9, 1, 1}, {.rules = {.top_k = 1}, .suppressed = 0}),
             (std::set<std::int32_t>{1}));
-  EXPECT_EQ(drawn(GetParam(), {9}, {.blocked = 0}), (std::set<std::int32_t>{-1}));
+  EXPECT_EQ(drawn(GetParam(), {9}, {.suppressed = 0}), (std::set<std::int32_t>{-1}));
+  // Anywhere in a row: around 512, which is a block of threads and a piece of the CPU's.
+  for (const std::int32_t far : {31, 32, 511, 512, 513, 1024, 1299}) {
+    SCOPED_TRACE(far);
+    std::vector<double> row(1300, -kInfinity);
+    row[3] = row[700] = 1;
+    row[static_cast<std::size_t>(far)] = 9;
+    EXPECT_EQ(drawn(GetParam(), row, {.suppressed = far}), (std::set<std::int32_t>{3, 700}));
+    EXPECT_EQ(many(GetParam(), row, 1, {.greedy = true, .suppressed = far}),
+              (std::vector<std::int32_t>{3}));
+  }
 }
 
 TEST_P(SampleOn, MaskedTokensAreNeverDrawnAndRowsWithoutADistributionArePoison) {
   EXPECT_EQ(drawn(GetParam(), {-kInfinity, 0, -kInfinity}), (std::set<std::int32_t>{1}));
   for (const bool greedy : {false, true}) {
     for (const double bad : {std::nan(""), kInfinity}) {
-      for (const std::int32_t blocked : {-1, 600}) {
+      for (const std::int32_t suppressed : {-1, 600}) {
         std::vector<double> row(700);
         row[600] = bad;
-        EXPECT_EQ(many(GetParam(), row, 2, {.greedy = greedy, .blocked = blocked}),
+        EXPECT_EQ(many(GetParam(), row, 2, {.greedy = greedy, .suppressed = suppressed}),
                   (std::vector<std::int32_t>{-1, -1}));
       }
     }

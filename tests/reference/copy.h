@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,23 @@ inline double nearest_bf16(double x) {
   const double unit = std::ldexp(1.0, std::max(exponent - 8, -133));  // 8 bits, or subnormal
   const double rounded = std::nearbyint(x / unit) * unit;
   return std::abs(rounded) >= std::ldexp(1.0, 128) ? std::copysign(INFINITY, x) : rounded;
+}
+
+/// from [O, B, I] at the given rows; NaN where there is no such row.
+inline std::vector<double> gather_rows(const std::vector<double>& from,
+                                       const std::array<std::size_t, 3>& extents,
+                                       const std::vector<std::int32_t>& row) {
+  std::vector<double> to;
+  for (std::size_t o = 0; o < extents[0]; ++o) {
+    for (const std::int32_t r : row) {
+      const bool exists = r >= 0 && static_cast<std::size_t>(r) < extents[1];
+      for (std::size_t i = 0; i < extents[2]; ++i) {
+        const std::size_t at = (o * extents[1] + static_cast<std::size_t>(r)) * extents[2] + i;
+        to.push_back(exists ? from[at] : NAN);
+      }
+    }
+  }
+  return to;
 }
 
 struct Windows {

@@ -4,6 +4,7 @@
 
 #include <ostream>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/common/device.h"
@@ -15,6 +16,12 @@ const Device* cuda_device();
 
 /// Every device of this build: the CPU and, where there is one, CUDA.
 const std::vector<Device>& devices();
+
+/// The devices that have ops of T: the CPU alone for double.
+template <class T>
+std::vector<Device> devices_of() {
+  return std::is_same_v<T, double> ? std::vector<Device>{Cpu{}} : devices();
+}
 
 /// "cpu" or "cuda": for names of parameterised tests.
 std::string device_name(const Device& device);
