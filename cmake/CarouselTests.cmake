@@ -15,3 +15,31 @@ target_link_libraries(carousel_test_support PUBLIC carousel_models GTest::gtest 
 add_executable(carousel_bench ${PROJECT_SOURCE_DIR}/tests/bench/main.cpp)
 target_link_libraries(carousel_bench PRIVATE carousel_test_support benchmark::benchmark)
 include(CarouselCudnn)
+
+# carousel_register_tests(area): what ctest runs of carousel_<area>_tests. Each GoogleTest is a test
+# of ctest, so that `ctest -j` spreads them over the cores. A process starts slowly under a sanitizer
+# (0.3 s under ThreadSanitizer), so there each test of ctest is a quarter of the program.
+function(carousel_register_tests area)
+  set(target carousel_${area}_tests)
+  if(NOT CAROUSEL_SANITIZE)
+    gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST NO_PRETTY_VALUES PROPERTIES LABELS ${area})
+    return()
+  endif()
+  set(environment GTEST_TOTAL_SHARDS=4)
+  if(CAROUSEL_SANITIZE MATCHES thread)
+    # ThreadSanitizer does not know libgomp's barriers. A test that is started by hand needs this too.
+    list(APPEND environment OMP_THREAD_LIMIT=1)
+  endif()
+  foreach(shard RANGE 3)
+    add_test(NAME ${area}_tests_${shard} COMMAND ${target})
+    set_tests_properties(${area}_tests_${shard} PROPERTIES LABELS ${area} TIMEOUT 1800
+                         ENVIRONMENT "${environment};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
+endfunction()
+
+# carousel_filter_tests(area INCLUDE|EXCLUDE regex): by their paths under tests/<area>.
+function(carousel_filter_tests area mode regex)
+  get_target_property(sources carousel_${area}_tests SOURCES)
+  list(FILTER sources ${mode} REGEX "tests/[a-z]*/(${regex})\\.(cpp|cu)$")
+  set_property(TARGET carousel_${area}_tests PROPERTY SOURCES ${sources})
+endfunction()
