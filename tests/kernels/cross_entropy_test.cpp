@@ -13,6 +13,7 @@
 #include "tests/support/buffer.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/types.h"
 
 namespace carousel {
 namespace {
@@ -20,6 +21,8 @@ namespace {
 using test::as_double;
 using test::Buffer;
 using test::close;
+using test::of;
+using test::on_all_devices_and_types;
 using test::stored;
 using Problem = reference::CrossEntropy;
 using Solution = reference::CrossEntropyResult;
@@ -76,20 +79,6 @@ Problem random_problem(Size size, unsigned seed, double range = 100, double smoo
     }
   }
   return p;
-}
-
-template <class T>
-const Tolerance& of(const Tolerances& tolerances) {
-  return std::is_same_v<T, bf16> ? tolerances.bf16 : tolerances.f32;
-}
-
-template <class F>
-void on_all_devices_and_types(const F& f) {
-  for (const Device& device : test::devices()) {
-    SCOPED_TRACE(test::device_name(device));
-    f(device, std::type_identity<float>{});
-    f(device, std::type_identity<bf16>{});
-  }
 }
 
 Problem one_row(std::vector<double> logits, std::int32_t target, double smoothing = 0) {

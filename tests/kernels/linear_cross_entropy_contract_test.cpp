@@ -15,10 +15,10 @@
 namespace carousel {
 namespace {
 
+using test::on_all_devices_and_types;
 using test::linear_cross_entropy::all_nan;
 using test::linear_cross_entropy::Arguments;
 using test::linear_cross_entropy::expect_near;
-using test::linear_cross_entropy::on_all_devices_and_types;
 using test::linear_cross_entropy::Problem;
 using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
@@ -159,8 +159,7 @@ TEST(LinearCrossEntropy, PartsOfABatchAddUpToTheBatchUnderItsDenominator) {
       for (double& x : *d) x /= 2;
     }
     EXPECT_TRUE(test::close(halved.d_weight, sum.d_weight,
-                            std::is_same_v<T, bf16> ? kLinearCrossEntropyGradientTolerance.bf16
-                                                    : kLinearCrossEntropyGradientTolerance.f32));
+                            test::of<T>(kLinearCrossEntropyGradientTolerance)));
   });
 }
 

@@ -15,6 +15,7 @@
 #include "tests/support/buffer.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/types.h"
 
 namespace carousel::test::linear_cross_entropy {
 
@@ -149,11 +150,8 @@ struct Excess {
 };
 template <class T>
 Excess excess(const Solution& got, const Solution& want) {
-  constexpr bool kBf16 = std::is_same_v<T, bf16>;
-  const Tolerance& forward =
-      kBf16 ? kLinearCrossEntropyTolerance.bf16 : kLinearCrossEntropyTolerance.f32;
-  const Tolerance& backward =
-      kBf16 ? kLinearCrossEntropyGradientTolerance.bf16 : kLinearCrossEntropyGradientTolerance.f32;
+  const Tolerance& forward = of<T>(kLinearCrossEntropyTolerance);
+  const Tolerance& backward = of<T>(kLinearCrossEntropyGradientTolerance);
   const auto sum_of = [&](std::vector<double> d) {
     for (double& x : d) x *= want.denominator == 0 ? 1 : want.denominator;
     return d;
@@ -173,15 +171,6 @@ void expect_near(const Solution& got, const Solution& want) {
   const Excess e = excess<T>(got, want);
   EXPECT_LE(e.loss, 1);
   EXPECT_LE(e.gradient, 1);
-}
-
-template <class F>
-void on_all_devices_and_types(const F& f) {
-  for (const Device& device : test::devices()) {
-    SCOPED_TRACE(test::device_name(device));
-    f(device, std::type_identity<float>{});
-    f(device, std::type_identity<bf16>{});
-  }
 }
 
 inline bool all_nan(const std::vector<double>& values) {

@@ -13,13 +13,13 @@ namespace carousel {
 namespace {
 
 using test::close;
+using test::on_all_devices_and_types;
 using test::linear_cross_entropy::all_nan;
 using test::linear_cross_entropy::Excess;
 using test::linear_cross_entropy::excess;
 using test::linear_cross_entropy::expect_near;
 using test::linear_cross_entropy::How;
 using test::linear_cross_entropy::kOld;
-using test::linear_cross_entropy::on_all_devices_and_types;
 using test::linear_cross_entropy::Problem;
 using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
@@ -132,7 +132,6 @@ TEST(LinearCrossEntropy, WithoutGradientsTheLossIsTheSameAndTheyAreLeft) {
 
 template <class T>
 void sweep() {
-  constexpr bool kBf16 = std::is_same_v<T, bf16>;
   Excess worst;
   for (unsigned seed = 0; seed < 16; ++seed) {
     const Size size{4 + seed * 3, 1 + seed * seed % 90, 1 + seed * seed * 7 % 300};
@@ -144,10 +143,8 @@ void sweep() {
       worst = {std::max(worst.loss, e.loss), std::max(worst.gradient, e.gradient)};
     }
   }
-  const auto& forward = kLinearCrossEntropyTolerance;
-  const auto& backward = kLinearCrossEntropyGradientTolerance;
-  test::expect_recorded(worst.loss, kBf16 ? forward.bf16 : forward.f32);
-  test::expect_recorded(worst.gradient, kBf16 ? backward.bf16 : backward.f32);
+  test::expect_recorded(worst.loss, test::of<T>(kLinearCrossEntropyTolerance));
+  test::expect_recorded(worst.gradient, test::of<T>(kLinearCrossEntropyGradientTolerance));
 }
 TEST(LinearCrossEntropy, SweepInFloat) { sweep<float>(); }
 TEST(LinearCrossEntropy, SweepInBf16) { sweep<bf16>(); }

@@ -9,28 +9,17 @@
 #include "kernels/common/check.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"
+#include "tests/support/tensors.h"
 
 namespace carousel {
 namespace {
 
 using test::error_text;
 using test::file_content;
+using test::read;
 using test::TemporaryFolder;
+using test::tensor_of;
 using Fit = SafetensorsFile::Fit;
-
-template <class T>
-Tensor tensor_of(const Device& device, Shape shape, const std::vector<T>& values) {
-  Tensor tensor(device, shape, dtype_of<T>());
-  copy_from_host(tensor, values.data());
-  return tensor;
-}
-
-template <class T>
-std::vector<T> values_of(const Tensor& tensor) {
-  std::vector<T> values(static_cast<std::size_t>(tensor.size()));
-  copy_to_host(tensor, values.data());
-  return values;
-}
 
 /// A file with the given header and data, whatever they are.
 std::string raw_file(const std::string& header, const std::string& data = "") {
@@ -85,10 +74,10 @@ TEST(Safetensors, EveryElementTypeAndShapeReadsBackBitForBitOnEveryDevice) {
     const SafetensorsFile file(folder / "f");
     EXPECT_EQ(file.names().size(), written.size());
     for (const NamedTensor& t : written) {
-      const Tensor read(device, t.tensor.shape(), t.tensor.dtype());
-      EXPECT_EQ(file.read_into(t.name, read), Fit::exact);
-      std::string got(read.bytes(), '\0'), want(read.bytes(), '\0');
-      copy_to_host(read, got.data());
+      const Tensor back(device, t.tensor.shape(), t.tensor.dtype());
+      EXPECT_EQ(file.read_into(t.name, back), Fit::exact);
+      std::string got(back.bytes(), '\0'), want(back.bytes(), '\0');
+      copy_to_host(back, got.data());
       copy_to_host(t.tensor, want.data());
       EXPECT_EQ(got, want) << t.name;
       EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.bytes(t.name).data()), want.size()),
@@ -130,8 +119,8 @@ TEST(Safetensors, FloatAndBf16ConvertAndSaySo) {
     EXPECT_EQ(file.read_into("narrow", as_float), Fit::widened);
     EXPECT_EQ(file.read_into("wide", as_bf16), Fit::narrowed);
     for (std::size_t i = 0; i < 4; ++i) {
-      EXPECT_EQ(values_of<float>(as_float)[i], static_cast<float>(narrow[i]));
-      EXPECT_EQ(values_of<bf16>(as_bf16)[i].bits, narrow[i].bits);
+      EXPECT_EQ(read<float>(as_float)[i], static_cast<float>(narrow[i]));
+      EXPECT_EQ(read<bf16>(as_bf16)[i].bits, narrow[i].bits);
     }
   }
 }
@@ -148,7 +137,7 @@ TEST(Safetensors, AForeignFileWithoutPaddingAndWithOtherTypesReads) {
   EXPECT_EQ(file.info("x").text(), "F32 [1, 1, 1, 1, 1]");
   const Tensor y(Cpu{}, {1}, DType::f32);
   file.read_into("y", y);  // its bytes are unaligned
-  EXPECT_EQ(values_of<float>(y)[0], 1.0F);
+  EXPECT_EQ(read<float>(y)[0], 1.0F);
 }
 
 TEST(Safetensors, ATensorThatDoesNotFitIsNamedWithBothShapes) {

@@ -14,6 +14,7 @@ namespace carousel {
 namespace {
 
 using test::close;
+using test::read;
 
 constexpr std::int64_t kRows = 12, kWidth = 6, kVocab = 21;
 
@@ -22,9 +23,7 @@ Tensor uniform(const Device& device, Shape shape, unsigned seed) {
   std::uniform_real_distribution<float> draw(-1, 1);
   std::vector<float> values(static_cast<std::size_t>(shape.size()));
   for (float& v : values) v = draw(random);
-  Tensor tensor(device, shape, DType::f32);
-  copy_from_host(tensor, values.data());
-  return tensor;
+  return test::tensor_of(device, shape, values);
 }
 
 Tensor targets(const Device& device) {  // as [T, B], the last one ignored
@@ -32,12 +31,8 @@ Tensor targets(const Device& device) {  // as [T, B], the last one ignored
   for (std::int32_t n = 0; n < kRows; ++n)
     values.push_back(static_cast<std::int32_t>(n * 5 % kVocab));
   values.back() = kIgnoreTarget;
-  Tensor tensor(device, {3, 4}, DType::i32);
-  copy_from_host(tensor, values.data());
-  return tensor;
+  return test::tensor_of(device, {3, 4}, values);
 }
-
-std::vector<float> read(const Tensor& tensor) { return test::read<float>(tensor); }
 
 /// A tape with the output layer of a model on it.
 struct Head {
@@ -60,17 +55,16 @@ TEST(LinearCrossEntropyRule, WritesTheGradientsWhenRecordedAndAddsAtASecondUse) 
   for (const Device& device : test::devices()) {
     Head head(device);
     const Loss loss = linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
-    const std::vector<float> once = read(head.weight.d());
+    const std::vector<float> once = read<float>(head.weight.d());
     EXPECT_TRUE(head.tape.unreached_parameters().empty());
-    std::int32_t count = 0;
-    copy_to_host(loss.count, &count);
+    const std::int32_t count = read<std::int32_t>(loss.count)[0];
     EXPECT_EQ(count, kRows - 1);
     double sum = 0;
-    for (const float row : read(loss.rows.value())) sum += static_cast<double>(row);
-    EXPECT_NEAR(read(loss.mean.value())[0], sum / count, 1e-6);
+    for (const float row : read<float>(loss.rows.value())) sum += static_cast<double>(row);
+    EXPECT_NEAR(read<float>(loss.mean.value())[0], sum / count, 1e-6);
 
     linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
-    std::vector<float> twice = read(head.weight.d());
+    std::vector<float> twice = read<float>(head.weight.d());
     for (float& d : twice) d /= 2;
     EXPECT_TRUE(close(twice, once, Tolerance{.absolute = 1e-7, .relative = 1e-6}));
   }
@@ -101,10 +95,11 @@ TEST(LinearCrossEntropyRule, TakesRowWeightsADenominatorAndAWeightOfTheTerm) {
                              {.row_weight = test::tensor_of<float>(device, {3, 4}, weights),
                               .denominator = test::tensor_of<float>(device, {1}, denominator),
                               .term_weight = 0.5F});
-    EXPECT_EQ(read(weighed.weight.d()), read(plain.weight.d()));  // powers of two are exact
+    EXPECT_EQ(read<float>(weighed.weight.d()),
+              read<float>(plain.weight.d()));  // powers of two are exact
     double sum = 0;
-    for (const float row : read(loss.rows.value())) sum += static_cast<double>(row);
-    EXPECT_NEAR(read(loss.mean.value())[0], 2 * sum / (kRows - 1), 1e-6);
+    for (const float row : read<float>(loss.rows.value())) sum += static_cast<double>(row);
+    EXPECT_NEAR(read<float>(loss.mean.value())[0], 2 * sum / (kRows - 1), 1e-6);
   }
 }
 
@@ -114,9 +109,10 @@ TEST(LinearCrossEntropyRule, WorksWithoutABiasAndWithoutRecording) {
     const Loss with = linear_cross_entropy(head.hidden, head.weight, Var{}, head.target);
     EXPECT_EQ(head.tape.unreached_parameters().size(), 1U);  // the bias
     const Loss without = linear_cross_entropy(quiet.hidden, quiet.weight, Var{}, quiet.target);
-    EXPECT_TRUE(close(read(without.rows.value()), read(with.rows.value()),
+    EXPECT_TRUE(close(read<float>(without.rows.value()), read<float>(with.rows.value()),
                       Tolerance{.absolute = 1e-6, .relative = 1e-6}));
-    EXPECT_EQ(read(quiet.weight.d()), read(uniform(device, {kVocab, kWidth}, 99)));  // left alone
+    EXPECT_EQ(read<float>(quiet.weight.d()),
+              read<float>(uniform(device, {kVocab, kWidth}, 99)));  // left alone
   }
 }
 
@@ -134,10 +130,10 @@ TEST(LinearCrossEntropyRule, IsTheLossOfLinearThenCrossEntropy) {
     rows.tape().backward();
 
     constexpr Tolerance kNear{.absolute = 1e-6, .relative = 1e-5};
-    EXPECT_TRUE(close(read(loss.rows.value()), read(rows.value()), kNear));
-    EXPECT_TRUE(close(read(fused.hidden.d()), read(apart.hidden.d()), kNear));
-    EXPECT_TRUE(close(read(fused.weight.d()), read(apart.weight.d()), kNear));
-    EXPECT_TRUE(close(read(fused.bias.d()), read(apart.bias.d()), kNear));
+    EXPECT_TRUE(close(read<float>(loss.rows.value()), read<float>(rows.value()), kNear));
+    EXPECT_TRUE(close(read<float>(fused.hidden.d()), read<float>(apart.hidden.d()), kNear));
+    EXPECT_TRUE(close(read<float>(fused.weight.d()), read<float>(apart.weight.d()), kNear));
+    EXPECT_TRUE(close(read<float>(fused.bias.d()), read<float>(apart.bias.d()), kNear));
   }
 }
 

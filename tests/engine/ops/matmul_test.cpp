@@ -12,6 +12,7 @@
 #include "tests/support/buffer.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/tensors.h"
 
 namespace carousel {
 namespace {
@@ -29,16 +30,12 @@ std::vector<double> numbers(std::int64_t count, unsigned seed) {
 
 template <class T>
 Tensor tensor(const Device& device, Shape shape, const std::vector<double>& values) {
-  Tensor result(device, shape, dtype_of<T>());
-  copy_from_host(result, stored<T>(values).data());
-  return result;
+  return test::tensor_of(device, shape, stored<T>(values));
 }
 
 template <class T>
 std::vector<double> read(const Tensor& t) {
-  std::vector<T> values(static_cast<std::size_t>(t.size()));
-  copy_to_host(t, values.data());
-  return as_double(values);
+  return as_double(test::read<T>(t));
 }
 
 /// Σ weight·y, the gradient of which is `weight`: makes a number of an op's output.
