@@ -9,7 +9,7 @@
 #include <string_view>
 #include <utility>
 
-#include "engine/data/draws.h"
+#include "engine/batches/draws.h"
 #include "engine/data/example_reader.h"
 #include "engine/data/text_cache.h"
 #include "engine/text/utf8.h"

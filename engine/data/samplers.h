@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 #include "engine/data/corpus.h"
 
 namespace carousel {

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 #include "engine/ops.h"
 #include "engine/tape/parameters.h"
 

@@ -29,7 +29,7 @@ class StepGraphs {
   using Step = std::function<Result()>;  ///< queues a step
   using Tell = std::function<void(const std::string& why)>;
   /// Keys that are remembered, with a graph or not yet; each graph holds device memory. Lines of up
-  /// to 10⁶ tokens come in some 50 lengths (engine/data/batches.h).
+  /// to 10⁶ tokens come in some 50 lengths (engine/batches/batches.h).
   static constexpr std::size_t kMostKeys = 64;
 
   /// On the CPU, and if not `wanted`, nothing is captured. `refused` hears, once, why a step could

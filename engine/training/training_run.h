@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 #include "engine/model/model.h"
 #include "engine/training/checkpoint.h"
 #include "engine/training/optimizer.h"

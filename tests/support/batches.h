@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 #include "engine/data/text_cache.h"
 #include "engine/text/utf8.h"
 #include "tests/support/files.h"

@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 
 namespace carousel::test {
 

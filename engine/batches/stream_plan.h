@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "engine/data/batch_plan.h"
+#include "engine/batches/batch_plan.h"
 
 namespace carousel {
 

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "engine/data/batch_plan.h"
+#include "engine/batches/batch_plan.h"
 
 namespace carousel {
 

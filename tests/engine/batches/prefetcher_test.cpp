@@ -1,4 +1,4 @@
-#include "engine/data/prefetcher.h"
+#include "engine/batches/prefetcher.h"
 
 #include <gtest/gtest.h>
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 
 namespace carousel {
 

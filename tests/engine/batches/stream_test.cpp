@@ -4,8 +4,8 @@
 #include <set>
 #include <vector>
 
-#include "engine/data/batches.h"
-#include "engine/data/stream_plan.h"
+#include "engine/batches/batches.h"
+#include "engine/batches/stream_plan.h"
 #include "kernels/common/check.h"
 #include "tests/support/batches.h"
 #include "tests/support/device.h"

@@ -7,7 +7,7 @@
 #include <thread>
 #include <vector>
 
-#include "engine/data/batch_plan.h"
+#include "engine/batches/batch_plan.h"
 
 namespace carousel {
 

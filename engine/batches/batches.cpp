@@ -1,4 +1,4 @@
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -7,10 +7,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/data/batch_plan.h"
-#include "engine/data/line_plan.h"
-#include "engine/data/prefetcher.h"
-#include "engine/data/stream_plan.h"
+#include "engine/batches/batch_plan.h"
+#include "engine/batches/line_plan.h"
+#include "engine/batches/prefetcher.h"
+#include "engine/batches/stream_plan.h"
 #include "kernels/common/check.h"
 #include "kernels/common/fence.h"
 #include "kernels/common/memory.h"

@@ -1,4 +1,4 @@
-#include "engine/data/line_plan.h"
+#include "engine/batches/line_plan.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <span>
 #include <utility>
 
-#include "engine/data/draws.h"
+#include "engine/batches/draws.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 

@@ -1,4 +1,4 @@
-#include "engine/data/stream_plan.h"
+#include "engine/batches/stream_plan.h"
 
 #include <fmt/format.h>
 

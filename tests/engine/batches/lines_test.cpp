@@ -5,7 +5,7 @@
 #include <set>
 #include <vector>
 
-#include "engine/data/batches.h"
+#include "engine/batches/batches.h"
 #include "kernels/common/check.h"
 #include "tests/support/batches.h"
 #include "tests/support/device.h"
