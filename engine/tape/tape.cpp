@@ -88,7 +88,7 @@ Tape::Layer::~Layer() {
 void Tape::on_backward(std::initializer_list<Var> outputs, std::function<void()> rule) {
   Entry entry{.run = std::move(rule)};
   for (const Var& output : outputs) {
-    if (output.needs_gradient()) entry.outputs.push_back(output.index_);
+    if (output.present() && output.needs_gradient()) entry.outputs.push_back(output.index_);
   }
   if (!entry.outputs.empty()) rules_.push_back(std::move(entry));
 }
