@@ -2,6 +2,7 @@
 
 #include "engine/tape/tape.h"
 #include "kernels/common/random.h"
+#include "kernels/pooling/pooling.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op
 // computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
@@ -67,5 +68,9 @@ void label(const LstmOutput& layer, const std::string& name);
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);
+
+/// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
+/// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.
+Var pool(Var x, Pooling kind, const Tensor& lengths = {});
 
 }  // namespace carousel
