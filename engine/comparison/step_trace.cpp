@@ -205,7 +205,9 @@ TracedTraining::Result TracedTraining::result() const {
 
 void TracedTraining::start_as(const TracedTraining& other) const {
   const TrainingRun &from = other.run_, &to = run_;
-  copy_values(from.model.parameters().flat_weights(), to.model.parameters().flat_weights());
+  for (std::size_t i = 0; i < from.model.parameters().count(); ++i) {
+    copy_values(from.model.parameters().weight(i), to.model.parameters().weight(i));
+  }
   to.model.parameters().refresh_working();
   const auto moments = from.optimizer.state(), own = to.optimizer.state();
   for (std::size_t i = 0; i < moments.size(); ++i) copy_values(moments[i].second, own[i].second);

@@ -6,6 +6,23 @@
 namespace carousel {
 namespace {
 
+/// Gives the row-sparse gradient memory of this step and queues its sums.
+template <class T>
+void row_backward(Var weight, const Tensor& d_y, const Tensor& token, RowGradient& to) {
+  Tape& tape = weight.tape();
+  const Shape& shape = weight.shape();
+  to = {.row = tape.tensor({token.size()}, DType::i32),
+        .count = tape.tensor({1}, DType::i32),
+        .values = tape.tensor({token.size(), shape[1]}, dtype_of<Accumulator<T>>())};
+  tape.run_with_scratch(
+      EmbeddingRowBackward<T>{.vocab = shape[0],
+                              .d_y = d_y.view<T, 2>(),
+                              .token = token.view<std::int32_t, 1>(),
+                              .row = to.row.mutable_view<std::int32_t, 1>(),
+                              .row_count = to.count.mutable_view<std::int32_t, 1>(),
+                              .d_row = to.values.mutable_view<Accumulator<T>, 2>()});
+}
+
 /// The shape of `token` with a dimension of `width` behind it.
 Shape with_width(const Shape& token, std::int64_t width) {
   switch (token.rank()) {
@@ -33,13 +50,15 @@ Var embedding(Var weight, const Tensor& token) {
                                            .y = y.mutable_view<T, 2>()});
   });
   const Var result = tape.record(y, {weight}, [weight, token](const Tensor& d_y) {
-    const GradientTarget d_weight = weight.gradient();
     visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
+      if (RowGradient* const rows = weight.row_gradient()) {
+        row_backward<T>(weight, d_y, token, *rows);
+        return;
+      }
       weight.tape().run_with_scratch(
           EmbeddingBackward<T>{.d_y = d_y.view<T, 2>(),
                                .token = token.view<std::int32_t, 1>(),
-                               .d_weight = d_weight.tensor.mutable_view<Accumulator<T>, 2>(),
-                               .accumulate_d_weight = d_weight.accumulate});
+                               .d_weight = weight.gradient().as<Accumulator<T>, 2>()});
     });
   });
   // Rows are copied; between precisions they differ by the rounding of a bf16 matrix.

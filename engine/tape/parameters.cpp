@@ -34,6 +34,10 @@ std::size_t Parameters::declare(std::string name, Shape shape, Initializer initi
   const bool taken =
       std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
   if (taken) throw Error(fmt::format("parameters: '{}' is declared twice", name));
+  if (options.row_sparse && shape.rank() != 2) {
+    throw ShapeError(
+        fmt::format("parameters: row-sparse '{}' is {}, expected a matrix", name, shape.text()));
+  }
   entries_.push_back({.name = std::move(name),
                       .shape = shape,
                       .initializer = initializer,
@@ -41,6 +45,7 @@ std::size_t Parameters::declare(std::string name, Shape shape, Initializer initi
                       .weight = {},
                       .gradient = {},
                       .working = {},
+                      .rows = {},
                       .var = {}});
   return entries_.size() - 1;
 }
@@ -74,7 +79,7 @@ std::int64_t Parameters::lay_out() {
   const auto place = [&](const auto& belongs) {
     const std::int64_t first = end;
     for (Entry& entry : entries_) {
-      if (!belongs(entry.options.group)) continue;
+      if (entry.options.row_sparse || !belongs(entry.options.group)) continue;
       entry.first = end;
       end += padded(entry.shape.size());
     }
@@ -84,7 +89,7 @@ std::int64_t Parameters::lay_out() {
     const ParameterGroup& group = entry.options.group;
     const bool placed = std::any_of(stretches_.begin(), stretches_.end(),
                                     [&](const Stretch& s) { return s.group == group; });
-    if (group.frozen || placed) continue;
+    if (group.frozen || entry.options.row_sparse || placed) continue;
     const std::int64_t first = place([&](const ParameterGroup& other) { return other == group; });
     stretches_.push_back({.group = group, .first = first, .count = end - first});
   }
@@ -105,6 +110,13 @@ void Parameters::materialize(const Device& device, DType compute, std::uint64_t 
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
     const auto begun = initial_values(entry.initializer, entry.shape, seed, stream_of(entry.name));
+    if (entry.options.row_sparse) {
+      entry.weight = Tensor(device, entry.shape, DType::f32);
+      copy_from_host(entry.weight, begun.data());
+      if (working_) entry.working = Tensor(device, entry.shape, DType::bf16);
+      if (!entry.options.group.frozen) entry.rows = std::make_shared<RowGradient>();
+      continue;
+    }
     std::copy(begun.begin(), begun.end(), values.begin() + entry.first);
     entry.weight = part_of(weights_, i);
     entry.gradient = part_of(gradients_, i);
@@ -117,22 +129,29 @@ void Parameters::materialize(const Device& device, DType compute, std::uint64_t 
 
 Var Parameters::on(Tape& tape, std::size_t index) {
   if (tape.generation() != generation_) {
-    for (Entry& entry : entries_) entry.var = {};
+    for (Entry& entry : entries_) {
+      entry.var = {};
+      if (entry.rows) *entry.rows = {};
+    }
     generation_ = tape.generation();
   }
   Entry& entry = entries_[index];
   if (!entry.var.present()) {
     const bool rounded = working_ && entry.shape.rank() >= 2;
     const Tensor& value = rounded ? entry.working : entry.weight;
-    entry.var = entry.gradient ? tape.parameter(value, entry.gradient) : tape.constant(value);
-    if (entry.gradient) tape.label(entry.var, {.name = entry.name, .axes = Axes::parameter});
+    const bool frozen = entry.options.group.frozen;
+    entry.var = frozen       ? tape.constant(value)
+                : entry.rows ? tape.row_sparse_parameter(value, entry.rows.get())
+                             : tape.parameter(value, entry.gradient);
+    if (!frozen) tape.label(entry.var, {.name = entry.name, .axes = Axes::parameter});
   }
   return entry.var;
 }
 
 Tensor Parameters::part_of(const Tensor& flat, std::size_t index) const {
   const Entry& entry = entries_[index];
-  if (entry.first + entry.shape.size() > flat.size()) return {};  // frozen
+  const bool frozen = entry.first + entry.shape.size() > flat.size();
+  if (frozen || entry.options.row_sparse) return {};
   return flat.slice(entry.first, entry.shape.size()).reshaped(entry.shape);
 }
 
@@ -144,6 +163,11 @@ std::int64_t Parameters::element_count() const {
 
 void Parameters::refresh_working() const {
   if (!working_) return;
+  for (const Entry& entry : entries_) {
+    if (!entry.options.row_sparse) continue;
+    run(device(), Cast<float, bf16>{.from = entry.weight.view<float, 1>(),
+                                    .to = entry.working.mutable_view<bf16, 1>()});
+  }
   run(weights_.device(),
       Cast<float, bf16>{.from = weights_.view<float, 1>(), .to = working_.mutable_view<bf16, 1>()});
 }
@@ -153,6 +177,7 @@ void Parameters::zero_unreached(const Tape& tape) const {
   for (const Entry& entry : entries_) {
     const bool on_tape = tape.generation() == generation_ && entry.var.present();
     if (entry.gradient && !on_tape) unreached.push_back(entry.gradient);
+    if (entry.rows && !on_tape) *entry.rows = {};
   }
   for (const Tensor& gradient : unreached) {
     run(device(), Fill<float>{.to = gradient.mutable_view<float, 1>(), .value = 0});

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -21,13 +22,17 @@ struct ParameterGroup {
 
 struct ParameterOptions {
   ParameterGroup group{};
+  /// Of a matrix [V, E] of which a step reads few rows, by one lookup and nothing else: the step
+  /// costs what these rows cost, in the gradient, the norm, the update and memory. See WeightUpdate
+  /// for what the other rows miss.
+  bool row_sparse = false;
 };
 
 /// The weights of a model, named as PyTorch's modules name theirs. All of them lie in one float
 /// buffer, their gradients in a second and, for bf16, the copies the products read in a third.
 /// Parameters of one group are neighbours there, so that a norm is one launch and an optimiser's
-/// update one per group; frozen ones come last and have no gradient. A model first declares its
-/// parameters, then `materialize` gives them memory and values.
+/// update one per group; frozen ones come last and have no gradient. Row-sparse ones lie by
+/// themselves. A model first declares its parameters, then `materialize` gives them memory and values.
 class Parameters {
  public:
   /// Declares a parameter and returns its index. Names are unique.
@@ -50,8 +55,13 @@ class Parameters {
   std::size_t count() const { return entries_.size(); }
   const std::string& name(std::size_t index) const { return entries_[index].name; }
   const Tensor& weight(std::size_t index) const { return entries_[index].weight; }
-  /// Empty if frozen.
+  const Tensor& working(std::size_t index) const { return entries_[index].working; }  ///< as flat
+  const ParameterGroup& group(std::size_t index) const { return entries_[index].options.group; }
+  /// Empty if frozen or row-sparse.
   const Tensor& gradient(std::size_t index) const { return entries_[index].gradient; }
+  /// Of the last step on a tape, not present if nothing reached the parameter; null if it is not
+  /// row-sparse, or frozen.
+  const RowGradient* row_gradient(std::size_t index) const { return entries_[index].rows.get(); }
   DType compute_type() const { return compute_; }
   std::int64_t element_count() const;  ///< numbers a user would count, without padding
 
@@ -75,7 +85,7 @@ class Parameters {
   /// Rounds the weights into the bf16 copy: after they were loaded. (Optimisers do it as they
   /// update.)
   void refresh_working() const;
-  /// Sets gradients that no rule wrote in the step on this tape to zero.
+  /// Sets gradients that no rule wrote in the step on this tape to zero, row-sparse ones to no rows.
   void zero_unreached(const Tape& tape) const;
 
  private:
@@ -86,6 +96,7 @@ class Parameters {
     ParameterOptions options;
     std::int64_t first = 0;  ///< in the flat buffers
     Tensor weight, gradient, working;
+    std::shared_ptr<RowGradient> rows;  ///< of a row-sparse parameter that is not frozen
     Var var;
   };
   std::int64_t lay_out();

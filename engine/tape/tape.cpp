@@ -6,6 +6,8 @@
 #include <deque>
 #include <utility>
 
+#include "kernels/common/check.h"
+
 namespace carousel {
 
 namespace {
@@ -29,8 +31,24 @@ const Tensor& Var::d() const { return tape_->slots_[index_].gradient; }
 GradientTarget Var::gradient() const {
   Tape::Slot& slot = tape_->slots_[index_];
   if (!slot.needs_gradient) return {};
+  if (slot.rows != nullptr) {
+    throw Error("tape: '" + slot.label.text() +
+                "' is row-sparse, so that only a lookup can read it; declare it dense where a "
+                "product does too, as with tied embeddings");
+  }
   if (!slot.gradient) slot.gradient = tape_->tensor(slot.value.shape(), slot.value.dtype());
   return {slot.gradient, std::exchange(slot.written, true)};
+}
+
+RowGradient* Var::row_gradient() const {
+  Tape::Slot& slot = tape_->slots_[index_];
+  if (slot.rows != nullptr && std::exchange(slot.written, true)) {
+    throw Error(
+        "tape: '" + slot.label.text() +
+        "' is row-sparse and read by two lookups in one step; join their tokens, or declare "
+        "it dense");
+  }
+  return slot.rows;
 }
 
 Var Tape::add(Slot slot) {
@@ -51,6 +69,14 @@ Var Tape::constant(Tensor value) {
 Var Tape::parameter(Tensor value, Tensor gradient) {
   return add({.value = std::move(value),
               .gradient = std::move(gradient),
+              .needs_gradient = recording_,
+              .is_parameter = true});
+}
+
+Var Tape::row_sparse_parameter(Tensor value, RowGradient* gradient) {
+  return add({.value = std::move(value),
+              .gradient = {},
+              .rows = gradient,
               .needs_gradient = recording_,
               .is_parameter = true});
 }
@@ -140,6 +166,13 @@ std::vector<LabelledValue> Tape::labelled() const {
 
 namespace {
 
+/// The rows in use; empty if there are none. Waits for the device.
+Tensor used_rows(const RowGradient& rows) {
+  std::int32_t count = 0;
+  if (rows.present()) copy_to_host(rows.count, &count);
+  return count == 0 ? Tensor{} : rows.values.slice(0, count);
+}
+
 bool all_finite(const Tensor& tensor) {
   if (!tensor || tensor.dtype() == DType::i32 || tensor.dtype() == DType::i64) return true;
   return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
@@ -163,7 +196,9 @@ std::string Tape::first_non_finite() const {
     if (!all_finite(slot.value)) return text(slot);
   }
   for (std::size_t i = slots_.size(); i-- > 0;) {
-    if (slots_[i].written && !all_finite(slots_[i].gradient)) {
+    const Slot& slot = slots_[i];
+    const Tensor gradient = slot.rows != nullptr ? used_rows(*slot.rows) : slot.gradient;
+    if (slot.written && !all_finite(gradient)) {
       return "the gradient of " + text(slots_[i]);
     }
   }
@@ -173,7 +208,7 @@ std::string Tape::first_non_finite() const {
 std::vector<Tensor> Tape::unreached_parameters() const {
   std::vector<Tensor> result;
   for (const Slot& slot : slots_) {
-    if (slot.is_parameter && !slot.written) result.push_back(slot.gradient);
+    if (slot.is_parameter && !slot.written && slot.gradient) result.push_back(slot.gradient);
   }
   return result;
 }

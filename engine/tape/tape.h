@@ -58,6 +58,14 @@ struct GradientTarget {
   }
 };
 
+/// The gradient of a row-sparse parameter [V, E]: of the rows that a step has read.
+struct RowGradient {
+  Tensor row;     ///< [C] i32 which rows, each once
+  Tensor count;   ///< [1] i32 how many of the C entries are in use, known to the device alone
+  Tensor values;  ///< [C, E] f32
+  bool present() const { return static_cast<bool>(values); }
+};
+
 /// A value on a tape. A small handle: copy freely; valid until the tape is cleared.
 class Var {
  public:
@@ -71,7 +79,11 @@ class Var {
 
   /// For a backward rule: where to write this input's gradient, now. The first to ask in a step
   /// overwrites and all later ones add, so that no gradient is zero-filled. Ask once per write.
+  /// Error of a row-sparse parameter.
   GradientTarget gradient() const;
+  /// For the backward rule of a lookup: where to put the gradient of a row-sparse parameter. Null if
+  /// this is none. Error if a second lookup asks in one step.
+  RowGradient* row_gradient() const;
   /// For a backward rule: the gradient of this output; empty if nothing reached it.
   const Tensor& d() const;
 
@@ -135,6 +147,9 @@ class Tape {
   /// A leaf with a gradient at a fixed address: a weight, whose gradient is float though the
   /// value may be bf16. The first writer of the step overwrites it.
   Var parameter(Tensor value, Tensor gradient);
+  /// A leaf whose gradient is row-sparse: a lookup alone can read it, once. `gradient` must outlive
+  /// the step; where nothing reaches the leaf it stays as it is.
+  Var row_sparse_parameter(Tensor value, RowGradient* gradient);
 
   /// What an op keeps for its backward rule, which writes the gradient over it. For it to be seen,
   /// not computed with.
@@ -171,6 +186,7 @@ class Tape {
   struct Slot {
     Tensor value, gradient;
     Label label{};
+    RowGradient* rows = nullptr;  ///< of a row-sparse parameter
     bool needs_gradient = false, is_parameter = false, is_constant = false, written = false;
     bool lost() const { return written && value.data() == gradient.data(); }
   };

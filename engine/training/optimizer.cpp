@@ -38,7 +38,6 @@ decltype(auto) Optimizer::with_rule(F&& f) const {
 Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters)
     : config_(config),
       parameters_(parameters),
-      scratch_(parameters.device(), {kGlobalNormPartials}, DType::f64),
       norm_(parameters.device(), {1}, DType::f32),
       scale_(parameters.device(), {1}, DType::f32),
       finite_(parameters.device(), {1}, DType::i32) {
@@ -65,13 +64,39 @@ Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters
     for (const Tensor& flat : flat_state_) part.state.push_back(as_row(flat, stretch));
     parts_.push_back(std::move(part));
   }
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    if (parameters.row_gradient(i) == nullptr) continue;
+    Part part{.group = parameters.group(i),
+              .weight = parameters.weight(i),
+              .gradient = {},
+              .working = parameters.working(i),
+              .state = {},
+              .row_sparse = i};
+    for (std::size_t s = 0; s < names_.size(); ++s) {
+      part.state.push_back(zeros(parameters.device(), part.weight.shape()));
+    }
+    parts_.push_back(std::move(part));
+  }
+  const auto gradients = 1 + static_cast<std::int64_t>(parts_.size());
+  scratch_ = Tensor(parameters.device(), {kGlobalNormPartials * gradients}, DType::f64);
   const std::int32_t fine = 1;
   copy_from_host(finite_, &fine);
 }
 
+const RowGradient* Optimizer::row_gradient(const Part& part) const {
+  return part.row_sparse ? parameters_.row_gradient(*part.row_sparse) : nullptr;
+}
+
 void Optimizer::step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const {
+  std::vector<RowSparseGradient<float>> row_sparse;
+  for (const Part& part : parts_) {
+    const RowGradient* const rows = row_gradient(part);
+    if (rows == nullptr || !rows->present()) continue;
+    row_sparse.push_back({rows->values.view<float, 2>(), rows->count.view<std::int32_t, 1>()});
+  }
   run(parameters_.device(),
       GlobalNorm<float>{.gradient = parameters_.flat_gradients().view<float, 1>(),
+                        .row_sparse = row_sparse,
                         .loss = loss.view<float, 1>(),
                         .clip_norm = config_.clip_norm,
                         .keep_failure = true,
@@ -87,6 +112,8 @@ void Optimizer::step(const Tensor& learning_rate, const Tensor& step, const Tens
 template <class Rule>
 void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learning_rate,
                        const Tensor& step) const {
+  const RowGradient* const rows = row_gradient(part);
+  if (rows != nullptr && !rows->present()) return;  // no row was touched
   WeightUpdate<Rule, float> op{
       .rule = rule,
       .weight = part.weight.mutable_view<float, 2>(),
@@ -99,6 +126,11 @@ void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learnin
       .learning_rate_factor = part.group.learning_rate_factor,
       .weight_decay = part.group.weight_decay.value_or(config_.weight_decay),
       .clip_value = config_.clip_value};
+  if (rows != nullptr) {
+    op.gradient = rows->values.view<float, 2>();
+    op.row = rows->row.view<std::int32_t, 1>();
+    op.row_count = rows->count.view<std::int32_t, 1>();
+  }
   for (std::size_t s = 0; s < Rule::kStates; ++s) {
     op.state[s] = part.state[s].template mutable_view<float, 2>();
   }
@@ -108,11 +140,21 @@ void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learnin
 std::vector<std::pair<std::string, Tensor>> Optimizer::state() const {
   std::vector<std::pair<std::string, Tensor>> result;
   for (std::size_t s = 0; s < names_.size(); ++s) result.emplace_back(names_[s], flat_state_[s]);
+  for (const Part& part : parts_) {
+    for (std::size_t s = 0; s < names_.size() && part.row_sparse; ++s) {
+      result.emplace_back(names_[s] + ("." + parameters_.name(*part.row_sparse)), part.state[s]);
+    }
+  }
   return result;
 }
 
 std::vector<std::pair<std::string, Tensor>> Optimizer::state_of(std::size_t parameter) const {
   std::vector<std::pair<std::string, Tensor>> result;
+  for (const Part& part : parts_) {
+    for (std::size_t s = 0; s < names_.size() && part.row_sparse == parameter; ++s) {
+      result.emplace_back(names_[s], part.state[s]);
+    }
+  }
   for (std::size_t s = 0; s < names_.size(); ++s) {
     const Tensor state = parameters_.part_of(flat_state_[s], parameter);
     if (state) result.emplace_back(names_[s], state);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -36,7 +37,8 @@ class Optimizer {
   const Tensor& finite() const { return finite_; }       ///< [1] i32, 0 from the first bad step on
 
   /// What must be saved, named as PyTorch's optimisers name theirs: a moment of all dense
-  /// parameters is one tensor, laid out as Parameters::flat_gradients().
+  /// parameters is one tensor, laid out as Parameters::flat_gradients(), one of a row-sparse
+  /// parameter is a tensor of its own, "exp_avg.<name>".
   std::vector<std::pair<std::string, Tensor>> state() const;
   /// The moments of one parameter, in its shape; none if it is frozen.
   std::vector<std::pair<std::string, Tensor>> state_of(std::size_t parameter) const;
@@ -45,12 +47,14 @@ class Optimizer {
   Tolerance tolerance() const;
 
  private:
-  /// Weights that one update covers.
+  /// Weights that one update covers: a stretch of the flat buffers, or a row-sparse parameter.
   struct Part {
     ParameterGroup group;
     Tensor weight, gradient, working;
     std::vector<Tensor> state;
+    std::optional<std::size_t> row_sparse{};  ///< the parameter's index
   };
+  const RowGradient* row_gradient(const Part& part) const;  ///< null of a stretch
   template <class F>
   decltype(auto) with_rule(F&& f) const;
   template <class Rule>

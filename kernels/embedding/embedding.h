@@ -29,6 +29,8 @@ struct EmbeddingForward {
   View<const std::int32_t, 1> token;  ///< [N]
   View<T, 2> y;                       ///< [N, E] out
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
 };
 
 /// The gradient of the weight, given d_y = ∂L/∂y: every row sums the gradients of its token,
@@ -50,12 +52,44 @@ struct EmbeddingForward {
 ///          pairs, and keeps at most 2·N / embedding_tile(N) partial rows in scratch.
 template <class T>
 struct EmbeddingBackward {
+  View<const T, 2> d_y;                  ///< [N, E]
+  View<const std::int32_t, 1> token;     ///< [N]    as in the forward pass
+  Gradient<Accumulator<T>, 2> d_weight;  ///< [V, E] out
+  View<std::byte, 1> scratch{};          ///< scratch_bytes(device, op), aligned to 256
+  void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
+  std::size_t scratch_bytes(const Cpu&) const;
+  std::size_t scratch_bytes(const Cuda&) const;
+};
+
+/// The same gradient, row-sparse: only the rows that tokens hit, at a cost that does not grow with
+/// V. With v_0 < v_1 < … the distinct tokens inside [0, V):
+///
+///     row_count[0] = how many there are,   row[r] = v_r,   d_row[r,e] = Σ_{n: token[n] = v_r} d_y[n,e]
+///
+/// summed in the order of EmbeddingBackward, and so equal to its rows bit for bit.
+///
+/// Values   entries of row and rows of d_row from row_count[0] on are left as they are. A token
+///          outside [0, V) contributes nothing. N == 0 gives row_count[0] = 0.
+/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹.
+/// Accuracy that of EmbeddingBackward.
+/// Memory   reads d_y once, writes row_count[0] rows, sorts N pairs, and keeps at most
+///          2·N / embedding_tile(N) partial rows in scratch.
+template <class T>
+struct EmbeddingRowBackward {
+  std::int64_t vocab = 0;             ///< V
   View<const T, 2> d_y;               ///< [N, E]
-  View<const std::int32_t, 1> token;  ///< [N]    as in the forward pass
-  View<Accumulator<T>, 2> d_weight;   ///< [V, E] out
-  bool accumulate_d_weight = false;   ///< add to d_weight instead of overwriting it
+  View<const std::int32_t, 1> token;  ///< [N] as in the forward pass
+  View<std::int32_t, 1> row;          ///< [N] out
+  View<std::int32_t, 1> row_count;    ///< [1] out
+  View<Accumulator<T>, 2> d_row;      ///< [N, E] out
   View<std::byte, 1> scratch{};       ///< scratch_bytes(device, op), aligned to 256
   void check() const;
+  void run(const Cpu&) const;
+  void run(const Cuda&) const;
+  std::size_t scratch_bytes(const Cpu&) const;
+  std::size_t scratch_bytes(const Cuda&) const;
 };
 
 /// Positions per tile, a power of two: about √N / 4, so that the longest chain of additions, one
@@ -66,21 +100,7 @@ constexpr std::int64_t embedding_tile(std::int64_t tokens) {
   return tile;
 }
 
-template <class T>
-std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<T>&);
-template <class T>
-std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<T>&);
-
-template <class T>
-void run(const Cpu&, const EmbeddingForward<T>&);
-template <class T>
-void run(const Cuda&, const EmbeddingForward<T>&);
-template <class T>
-void run(const Cpu&, const EmbeddingBackward<T>&);
-template <class T>
-void run(const Cuda&, const EmbeddingBackward<T>&);
-
-/// Of the backward pass, for |d_y| ≤ 1 and at most 17,000 occurrences of a token. (bf16 gradients
+/// Of the backward passes, for |d_y| ≤ 1 and at most 17,000 occurrences of a token. (bf16 gradients
 /// have few digits, so that short float sums of them are all but exact.)
 inline constexpr Tolerances kEmbeddingTolerance{
     .f32 = {.absolute = 1e-5, .relative = 1e-5, .worst = 0.33},

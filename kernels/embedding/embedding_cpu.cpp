@@ -25,19 +25,19 @@ constexpr std::int64_t kAhead = 4;
 /// Least significant digit first; every pass is a stable counting sort, so the whole is. The cost
 /// does not depend on V beyond its number of digits.
 template <class T>
-void sort_by_token(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& scratch) {
-  const std::int64_t tokens = op.token.extent[0], vocab = op.d_weight.extent[0];
-  const int bits = embedding_key_bits(vocab);
+void sort_by_token(const EmbeddingSum<T>& s) {
+  const std::int64_t tokens = s.tokens;
+  const int bits = s.key_bits();
   const int passes = std::max(1, (bits + 10) / 11);
   const int digit_bits = (bits + passes - 1) / passes;
   const std::uint32_t mask = (1U << digit_bits) - 1;
 
   // Each pass swaps the buffers; the last must end in `keys`.
-  auto *keys = scratch.unsorted_keys, *other_keys = scratch.keys;
-  auto *positions = scratch.unsorted_positions, *other_positions = scratch.positions;
+  auto *keys = s.unsorted_keys, *other_keys = s.keys;
+  auto *positions = s.unsorted_positions, *other_positions = s.positions;
   if (passes % 2 == 0) std::swap(keys, other_keys), std::swap(positions, other_positions);
   for (std::int64_t n = 0; n < tokens; ++n) {
-    keys[n] = embedding_key(op.token(n), vocab);
+    keys[n] = embedding_key(s.token[n], s.vocab);
     positions[n] = static_cast<std::int32_t>(n);
   }
 
@@ -85,59 +85,67 @@ void sum_rows(A* to, std::int64_t width, bool accumulate, std::int64_t count, co
   }
 }
 
-/// The runs of one tile: complete ones go to d_weight, those that cross an edge to scratch.
+/// The runs of one tile: complete ones go to their row, those that cross an edge to scratch.
 template <class T>
-void sum_tile(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& s, std::int64_t k) {
-  const auto [tokens, width] = op.d_y.extent;
-  const std::uint32_t outside = embedding_outside(op.d_weight.extent[0]);
-  const std::int64_t begin = k * s.tile, end = std::min(tokens, begin + s.tile);
-  for (std::int64_t i = begin; i < end && s.keys[i] != outside;) {
+void sum_tile(const EmbeddingSum<T>& s, std::int64_t k) {
+  const std::int64_t width = s.width;
+  const std::int64_t begin = k * s.tile, end = std::min(s.tokens, begin + s.tile);
+  for (std::int64_t i = begin; i < end && s.keys[i] != s.outside;) {
     const std::uint32_t key = s.keys[i];
     std::int64_t last = i + 1;
     while (last < end && s.keys[last] == key) ++last;
 
     const bool enters = i == begin && i > 0 && s.keys[i - 1] == key;
-    const bool goes_on = last == end && end < tokens && s.keys[end] == key;
-    const auto row = [&](std::int64_t j) { return op.d_y.data + s.positions[i + j] * width; };
+    const bool goes_on = last == end && end < s.tokens && s.keys[end] == key;
+    const auto row = [&](std::int64_t j) { return s.d_y + s.positions[i + j] * width; };
     if (enters) {
       sum_rows(s.head + k * width, width, false, last - i, row);
     } else if (goes_on) {
       sum_rows(s.tail + k * width, width, false, last - i, row);
     } else {
-      sum_rows(op.d_weight.data + key * width, width, op.accumulate_d_weight, last - i, row);
+      sum_rows(s.row_of(i, key), width, s.accumulate, last - i, row);
     }
     i = last;
   }
 }
 
-/// If a run begins in tile k and goes on: its pieces, in order, to d_weight.
+/// If a run begins in tile k and goes on: its pieces, in order, to its row.
 template <class T>
-void join_from(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& s, std::int64_t k) {
-  const auto [tokens, width] = op.d_y.extent;
+void join_from(const EmbeddingSum<T>& s, std::int64_t k) {
+  const std::int64_t width = s.width;
   const std::int64_t begin = k * s.tile, end = begin + s.tile;
-  if (end >= tokens) return;
+  if (end >= s.tokens) return;
   const std::uint32_t key = s.keys[end];
-  if (key == embedding_outside(op.d_weight.extent[0]) || s.keys[end - 1] != key) return;
+  if (key == s.outside || s.keys[end - 1] != key) return;
   if (begin > 0 && s.keys[begin - 1] == key) return;  // it began further left
 
   std::int64_t pieces = 1;
-  while ((k + pieces) * s.tile < tokens && s.keys[(k + pieces) * s.tile] == key) ++pieces;
-  sum_rows(op.d_weight.data + key * width, width, op.accumulate_d_weight, pieces,
+  while ((k + pieces) * s.tile < s.tokens && s.keys[(k + pieces) * s.tile] == key) ++pieces;
+  sum_rows(s.row_of(end, key), width, s.accumulate, pieces,
            [&](std::int64_t i) { return i == 0 ? s.tail + k * width : s.head + (k + i) * width; });
 }
 
-/// Writes zeros to the rows of d_weight that no token hit.
+/// All sums, each to its row; the tokens are sorted.
 template <class T>
-void zero_missed(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& s) {
-  const auto [vocab, width] = op.d_weight.extent;
-  const std::uint32_t *const keys = s.keys, *const end = keys + op.token.extent[0];
+void sum_runs(const EmbeddingSum<T>& s) {
+#pragma omp parallel for schedule(static) if (s.tokens * s.width > kWorthThreads)
+  for (std::int64_t k = 0; k < s.tiles; ++k) sum_tile(s, k);
+#pragma omp parallel for schedule(dynamic) if (s.tokens * s.width > kWorthThreads)
+  for (std::int64_t k = 0; k < s.tiles; ++k) join_from(s, k);
+}
+
+/// Writes zeros to the rows of the dense gradient that no token hit.
+template <class T>
+void zero_missed(const EmbeddingSum<T>& s) {
+  const std::int64_t vocab = s.vocab, width = s.width;
+  const std::uint32_t *const keys = s.keys, *const end = keys + s.tokens;
   const std::int64_t chunk = std::max<std::int64_t>(1, kWorthThreads / width);
 #pragma omp parallel for schedule(static) if (vocab > chunk)
   for (std::int64_t first = 0; first < vocab; first += chunk) {
     const std::uint32_t* key = std::lower_bound(keys, end, static_cast<std::uint32_t>(first));
     for (std::int64_t v = first; v < std::min(vocab, first + chunk); ++v) {
       if (key == end || *key != v) {
-        std::fill_n(op.d_weight.data + v * width, width, Accumulator<T>{0});
+        std::fill_n(s.to + v * width, width, Accumulator<T>{0});
       } else {
         key = std::upper_bound(key, end, static_cast<std::uint32_t>(v));
       }
@@ -145,14 +153,16 @@ void zero_missed(const EmbeddingBackward<T>& op, const EmbeddingScratch<T>& s) {
   }
 }
 
-}  // namespace
-
 template <class T>
-std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<T>& op) {
-  ScratchCutter cut;
-  EmbeddingScratch<T>(cut, op);
-  return cut.bytes();
+void check_backward(const View<const T, 2>& d_y, const View<const std::int32_t, 1>& token) {
+  expect_extent("embedding: d_y rows", d_y.extent[0], token.extent[0]);
+  if (d_y.extent[0] > std::numeric_limits<std::int32_t>::max()) {
+    throw ShapeError(
+        fmt::format("embedding: d_y rows is {}, expected fewer than 2^31", d_y.extent[0]));
+  }
 }
+
+}  // namespace
 
 template <class T>
 void EmbeddingForward<T>::check() const {
@@ -161,44 +171,76 @@ void EmbeddingForward<T>::check() const {
 }
 
 template <class T>
-void EmbeddingBackward<T>::check() const {
-  const auto [tokens, width] = d_y.extent;
-  expect_extent("embedding: d_y rows", tokens, token.extent[0]);
-  expect_extent("embedding: d_weight columns", d_weight.extent[1], width);
-  if (tokens > std::numeric_limits<std::int32_t>::max()) {
-    throw ShapeError(fmt::format("embedding: d_y rows is {}, expected fewer than 2^31", tokens));
-  }
-}
-
-template <class T>
-void run(const Cpu&, const EmbeddingForward<T>& op) {
-  const auto [tokens, width] = op.y.extent;
-  const std::int64_t vocab = op.weight.extent[0];
+void EmbeddingForward<T>::run(const Cpu&) const {
+  const auto [tokens, width] = y.extent;
+  const std::int64_t vocab = weight.extent[0];
 #pragma omp parallel for schedule(static) if (tokens * width > kWorthThreads)
   for (std::int64_t n = 0; n < tokens; ++n) {
-    const std::int32_t token = op.token(n);
-    T* const y = op.y.data + n * width;
-    if (known_token(token, vocab)) {
-      std::copy_n(op.weight.data + token * width, width, y);
+    T* const to = y.data + n * width;
+    if (known_token(token(n), vocab)) {
+      std::copy_n(weight.data + token(n) * width, width, to);
     } else {
-      std::fill_n(y, width, static_cast<T>(std::numeric_limits<float>::quiet_NaN()));
+      std::fill_n(to, width, static_cast<T>(std::numeric_limits<float>::quiet_NaN()));
     }
   }
 }
 
 template <class T>
-void run(const Cpu& cpu, const EmbeddingBackward<T>& op) {
-  ScratchCutter cut(cpu, op.scratch);
-  const EmbeddingScratch<T> scratch(cut, op);
+void EmbeddingBackward<T>::check() const {
+  check_backward(d_y, token);
+  expect_extent("embedding: d_weight columns", d_weight.view.extent[1], d_y.extent[1]);
+}
+
+template <class T>
+std::size_t EmbeddingBackward<T>::scratch_bytes(const Cpu&) const {
+  ScratchCutter cut;
+  EmbeddingSum<T>(cut, *this);
+  return cut.bytes();
+}
+
+template <class T>
+void EmbeddingBackward<T>::run(const Cpu& cpu) const {
+  ScratchCutter cut(cpu, scratch);
+  const EmbeddingSum<T> sum(cut, *this);
   cut.expect_enough("embedding: scratch bytes");
-  const auto [tokens, width] = op.d_y.extent;
-  if (width == 0) return;
-  sort_by_token(op, scratch);
-  if (!op.accumulate_d_weight) zero_missed(op, scratch);
-#pragma omp parallel for schedule(static) if (tokens * width > kWorthThreads)
-  for (std::int64_t k = 0; k < scratch.tiles; ++k) sum_tile(op, scratch, k);
-#pragma omp parallel for schedule(dynamic) if (tokens * width > kWorthThreads)
-  for (std::int64_t k = 0; k < scratch.tiles; ++k) join_from(op, scratch, k);
+  if (sum.width == 0) return;
+  sort_by_token(sum);
+  if (!sum.accumulate) zero_missed(sum);
+  sum_runs(sum);
+}
+
+template <class T>
+void EmbeddingRowBackward<T>::check() const {
+  check_backward(d_y, token);
+  expect_extent("embedding: row elements", row.extent[0], d_y.extent[0]);
+  expect_extent("embedding: row_count elements", row_count.extent[0], 1);
+  expect_extent("embedding: d_row rows", d_row.extent[0], d_y.extent[0]);
+  expect_extent("embedding: d_row columns", d_row.extent[1], d_y.extent[1]);
+  if (vocab > std::int64_t{1} << 31) {
+    throw ShapeError(fmt::format("embedding: vocab is {}, expected at most 2^31", vocab));
+  }
+}
+
+template <class T>
+std::size_t EmbeddingRowBackward<T>::scratch_bytes(const Cpu&) const {
+  ScratchCutter cut;
+  EmbeddingSum<T>(cut, *this);
+  return cut.bytes();
+}
+
+template <class T>
+void EmbeddingRowBackward<T>::run(const Cpu& cpu) const {
+  ScratchCutter cut(cpu, scratch);
+  const EmbeddingSum<T> sum(cut, *this);
+  cut.expect_enough("embedding: scratch bytes");
+  sort_by_token(sum);
+  std::int32_t count = 0;
+  for (std::int64_t i = 0; i < sum.tokens; ++i) {
+    if (sum.begins_run(i)) row(count++) = static_cast<std::int32_t>(sum.keys[i]);
+    sum.rank[i] = count;
+  }
+  row_count(0) = count;
+  sum_runs(sum);
 }
 
 template struct EmbeddingForward<float>;
@@ -207,14 +249,8 @@ template struct EmbeddingForward<double>;
 template struct EmbeddingBackward<float>;
 template struct EmbeddingBackward<bf16>;
 template struct EmbeddingBackward<double>;
-template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<float>&);
-template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<bf16>&);
-template std::size_t scratch_bytes(const Cpu&, const EmbeddingBackward<double>&);
-template void run(const Cpu&, const EmbeddingForward<float>&);
-template void run(const Cpu&, const EmbeddingForward<bf16>&);
-template void run(const Cpu&, const EmbeddingForward<double>&);
-template void run(const Cpu&, const EmbeddingBackward<float>&);
-template void run(const Cpu&, const EmbeddingBackward<bf16>&);
-template void run(const Cpu&, const EmbeddingBackward<double>&);
+template struct EmbeddingRowBackward<float>;
+template struct EmbeddingRowBackward<bf16>;
+template struct EmbeddingRowBackward<double>;
 
 }  // namespace carousel

@@ -1,5 +1,6 @@
 #include "kernels/common/check.h"
 #include "kernels/common/cuda/launch.cuh"
+#include "kernels/common/cuda/rows.cuh"
 #include "kernels/common/cuda/sort.h"
 #include "kernels/common/cuda/vector_io.cuh"
 #include "kernels/embedding/embedding.h"
@@ -14,30 +15,6 @@ constexpr unsigned kThreads = 128;
 // Rows in flight per thread before the first is added: what covers the latency of a dependent
 // chain of additions.
 constexpr int kBatch = 8;
-
-/// Blocks of `x` threads along a row, 128 bits of T each, and as many rows beside one another as
-/// kThreads allows, so that narrow rows do not idle most of a warp.
-template <class T>
-struct RowGrid {
-  unsigned x = 1;
-  std::int64_t columns_each = 0;   ///< columns one pass of x threads covers
-  std::int64_t column_blocks = 0;  ///< passes to cover the row
-  explicit RowGrid(std::int64_t width) {
-    while (x < kThreads && x * kVector<T> < width) x *= 2;
-    columns_each = std::int64_t{x} * kVector<T>;
-    column_blocks = (width + columns_each - 1) / columns_each;
-  }
-  Grid launch_for(std::int64_t items) const {
-    const unsigned y = kThreads / x;
-    return {.blocks = blocks_for(items, y), .threads = x, .threads_y = y};
-  }
-};
-
-/// First work item of this thread's row of the block, and the distance to its next one.
-__device__ std::int64_t first_item() {
-  return static_cast<std::int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
-}
-__device__ std::int64_t item_stride() { return static_cast<std::int64_t>(gridDim.x) * blockDim.y; }
 
 // One row of threads per token.
 template <class T>
@@ -62,10 +39,16 @@ __global__ void embedding_forward_kernel(const __grid_constant__ EmbeddingForwar
   }
 }
 
-/// What the backward kernels share; the arrays of `s` lie in device memory.
+/// Scratch bytes of sorting and of the running sum after it.
+std::int64_t sort_bytes(const Cuda& device, std::int64_t tokens) {
+  return static_cast<std::int64_t>(
+      std::max(sort_scratch_bytes(device, tokens), running_sum_scratch_bytes(device, tokens)));
+}
+
+/// What is summed, and how rows are cut among threads.
 template <class T>
 struct Plan {
-  EmbeddingScratch<T> s;
+  EmbeddingSum<T> s;
   std::int64_t columns_each, column_blocks;
 };
 
@@ -74,23 +57,48 @@ struct Place {
   std::int64_t tile, column, columns;
 };
 template <class T>
-__device__ Place place(const Plan<T>& plan, std::int64_t item, std::int64_t width) {
+__device__ Place place(const Plan<T>& plan, std::int64_t item) {
   const std::int64_t tile = item / plan.column_blocks;
   const std::int64_t column =
       (item - tile * plan.column_blocks) * plan.columns_each + threadIdx.x * kVector<T>;
-  return {tile, column, width - column};
+  return {tile, column, plan.s.width - column};
 }
+
+/// First index of a thread of a one-dimensional grid, and the distance to its next one.
+__device__ std::int64_t first_index() {
+  return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+}
+__device__ std::int64_t index_stride() { return static_cast<std::int64_t>(gridDim.x) * blockDim.x; }
 
 // One thread per token: what the sort sorts.
 template <class T>
-__global__ void embedding_keys_kernel(const __grid_constant__ EmbeddingBackward<T> op,
-                                      const __grid_constant__ Plan<T> plan) {
-  const std::int64_t tokens = op.token.extent[0], vocab = op.d_weight.extent[0];
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
-  std::int64_t n = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  for (; n < tokens; n += stride) {
-    plan.s.unsorted_keys[n] = embedding_key(op.token.data[n], vocab);
-    plan.s.unsorted_positions[n] = static_cast<std::int32_t>(n);
+__global__ void embedding_keys_kernel(const __grid_constant__ EmbeddingSum<T> s) {
+  for (std::int64_t n = first_index(); n < s.tokens; n += index_stride()) {
+    s.unsorted_keys[n] = embedding_key(s.token[n], s.vocab);
+    s.unsorted_positions[n] = static_cast<std::int32_t>(n);
+  }
+}
+
+// One thread per sorted position: 1 where a run begins, the terms of its rank. They take the place
+// of the unsorted positions, which nothing needs any more.
+template <class T>
+__global__ void embedding_begins_kernel(const __grid_constant__ EmbeddingSum<T> s) {
+  for (std::int64_t i = first_index(); i < s.tokens; i += index_stride()) {
+    s.unsorted_positions[i] = s.begins_run(i) ? 1 : 0;
+  }
+}
+
+// One thread per sorted position: the first of a run names its row. One more for the count.
+template <class T>
+__global__ void embedding_rows_kernel(const __grid_constant__ EmbeddingSum<T> s,
+                                      const __grid_constant__ View<std::int32_t, 1> row,
+                                      const __grid_constant__ View<std::int32_t, 1> row_count) {
+  for (std::int64_t i = first_index(); i <= s.tokens; i += index_stride()) {
+    if (i == s.tokens) {
+      row_count.data[0] = s.tokens == 0 ? 0 : s.rank[s.tokens - 1];
+    } else if (s.begins_run(i)) {
+      row.data[s.rank[i] - 1] = static_cast<std::int32_t>(s.keys[i]);
+    }
   }
 }
 
@@ -112,25 +120,20 @@ __device__ std::int64_t lower_bound(const std::uint32_t* keys, std::int64_t stri
 // One warp per 32 rows of d_weight: each lane looks for one row's token, so that 32 searches share
 // their latency, and then the warp clears the rows that were not hit.
 template <class T>
-__global__ void embedding_zero_kernel(const __grid_constant__ EmbeddingBackward<T> op,
-                                      const __grid_constant__ Plan<T> plan) {
+__global__ void embedding_zero_kernel(const __grid_constant__ EmbeddingSum<T> s) {
   constexpr int kWide = kVector<float>;
-  const std::int64_t vocab = op.d_weight.extent[0], width = op.d_weight.extent[1];
-  const std::int64_t tokens = op.token.extent[0];
   const unsigned lane = threadIdx.x % 32;
-  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads;
-  std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x - lane;
-  for (; first < vocab; first += stride) {
+  for (std::int64_t first = first_index() - lane; first < s.vocab; first += index_stride()) {
     const auto key = static_cast<std::uint32_t>(first + lane);
-    const std::int64_t found = lower_bound(plan.s.keys, 1, tokens, key);
-    const bool hit = found < tokens && plan.s.keys[found] == key;
-    const unsigned missed = __ballot_sync(0xFFFFFFFFU, first + lane < vocab && !hit);
+    const std::int64_t found = lower_bound(s.keys, 1, s.tokens, key);
+    const bool hit = found < s.tokens && s.keys[found] == key;
+    const unsigned missed = __ballot_sync(0xFFFFFFFFU, first + lane < s.vocab && !hit);
     for (unsigned row = 0; row < 32; ++row) {
       if ((missed >> row & 1U) == 0) continue;
-      Accumulator<T>* const to = op.d_weight.data + (first + row) * width;
+      Accumulator<T>* const to = s.to + (first + row) * s.width;
       const float zeros[kWide]{};
-      for (std::int64_t c = lane * kWide; c < width; c += 32 * kWide) {
-        store(to + c, width - c, zeros);
+      for (std::int64_t c = lane * kWide; c < s.width; c += 32 * kWide) {
+        store(to + c, s.width - c, zeros);
       }
     }
   }
@@ -154,31 +157,29 @@ struct RunSum {
 };
 
 // One row of threads per tile and block of columns. Runs within the tile are complete and go to
-// d_weight; the one that enters from the left and the one that goes on to the right go to scratch.
+// their row; the one that enters from the left and the one that goes on to the right go to scratch.
 template <class T>
-__global__ void embedding_tile_kernel(const __grid_constant__ EmbeddingBackward<T> op,
-                                      const __grid_constant__ Plan<T> plan) {
+__global__ void embedding_tile_kernel(const __grid_constant__ Plan<T> plan) {
   constexpr int kWide = kVector<T>;
-  const EmbeddingScratch<T>& s = plan.s;
-  const std::int64_t tokens = op.d_y.extent[0], width = op.d_y.extent[1];
-  const std::uint32_t outside = embedding_outside(op.d_weight.extent[0]);
+  const EmbeddingSum<T>& s = plan.s;
+  const std::int64_t width = s.width;
   for (std::int64_t item = first_item(); item < s.tiles * plan.column_blocks;
        item += item_stride()) {
-    const auto [tile, column, columns] = place(plan, item, width);
+    const auto [tile, column, columns] = place(plan, item);
     if (columns <= 0) continue;
 
     const std::int64_t begin = tile * s.tile;
-    const std::int64_t end = begin + s.tile < tokens ? begin + s.tile : tokens;
+    const std::int64_t end = begin + s.tile < s.tokens ? begin + s.tile : s.tokens;
     std::uint32_t key = s.keys[begin];
     bool enters = begin > 0 && s.keys[begin - 1] == key;
     RunSum<kWide> sum;
-    const auto finish_run = [&](bool goes_on) {
+    const auto finish_run = [&](std::int64_t last, bool goes_on) {
       if (enters) {
         sum.write(s.head + tile * width + column, columns, false);
       } else if (goes_on) {
         sum.write(s.tail + tile * width + column, columns, false);
-      } else if (key != outside) {
-        sum.write(op.d_weight.data + key * width + column, columns, op.accumulate_d_weight);
+      } else if (key != s.outside) {
+        sum.write(s.row_of(last, key) + column, columns, s.accumulate);
       }
     };
     for (std::int64_t i = begin; i < end; i += kBatch) {
@@ -188,13 +189,13 @@ __global__ void embedding_tile_kernel(const __grid_constant__ EmbeddingBackward<
       for (int j = 0; j < kBatch; ++j) {
         if (i + j >= end) continue;
         row_key[j] = s.keys[i + j];
-        load(op.d_y.data + s.positions[i + j] * width + column, columns, row[j]);
+        load(s.d_y + s.positions[i + j] * width + column, columns, row[j]);
       }
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
         if (i + j >= end) continue;
         if (row_key[j] != key) {
-          finish_run(false);
+          finish_run(i + j - 1, false);
           sum = {};
           enters = false;
           key = row_key[j];
@@ -202,25 +203,23 @@ __global__ void embedding_tile_kernel(const __grid_constant__ EmbeddingBackward<
         sum.add(row[j]);
       }
     }
-    finish_run(end < tokens && s.keys[end] == key);
+    finish_run(end - 1, end < s.tokens && s.keys[end] == key);
   }
 }
 
 // One row of threads per tile and block of columns, idle unless a run begins in the tile and goes
 // on: its pieces are added in order.
 template <class T>
-__global__ void embedding_join_kernel(const __grid_constant__ EmbeddingBackward<T> op,
-                                      const __grid_constant__ Plan<T> plan) {
+__global__ void embedding_join_kernel(const __grid_constant__ Plan<T> plan) {
   constexpr int kWide = kVector<T>;
-  const EmbeddingScratch<T>& s = plan.s;
-  const std::int64_t width = op.d_y.extent[1];
-  const std::uint32_t outside = embedding_outside(op.d_weight.extent[0]);
+  const EmbeddingSum<T>& s = plan.s;
+  const std::int64_t width = s.width;
   for (std::int64_t item = first_item(); item < (s.tiles - 1) * plan.column_blocks;
        item += item_stride()) {
-    const auto [tile, column, columns] = place(plan, item, width);
+    const auto [tile, column, columns] = place(plan, item);
     const std::int64_t begin = tile * s.tile, end = begin + s.tile;
     const std::uint32_t key = s.keys[end];
-    if (columns <= 0 || key == outside || s.keys[end - 1] != key) continue;
+    if (columns <= 0 || key == s.outside || s.keys[end - 1] != key) continue;
     if (begin > 0 && s.keys[begin - 1] == key) continue;  // it began further left
 
     RunSum<kWide> sum;
@@ -237,85 +236,105 @@ __global__ void embedding_join_kernel(const __grid_constant__ EmbeddingBackward<
         if (piece + j <= last) sum.add(row[j]);
       }
     }
-    sum.write(op.d_weight.data + key * width + column, columns, op.accumulate_d_weight);
+    sum.write(s.row_of(end, key) + column, columns, s.accumulate);
   }
 }
 
+template <class Op>
+std::size_t sum_scratch_bytes(const Cuda& device, const Op& op) {
+  ScratchCutter cut;
+  EmbeddingSum(cut, op);
+  cut.take<std::byte>(sort_bytes(device, op.token.extent[0]));
+  return cut.bytes();
+}
+
 template <class T>
-std::int64_t sort_bytes(const Cuda& device, const EmbeddingBackward<T>& op) {
-  return static_cast<std::int64_t>(sort_scratch_bytes(device, op.token.extent[0]));
+void sort_by_token(const Cuda& device, const EmbeddingSum<T>& s, std::byte* scratch) {
+  if (s.tokens == 0) return;
+  launch(device, {.blocks = blocks_for(s.tokens, kThreads), .threads = kThreads},
+         embedding_keys_kernel<T>, s);
+  sort_pairs(device, {.keys_in = s.unsorted_keys,
+                      .values_in = s.unsorted_positions,
+                      .keys_out = s.keys,
+                      .values_out = s.positions,
+                      .count = s.tokens,
+                      .bits = s.key_bits(),
+                      .scratch = scratch});
+}
+
+template <class T>
+void sum_runs(const Cuda& device, const EmbeddingSum<T>& s) {
+  if (s.tokens == 0) return;
+  const RowGrid rows(s.width, kVector<T>, kThreads);
+  const Plan<T> plan{s, rows.columns_each, rows.column_blocks};
+  launch(device, rows.launch_for(s.tiles * rows.column_blocks), embedding_tile_kernel<T>, plan);
+  launch(device, rows.launch_for((s.tiles - 1) * rows.column_blocks), embedding_join_kernel<T>,
+         plan);
 }
 
 }  // namespace
 
 template <class T>
-std::size_t scratch_bytes(const Cuda& device, const EmbeddingBackward<T>& op) {
-  ScratchCutter cut;
-  EmbeddingScratch<T>(cut, op);
-  cut.take<std::byte>(sort_bytes(device, op));
-  return cut.bytes();
+void EmbeddingForward<T>::run(const Cuda& device) const {
+  if (y.size() == 0) return;
+  note_row_width<T>("E", y.extent[1]);
+  launch(device, RowGrid(y.extent[1], kVector<T>, kThreads).launch_for(y.extent[0]),
+         embedding_forward_kernel<T>, *this);
 }
 
 template <class T>
-void run(const Cuda& device, const EmbeddingForward<T>& op) {
-  if (op.y.size() == 0) return;
-  note_row_width<T>("E", op.y.extent[1]);
-  launch(device, RowGrid<T>(op.y.extent[1]).launch_for(op.y.extent[0]), embedding_forward_kernel<T>,
-         op);
+std::size_t EmbeddingBackward<T>::scratch_bytes(const Cuda& device) const {
+  return sum_scratch_bytes(device, *this);
 }
 
 template <class T>
-void run(const Cuda& device, const EmbeddingBackward<T>& op) {
-  ScratchCutter cut(device, op.scratch);
-  const EmbeddingScratch<T> s(cut, op);
-  std::byte* const sorting = cut.take<std::byte>(sort_bytes(device, op));
+void EmbeddingBackward<T>::run(const Cuda& device) const {
+  ScratchCutter cut(device, scratch);
+  const EmbeddingSum<T> sum(cut, *this);
+  std::byte* const sorting = cut.take<std::byte>(sort_bytes(device, sum.tokens));
   cut.expect_enough("embedding: scratch bytes");
-  const auto [tokens, width] = op.d_y.extent;
-  const std::int64_t vocab = op.d_weight.extent[0];
-  note_row_width<T>("E", width);
-  if (width == 0) return;
-  const RowGrid<T> rows(width);
-  const Plan<T> plan{s, rows.columns_each, rows.column_blocks};
-  if (tokens > 0) {
-    launch(device, {.blocks = blocks_for(tokens, kThreads), .threads = kThreads},
-           embedding_keys_kernel<T>, op, plan);
-    sort_pairs(device, {.keys_in = s.unsorted_keys,
-                        .values_in = s.unsorted_positions,
-                        .keys_out = s.keys,
-                        .values_out = s.positions,
-                        .count = tokens,
-                        .bits = embedding_key_bits(vocab),
-                        .scratch = sorting});
+  note_row_width<T>("E", sum.width);
+  if (sum.width == 0) return;
+  sort_by_token(device, sum, sorting);
+  if (!sum.accumulate) {
+    launch(device, {.blocks = blocks_for(sum.vocab, kThreads), .threads = kThreads},
+           embedding_zero_kernel<T>, sum);
   }
-  if (!op.accumulate_d_weight) {
-    launch(device, {.blocks = blocks_for(vocab, kThreads), .threads = kThreads},
-           embedding_zero_kernel<T>, op, plan);
-  }
-  if (tokens > 0) {
-    launch(device, rows.launch_for(s.tiles * rows.column_blocks), embedding_tile_kernel<T>, op,
-           plan);
-    launch(device, rows.launch_for((s.tiles - 1) * rows.column_blocks), embedding_join_kernel<T>,
-           op, plan);
-  }
+  sum_runs(device, sum);
 }
 
-template <>
-std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<double>&) {
-  throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
+template <class T>
+std::size_t EmbeddingRowBackward<T>::scratch_bytes(const Cuda& device) const {
+  return sum_scratch_bytes(device, *this);
 }
-template <>
-void run(const Cuda&, const EmbeddingForward<double>&) {
-  throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
+
+template <class T>
+void EmbeddingRowBackward<T>::run(const Cuda& device) const {
+  ScratchCutter cut(device, scratch);
+  const EmbeddingSum<T> sum(cut, *this);
+  std::byte* const sorting = cut.take<std::byte>(sort_bytes(device, sum.tokens));
+  cut.expect_enough("embedding: scratch bytes");
+  note_row_width<T>("E", sum.width);
+  sort_by_token(device, sum, sorting);
+  launch(device, {.blocks = blocks_for(sum.tokens, kThreads), .threads = kThreads},
+         embedding_begins_kernel<T>, sum);
+  running_sum(
+      device,
+      {.in = sum.unsorted_positions, .out = sum.rank, .count = sum.tokens, .scratch = sorting});
+  launch(device, {.blocks = blocks_for(sum.tokens + 1, kThreads), .threads = kThreads},
+         embedding_rows_kernel<T>, sum, row, row_count);
+  if (sum.width > 0) sum_runs(device, sum);
 }
-template <>
-void run(const Cuda&, const EmbeddingBackward<double>&) {
-  throw ConfigError("embedding: f64 on CUDA, expected f32 or bf16");
-}
-template std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<float>&);
-template std::size_t scratch_bytes(const Cuda&, const EmbeddingBackward<bf16>&);
-template void run(const Cuda&, const EmbeddingForward<float>&);
-template void run(const Cuda&, const EmbeddingForward<bf16>&);
-template void run(const Cuda&, const EmbeddingBackward<float>&);
-template void run(const Cuda&, const EmbeddingBackward<bf16>&);
+
+template void EmbeddingForward<float>::run(const Cuda&) const;
+template void EmbeddingForward<bf16>::run(const Cuda&) const;
+template void EmbeddingBackward<float>::run(const Cuda&) const;
+template void EmbeddingBackward<bf16>::run(const Cuda&) const;
+template void EmbeddingRowBackward<float>::run(const Cuda&) const;
+template void EmbeddingRowBackward<bf16>::run(const Cuda&) const;
+template std::size_t EmbeddingBackward<float>::scratch_bytes(const Cuda&) const;
+template std::size_t EmbeddingBackward<bf16>::scratch_bytes(const Cuda&) const;
+template std::size_t EmbeddingRowBackward<float>::scratch_bytes(const Cuda&) const;
+template std::size_t EmbeddingRowBackward<bf16>::scratch_bytes(const Cuda&) const;
 
 }  // namespace carousel

@@ -9,29 +9,6 @@
 
 namespace carousel {
 
-/// How the backward pass divides its scratch memory, on either device. Private to the op.
-template <class T>
-struct EmbeddingScratch {
-  std::int64_t tile;   ///< positions per tile
-  std::int64_t tiles;  ///< the last one may be shorter
-  std::uint32_t* unsorted_keys;
-  std::int32_t* unsorted_positions;
-  std::uint32_t* keys;      ///< [N] sorted: tokens, then the key of those outside [0, V)
-  std::int32_t* positions;  ///< [N] sorted stably by key
-  Accumulator<T>* head;     ///< [tiles, E] sum of the run of keys that enters from the left
-  Accumulator<T>* tail;     ///< [tiles, E] sum of the run that begins here and goes on
-
-  EmbeddingScratch(ScratchCutter& cut, const EmbeddingBackward<T>& op)
-      : tile(embedding_tile(op.d_y.extent[0])),
-        tiles((op.d_y.extent[0] + tile - 1) / tile),
-        unsorted_keys(cut.take<std::uint32_t>(op.d_y.extent[0])),
-        unsorted_positions(cut.take<std::int32_t>(op.d_y.extent[0])),
-        keys(cut.take<std::uint32_t>(op.d_y.extent[0])),
-        positions(cut.take<std::int32_t>(op.d_y.extent[0])),
-        head(cut.take<Accumulator<T>>(tiles * op.d_y.extent[1])),
-        tail(cut.take<Accumulator<T>>(tiles * op.d_y.extent[1])) {}
-};
-
 /// The sort key of tokens outside [0, V): above every key inside.
 constexpr std::uint32_t embedding_outside(std::int64_t vocab) {
   return static_cast<std::uint32_t>(std::min(vocab, std::int64_t{1} << 31));
@@ -45,9 +22,68 @@ constexpr std::uint32_t embedding_key(std::int32_t token, std::int64_t vocab) {
   return known_token(token, vocab) ? static_cast<std::uint32_t>(token) : embedding_outside(vocab);
 }
 
-/// Bits in which keys differ.
-constexpr int embedding_key_bits(std::int64_t vocab) {
-  return static_cast<int>(std::bit_width(embedding_outside(vocab)));
-}
+/// What the two backward passes share, on either device: the sum of a token's gradients goes to a
+/// row of `to`, which the token itself names (dense) or its rank among the distinct tokens (row-
+/// sparse). The arrays lie in scratch memory. Private to the op.
+template <class T>
+struct EmbeddingSum {
+  const T* d_y;                ///< [N, E]
+  const std::int32_t* token;   ///< [N]
+  std::int64_t tokens, width;  ///< N, E
+  std::int64_t vocab;
+  std::uint32_t outside;  ///< the key of tokens that are none
+  Accumulator<T>* to;
+  bool accumulate = false;
+
+  std::int64_t tile;   ///< positions per tile
+  std::int64_t tiles;  ///< the last one may be shorter
+  std::uint32_t* unsorted_keys;
+  std::int32_t* unsorted_positions;
+  std::uint32_t* keys;           ///< [N] sorted: tokens, then the key of those outside [0, V)
+  std::int32_t* positions;       ///< [N] sorted stably by key
+  Accumulator<T>* head;          ///< [tiles, E] sum of the run of keys that enters from the left
+  Accumulator<T>* tail;          ///< [tiles, E] sum of the run that begins here and goes on
+  std::int32_t* rank = nullptr;  ///< [N] of the sorted key at i: distinct keys up to it; if sparse
+
+  EmbeddingSum(ScratchCutter& cut, const EmbeddingBackward<T>& op)
+      : EmbeddingSum(cut, op.d_y, op.token, op.d_weight.view.extent[0], op.d_weight.view.data) {
+    accumulate = op.d_weight.accumulate;
+  }
+  EmbeddingSum(ScratchCutter& cut, const EmbeddingRowBackward<T>& op)
+      : EmbeddingSum(cut, op.d_y, op.token, op.vocab, op.d_row.data) {
+    rank = cut.take<std::int32_t>(tokens);
+  }
+
+  /// Bits in which keys differ.
+  int key_bits() const { return static_cast<int>(std::bit_width(outside)); }
+
+  /// Where the run that the sorted position i belongs to is written.
+  constexpr Accumulator<T>* row_of(std::int64_t i, std::uint32_t key) const {
+    return to + (rank != nullptr ? std::int64_t{rank[i]} - 1 : std::int64_t{key}) * width;
+  }
+  /// Whether the sorted position i is the first of its key, one inside [0, V).
+  constexpr bool begins_run(std::int64_t i) const {
+    return keys[i] != outside && (i == 0 || keys[i - 1] != keys[i]);
+  }
+
+ private:
+  EmbeddingSum(ScratchCutter& cut, View<const T, 2> gradient, View<const std::int32_t, 1> of,
+               std::int64_t vocabulary, Accumulator<T>* target)
+      : d_y(gradient.data),
+        token(of.data),
+        tokens(gradient.extent[0]),
+        width(gradient.extent[1]),
+        vocab(vocabulary),
+        outside(embedding_outside(vocabulary)),
+        to(target),
+        tile(embedding_tile(tokens)),
+        tiles((tokens + tile - 1) / tile),
+        unsorted_keys(cut.take<std::uint32_t>(tokens)),
+        unsorted_positions(cut.take<std::int32_t>(tokens)),
+        keys(cut.take<std::uint32_t>(tokens)),
+        positions(cut.take<std::int32_t>(tokens)),
+        head(cut.take<Accumulator<T>>(tiles * width)),
+        tail(cut.take<Accumulator<T>>(tiles * width)) {}
+};
 
 }  // namespace carousel

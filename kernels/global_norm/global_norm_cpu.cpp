@@ -27,7 +27,11 @@ double sum_of_squares(const T* values, std::int64_t count) {
 template <class T>
 void GlobalNorm<T>::check() const {
   if (loss.present()) expect_extent("global_norm: loss elements", loss.extent[0], 1);
-  expect_extent("global_norm: scratch elements", scratch.extent[0], kGlobalNormPartials);
+  for (const RowSparseGradient<T>& each : row_sparse) {
+    expect_extent("global_norm: row_count elements", each.row_count.extent[0], 1);
+  }
+  expect_at_least("global_norm: scratch elements", scratch.extent[0],
+                  kGlobalNormPartials * (1 + static_cast<std::int64_t>(row_sparse.size())));
   expect_extent("global_norm: norm elements", norm.extent[0], 1);
   expect_extent("global_norm: gradient_scale elements", gradient_scale.extent[0], 1);
   expect_extent("global_norm: finite elements", finite.extent[0], 1);
@@ -38,29 +42,25 @@ void GlobalNorm<T>::check() const {
 }
 
 template <class T>
-void run(const Cpu&, const GlobalNorm<T>& op) {
-  const std::int64_t size = op.gradient.extent[0], stretch = op.stretch();
-  const std::int64_t partials = (size + stretch - 1) / stretch;
-  const T* const gradient = op.gradient.data;
-  double* const partial = op.scratch.data;
-#pragma omp parallel for schedule(static) if (size > 32'768)
-  for (std::int64_t p = 0; p < partials; ++p) {
-    const std::int64_t first = p * stretch;
-    partial[p] = sum_of_squares(gradient + first, std::min(stretch, size - first));
-  }
-  const double norm = std::sqrt(std::accumulate(partial, partial + partials, 0.0));
-  const double scale = op.clip_norm / (norm + 1e-6);
-  op.norm(0) = static_cast<T>(norm);
+void GlobalNorm<T>::run(const Cpu&) const {
+  const std::int64_t partials = for_each_part([](const Part& part) {
+    const std::int64_t used = part.used(), stretch = part.stretch();
+#pragma omp parallel for schedule(static) if (used > 32'768)
+    for (std::int64_t p = 0; p < part.partials(); ++p) {
+      const std::int64_t first = p * stretch;
+      part.partial[p] = sum_of_squares(part.values + first, std::min(stretch, used - first));
+    }
+  });
+  const double total = std::sqrt(std::accumulate(scratch.data, scratch.data + partials, 0.0));
+  const double scale = clip_norm / (total + 1e-6);
+  norm(0) = static_cast<T>(total);
   // The comparison is this way round so that NaN does not become 1.
-  op.gradient_scale(0) = static_cast<T>(op.clip_norm == 0 || scale >= 1 ? 1.0 : scale);
-  const bool finite =
-      std::isfinite(op.norm(0)) && (!op.loss.present() || std::isfinite(op.loss(0)));
-  op.finite(0) = finite && !(op.keep_failure && op.finite(0) == 0) ? 1 : 0;
+  gradient_scale(0) = static_cast<T>(clip_norm == 0 || scale >= 1 ? 1.0 : scale);
+  const bool good = std::isfinite(norm(0)) && (!loss.present() || std::isfinite(loss(0)));
+  finite(0) = good && !(keep_failure && finite(0) == 0) ? 1 : 0;
 }
 
 template struct GlobalNorm<float>;
 template struct GlobalNorm<double>;
-template void run(const Cpu&, const GlobalNorm<float>&);
-template void run(const Cpu&, const GlobalNorm<double>&);
 
 }  // namespace carousel

@@ -20,11 +20,12 @@ struct Shared {
 // cards, enough to saturate memory. Double costs nothing here: one conversion and one multiply-add
 // per four bytes read is below what every card from sm_80 on can do.
 template <class T>
-__global__ void global_norm_partial_kernel(const __grid_constant__ GlobalNorm<T> op) {
+__global__ void global_norm_partial_kernel(const __grid_constant__
+                                           typename GlobalNorm<T>::Part part) {
   constexpr int kEach = 4;
-  const std::int64_t stretch = op.stretch(), first = blockIdx.x * stretch;
-  const std::int64_t count = min(stretch, op.gradient.extent[0] - first);
-  const T* const gradient = op.gradient.data + first;
+  const std::int64_t stretch = part.stretch(), first = blockIdx.x * stretch;
+  const std::int64_t count = min(stretch, part.used() - first);  // negative beyond the used rows
+  const T* const gradient = part.values + first;
   double sum[kEach] = {};
   for (std::int64_t n = kEach * threadIdx.x; n < count; n += kEach * kThreads) {
     float values[kEach];
@@ -37,7 +38,7 @@ __global__ void global_norm_partial_kernel(const __grid_constant__ GlobalNorm<T>
   auto& shared = dynamic_shared<Shared>();
   const double total =
       block_reduce<kThreads>((sum[0] + sum[1]) + (sum[2] + sum[3]), Sum{}, shared.reduce);
-  if (threadIdx.x == 0) op.scratch.data[blockIdx.x] = total;
+  if (threadIdx.x == 0) part.partial[blockIdx.x] = total;
 }
 
 // One block. A launch of its own costs a microsecond, and no counter has to be kept at zero.
@@ -61,19 +62,15 @@ __global__ void global_norm_finish_kernel(const __grid_constant__ GlobalNorm<T> 
 }  // namespace
 
 template <class T>
-void run(const Cuda& device, const GlobalNorm<T>& op) {
-  const std::int64_t stretch = op.stretch();
-  const std::int64_t partials = (op.gradient.extent[0] + stretch - 1) / stretch;
-  launch(device, {.blocks = partials, .threads = kThreads, .shared_bytes = sizeof(Shared)},
-         global_norm_partial_kernel<T>, op);
+void GlobalNorm<T>::run(const Cuda& device) const {
+  const std::int64_t partials = for_each_part([&](const Part& part) {
+    launch(device, {.blocks = part.partials(), .threads = kThreads, .shared_bytes = sizeof(Shared)},
+           global_norm_partial_kernel<T>, part);
+  });
   launch(device, {.blocks = 1, .threads = kThreads, .shared_bytes = sizeof(Shared)},
-         global_norm_finish_kernel<T>, op, partials);
+         global_norm_finish_kernel<T>, *this, partials);
 }
 
-template <>
-void run(const Cuda&, const GlobalNorm<double>&) {
-  throw ConfigError("global_norm: f64 on CUDA, expected f32");
-}
-template void run(const Cuda&, const GlobalNorm<float>&);
+template void GlobalNorm<float>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -1,4 +1,4 @@
-#include <type_traits>
+#include <algorithm>
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -80,32 +80,25 @@ __global__ void weight_update_rows_kernel(const __grid_constant__ WeightUpdate<R
 
 template <class Rule, class T>
 void WeightUpdate<Rule, T>::run(const Cuda& device) const {
-  if constexpr (std::is_same_v<T, double>) {
-    throw ConfigError("weight_update: f64 on CUDA, expected f32");
-  } else {
-    constexpr std::size_t kShared = sizeof(Shared<Rule, T>);
-    if (!row.present()) {
-      launch(device,
-             {.blocks = blocks_for(weight.size(), kThreads * kEach, kBlocks),
-              .threads = kThreads,
-              .shared_bytes = kShared},
-             weight_update_kernel<Rule, T>, *this);
-      return;
-    }
-    note_row_width<float>("E", weight.extent[1]);
-    const RowGrid rows(weight.extent[1], kEach, kThreads);
-    Grid grid = rows.launch_for(row.extent[0]);
-    grid.blocks = std::min(grid.blocks, kBlocks);
-    grid.shared_bytes = kShared;
-    launch(device, grid, weight_update_rows_kernel<Rule, T>, *this);
+  constexpr std::size_t kShared = sizeof(Shared<Rule, T>);
+  if (!row.present()) {
+    launch(device,
+           {.blocks = blocks_for(weight.size(), kThreads * kEach, kBlocks),
+            .threads = kThreads,
+            .shared_bytes = kShared},
+           weight_update_kernel<Rule, T>, *this);
+    return;
   }
+  note_row_width<float>("E", weight.extent[1]);
+  const RowGrid rows(weight.extent[1], kEach, kThreads);
+  Grid grid = rows.launch_for(row.extent[0]);
+  grid.blocks = std::min(grid.blocks, kBlocks);
+  grid.shared_bytes = kShared;
+  launch(device, grid, weight_update_rows_kernel<Rule, T>, *this);
 }
 
 template void WeightUpdate<Sgd, float>::run(const Cuda&) const;
-template void WeightUpdate<Sgd, double>::run(const Cuda&) const;
 template void WeightUpdate<Momentum, float>::run(const Cuda&) const;
-template void WeightUpdate<Momentum, double>::run(const Cuda&) const;
 template void WeightUpdate<Adam, float>::run(const Cuda&) const;
-template void WeightUpdate<Adam, double>::run(const Cuda&) const;
 
 }  // namespace carousel

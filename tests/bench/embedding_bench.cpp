@@ -50,11 +50,32 @@ void embedding_backward(benchmark::State& state) {
   const Buffer<float> d_weight(*device, static_cast<std::size_t>(vocab * width));
   EmbeddingBackward<T> op{.d_y = d_y.view(tokens, width),
                           .token = token.view(tokens),
-                          .d_weight = d_weight.view(vocab, width)};
+                          .d_weight = {d_weight.view(vocab, width)}};
   const auto scratch = test::give_scratch(*device, op);
   constexpr auto kBytes = static_cast<std::int64_t>(sizeof(T));
   test::time_gigabytes(state, *device, (tokens * kBytes + vocab * 4) * width,
                        [&] { run(*device, op); });
+}
+
+/// The row-sparse gradient, whose time should not depend on V: bytes as if each token had a row.
+template <class T>
+void embedding_row_backward(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t tokens = state.range(1), vocab = state.range(2), width = state.range(3);
+  const Buffer<T> d_y(*device, std::vector<T>(static_cast<std::size_t>(tokens * width), T(1.0F)));
+  const Buffer<std::int32_t> token(*device, zipf_tokens(tokens, vocab));
+  const Buffer<std::int32_t> row(*device, static_cast<std::size_t>(tokens)), count(*device, 1);
+  const Buffer<float> d_row(*device, static_cast<std::size_t>(tokens * width));
+  EmbeddingRowBackward<T> op{.vocab = vocab,
+                             .d_y = d_y.view(tokens, width),
+                             .token = token.view(tokens),
+                             .row = row.view(tokens),
+                             .row_count = count.view(1),
+                             .d_row = d_row.view(tokens, width)};
+  const auto scratch = test::give_scratch(*device, op);
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(T));
+  test::time_gigabytes(state, *device, tokens * (kBytes + 4) * width, [&] { run(*device, op); });
 }
 
 void shapes(benchmark::internal::Benchmark* b) {
@@ -70,6 +91,8 @@ BENCHMARK(embedding_forward<float>)->Apply(shapes);
 BENCHMARK(embedding_forward<bf16>)->Apply(shapes);
 BENCHMARK(embedding_backward<float>)->Apply(shapes);
 BENCHMARK(embedding_backward<bf16>)->Apply(shapes);
+BENCHMARK(embedding_row_backward<float>)->Apply(shapes);
+BENCHMARK(embedding_row_backward<bf16>)->Apply(shapes);
 
 }  // namespace
 }  // namespace carousel

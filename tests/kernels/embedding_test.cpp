@@ -48,11 +48,52 @@ Solution<T> solve(const Device& device, const Problem& p) {
                                   .y = y.view(tokens, p.width)});
   EmbeddingBackward<T> backward{.d_y = d_y.view(tokens, p.width),
                                 .token = token.view(tokens),
-                                .d_weight = d_weight.view(p.vocab, p.width),
-                                .accumulate_d_weight = !p.before.empty()};
+                                .d_weight = {d_weight.view(p.vocab, p.width), !p.before.empty()}};
   const auto scratch = test::give_scratch(device, backward);
   run(device, backward);
   return {y.read(), d_weight.read()};
+}
+
+/// The row-sparse gradient holds the dense one's rows of the distinct tokens, in order and bit for
+/// bit, and nothing behind them is written.
+template <class T>
+void expect_rows_of_dense(const Device& device, Problem p) {
+  p.before.clear();
+  const auto dense = solve<T>(device, p).d_weight;
+  std::vector<std::int32_t> want;
+  for (const std::int32_t token : p.token) {
+    if (token >= 0 && static_cast<std::size_t>(token) < p.vocab) want.push_back(token);
+  }
+  std::sort(want.begin(), want.end());
+  want.erase(std::unique(want.begin(), want.end()), want.end());
+
+  using A = Accumulator<T>;
+  constexpr std::int32_t kUnwritten = -7;
+  const std::size_t tokens = p.token.size();
+  const Buffer<T> d_y(device, test::stored<T>(p.d_y));
+  const Buffer<std::int32_t> token(device, p.token);
+  const Buffer<std::int32_t> row(device, std::vector<std::int32_t>(tokens, kUnwritten));
+  const Buffer<std::int32_t> row_count(device, std::size_t{1});
+  const Buffer<A> d_row(device, std::vector<A>(tokens * p.width, A{kUnwritten}));
+  EmbeddingRowBackward<T> op{.vocab = static_cast<std::int64_t>(p.vocab),
+                             .d_y = d_y.view(tokens, p.width),
+                             .token = token.view(tokens),
+                             .row = row.view(tokens),
+                             .row_count = row_count.view(1),
+                             .d_row = d_row.view(tokens, p.width)};
+  const auto scratch = test::give_scratch(device, op);
+  run(device, op);
+
+  ASSERT_EQ(row_count.read()[0], static_cast<std::int32_t>(want.size()));
+  std::vector<A> values;
+  for (const std::int32_t v : want) {
+    const auto begin = dense.begin() + static_cast<std::ptrdiff_t>(v) * static_cast<int>(p.width);
+    values.insert(values.end(), begin, begin + static_cast<std::ptrdiff_t>(p.width));
+  }
+  want.resize(tokens, kUnwritten);
+  values.resize(tokens * p.width, A{kUnwritten});
+  EXPECT_EQ(row.read(), want);
+  EXPECT_EQ(d_row.read(), values);
 }
 
 std::vector<double> uniform(std::size_t count, std::mt19937_64& random) {
@@ -155,6 +196,7 @@ double sweep_excess(const Device& device, const Tolerance& tolerance) {
       const auto d_weight = reference::embedding_backward(before, p.d_y, p.token, p.vocab);
       EXPECT_TRUE(test::close(got.d_weight, d_weight, tolerance)) << "seed " << seed;
       worst = std::max(worst, test::worst_excess(got.d_weight, d_weight, tolerance));
+      expect_rows_of_dense<T>(device, p);
     }
   }
   return worst;
@@ -188,6 +230,42 @@ TEST(Embedding, ATokenOutsideTheVocabularyGivesNaNAndNoGradient) {
   }
 }
 
+TEST(Embedding, RowsOfNothingAreNone) {
+  for (const Device& device : test::devices()) {
+    expect_rows_of_dense<float>(
+        device, {.vocab = 3, .width = 0, .token = {2, 0, 2}, .weight = {}, .d_y = {}});
+    expect_rows_of_dense<float>(
+        device, {.vocab = 2, .width = 1, .token = {-1, 2}, .weight = {3, 4}, .d_y = {5, 6}});
+    expect_rows_of_dense<float>(device,
+                                {.vocab = 0, .width = 1, .token = {0}, .weight = {}, .d_y = {1}});
+  }
+}
+
+// A vocabulary of 2 · 10⁹ needs no more memory than one of 10.
+TEST(Embedding, RowsCostWhatTheTokensCost) {
+  for (const Device& device : test::devices()) {
+    const Buffer<float> d_y(device, std::vector<float>{1, 2, 4}), d_row(device, std::size_t{3});
+    const Buffer<std::int32_t> token(device, std::vector<std::int32_t>{1'999'999'999, 5, 5});
+    const Buffer<std::int32_t> row(device, std::size_t{3}), row_count(device, std::size_t{1});
+    EmbeddingRowBackward<float> op{.vocab = 10,
+                                   .d_y = d_y.view(3, 1),
+                                   .token = token.view(3),
+                                   .row = row.view(3),
+                                   .row_count = row_count.view(1),
+                                   .d_row = d_row.view(3, 1)};
+    const std::size_t few = scratch_bytes(device, op);
+    op.vocab = 2'000'000'000;
+    EXPECT_EQ(scratch_bytes(device, op), few);
+    const auto scratch = test::give_scratch(device, op);
+    run(device, op);
+    EXPECT_EQ(row_count.read()[0], 2);
+    EXPECT_EQ(row.read()[0], 5);
+    EXPECT_EQ(row.read()[1], 1'999'999'999);
+    EXPECT_EQ(d_row.read()[0], 6.0F);
+    EXPECT_EQ(d_row.read()[1], 1.0F);
+  }
+}
+
 TEST(Embedding, AnEmptyVocabularyGivesNaN) {
   for (const Device& device : test::devices()) {
     const auto s = solve<float>(
@@ -211,11 +289,22 @@ TEST(Embedding, RefusesWhatItsContractRefuses) {
   const auto backward = [&](std::int64_t tokens, std::int64_t columns) {
     return EmbeddingBackward<float>{.d_y = numbers.view(3, 2),
                                     .token = token.view(tokens),
-                                    .d_weight = numbers.view(4, columns)};
+                                    .d_weight = {numbers.view(4, columns)}};
   };
   EXPECT_NO_THROW(backward(3, 2).check());
   EXPECT_THROW(backward(2, 2).check(), ShapeError);
   EXPECT_THROW(backward(3, 3).check(), ShapeError);
+  const auto rows = [&](std::int64_t tokens, std::int64_t columns) {
+    return EmbeddingRowBackward<float>{.vocab = 4,
+                                       .d_y = numbers.view(3, 2),
+                                       .token = token.view(3),
+                                       .row = token.view(tokens),
+                                       .row_count = token.view(1),
+                                       .d_row = numbers.view(3, columns)};
+  };
+  EXPECT_NO_THROW(rows(3, 2).check());
+  EXPECT_THROW(rows(2, 2).check(), ShapeError);
+  EXPECT_THROW(rows(3, 3).check(), ShapeError);
   EmbeddingBackward<float> cramped = backward(3, 2);
   const auto scratch = test::give_scratch(Cpu{}, cramped);
   --cramped.scratch.extent[0];

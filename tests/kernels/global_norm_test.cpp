@@ -71,6 +71,54 @@ TEST_P(GlobalNormOn, ThreeFourGivesFive) {  // worked by hand
   EXPECT_EQ(r.finite, 1);
 }
 
+// As if the rows in use were part of the flat gradient; the others are not even read.
+TEST_P(GlobalNormOn, CountsTheUsedRowsOfRowSparseGradients) {
+  struct Rows {
+    std::size_t capacity, width;
+    std::int32_t used;
+  };
+  // None of none, none of some, part of a stretch, all, and several stretches of which some are used.
+  const std::vector<Rows> cases{{0, 3, 0}, {5, 3, 0}, {5, 3, 2}, {70, 64, 70}, {3000, 65, 200}};
+  const auto dense = random_gradient(777, 1, 1);
+  std::vector<double> all = test::as_double(dense);
+  std::vector<Buffer<float>> values;
+  std::vector<Buffer<std::int32_t>> counts;
+  std::vector<RowSparseGradient<float>> row_sparse;
+  for (const Rows& rows : cases) {
+    auto gradient = random_gradient(rows.capacity * rows.width, 1, 2);
+    const std::size_t used = static_cast<std::size_t>(rows.used) * rows.width;
+    std::fill(gradient.begin() + static_cast<std::ptrdiff_t>(used), gradient.end(), NAN);
+    all.insert(all.end(), gradient.begin(), gradient.begin() + static_cast<std::ptrdiff_t>(used));
+    values.emplace_back(GetParam(), gradient);
+    counts.emplace_back(GetParam(), std::vector<std::int32_t>{rows.used});
+  }
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    row_sparse.push_back({values[i].view(cases[i].capacity, cases[i].width), counts[i].view(1)});
+  }
+  const Buffer<float> gradient(GetParam(), dense), norm(GetParam(), 1), scale(GetParam(), 1);
+  const Buffer<std::int32_t> finite(GetParam(), 1);
+  const std::size_t partials = kGlobalNormPartials * (1 + cases.size());
+  const Buffer<double> scratch(GetParam(), partials);
+  GlobalNorm<float> op{.gradient = gradient.view(777),
+                       .row_sparse = row_sparse,
+                       .clip_norm = 2,
+                       .scratch = scratch.view(partials),
+                       .norm = norm.view(1),
+                       .gradient_scale = scale.view(1),
+                       .finite = finite.view(1)};
+  run(GetParam(), op);
+  const double want = reference::global_norm(all);
+  EXPECT_TRUE(test::close(norm.read(), std::vector<double>{want}, kGlobalNormTolerance));
+  EXPECT_TRUE(test::close(scale.read(), std::vector<double>{reference::gradient_scale(want, 2)},
+                          kGlobalNormTolerance));
+  EXPECT_EQ(finite.read()[0], 1);
+  op.scratch = scratch.view(kGlobalNormPartials);
+  EXPECT_THROW(op.check(), ShapeError);
+  op.scratch = scratch.view(partials);
+  row_sparse[1].row_count = {};
+  EXPECT_THROW(op.check(), ShapeError);
+}
+
 TEST_P(GlobalNormOn, SmallGradientsAreNotScaledUp) {
   EXPECT_EQ(norm_of(GetParam(), {3, -4}, {.clip_norm = 6}).scale, 1.0F);
   EXPECT_EQ(norm_of(GetParam(), {0, 0}, {.clip_norm = 1}).scale, 1.0F);

@@ -22,4 +22,15 @@ struct SortPairs {
 std::size_t sort_scratch_bytes(const Cuda& device, std::int64_t count);
 void sort_pairs(const Cuda& device, const SortPairs& sort);
 
+/// Queues out[i] = in[0] + … + in[i] on the device. `scratch` holds
+/// running_sum_scratch_bytes(count). The arrays are distinct. The same link seam.
+struct RunningSum {
+  const std::int32_t* in = nullptr;
+  std::int32_t* out = nullptr;
+  std::int64_t count = 0;
+  void* scratch = nullptr;
+};
+std::size_t running_sum_scratch_bytes(const Cuda& device, std::int64_t count);
+void running_sum(const Cuda& device, const RunningSum& sum);
+
 }  // namespace carousel

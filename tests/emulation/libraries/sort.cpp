@@ -50,4 +50,20 @@ void sort_pairs(const Cuda& device, const SortPairs& sort) {
   });
 }
 
+std::size_t running_sum_scratch_bytes(const Cuda&, std::int64_t count) {
+  return count == 0 ? 0 : 256;
+}
+
+void running_sum(const Cuda& device, const RunningSum& sum) {
+  if (sum.count == 0) return;
+  if (Journal* const journal = Journal::mine()) {
+    journal->note("emulated running sum of " + std::to_string(sum.count) + " numbers");
+  }
+  const std::size_t scratch_bytes = running_sum_scratch_bytes(device, sum.count);
+  emulation::enqueue(device.stream(), [sum, scratch_bytes] {
+    std::memset(sum.scratch, 0x5A, scratch_bytes);
+    std::partial_sum(sum.in, sum.in + sum.count, sum.out);
+  });
+}
+
 }  // namespace carousel
