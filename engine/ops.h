@@ -1,8 +1,12 @@
 #pragma once
 
+#include <span>
+#include <vector>
+
 #include "engine/tape/tape.h"
 #include "kernels/common/random.h"
 #include "kernels/pooling/pooling.h"
+#include "kernels/recurrent_sequence/cell.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op
 // computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
@@ -45,26 +49,6 @@ struct Loss {
 Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
                           const LossOptions& options = {});
 
-/// The weights of an LSTM layer, named and laid out as PyTorch's.
-struct LstmParameters {
-  Var weight_ih, weight_hh;        ///< [4H, E], [4H, H]
-  Var bias_ih = {}, bias_hh = {};  ///< [4H] float, or both absent
-};
-struct LstmState {
-  Var h = {}, c = {};  ///< [B, H], c float; absent: zero
-};
-struct LstmOutput {
-  Var h;               ///< [T, B, H]
-  Var h_last, c_last;  ///< [B, H] the final state
-  Var c, gates;        ///< [T, B, H], [T, B, 4H]: what the rule keeps; for label(), not to use
-};
-/// One LSTM layer over a sequence x [T, B, E], T > 0, from state `initial`; where reset [T, B]
-/// (int32, may be empty) is not 0, a row starts anew. Gradients flow from all three outputs.
-LstmOutput lstm_sequence(Var x, const LstmParameters& parameters, const LstmState& initial = {},
-                         const Tensor& reset = {});
-/// Labels a layer's values: "<name>, gate f", "<name>, cell state", "<name>, hidden state".
-void label(const LstmOutput& layer, const std::string& name);
-
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);
@@ -72,5 +56,29 @@ Var matmul(Var a, Var b, bool transpose_b = false);
 /// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.
 Var pool(Var x, Pooling kind, const Tensor& lengths = {});
+
+/// The weights of a recurrent layer of G gates, named and laid out as PyTorch's.
+struct RecurrentParameters {
+  Var weight_ih, weight_hh;        ///< [G·H, E], [G·H, H]
+  Var bias_ih = {}, bias_hh = {};  ///< [G·H] float, or both absent
+  Var per_unit = {};               ///< [P, H] float, of a cell that has such
+};
+/// The steps begin ≤ t < end that a row of the batch has; an empty tensor: from the first,
+/// to the last.
+struct RowRange {
+  Tensor begin, end;  ///< [B] int32
+  bool present() const { return begin.data() != nullptr || end.data() != nullptr; }
+};
+struct RecurrentOutput {
+  Var h;                  ///< [T, B, H]
+  std::vector<Var> last;  ///< [B, H] each, h first: the states at each row's end
+};
+/// One layer of a recurrent cell over a sequence x [T, B, E], T > 0, from the states `initial`
+/// ([B, H] each, h first; those left out or Var{} are zero). Where reset [T, B] (int32, may be
+/// empty) is not 0, a row starts anew. Gradients flow from all outputs. Labels its values
+/// "<layer>, gate f", "<layer>, hidden state".
+RecurrentOutput recurrent_sequence(CellKind cell, Var x, const RecurrentParameters& parameters,
+                                   std::span<const Var> initial = {}, const Tensor& reset = {},
+                                   const RowRange& rows = {});
 
 }  // namespace carousel

@@ -90,18 +90,15 @@ Var LstmLm::hidden(Pass& pass, const Tensor& token, const Tensor& reset,
     const Tape::Layer layer(tape, fmt::format("lstm layer {}", l));
     const Weights& weights = layers_[l];
     const Tensor &h = state.tensors[2 * l].second, &c = state.tensors[2 * l + 1].second;
-    const LstmState initial{.h = tape.constant(h), .c = tape.constant(c)};
-    tape.label(initial.h, {.part = "initial hidden state", .axes = Axes::state});
-    tape.label(initial.c, {.part = "initial cell state", .axes = Axes::state});
-    const LstmOutput y = lstm_sequence(x,
-                                       {.weight_ih = weight(weights.weight_ih),
-                                        .weight_hh = weight(weights.weight_hh),
-                                        .bias_ih = weight(weights.bias_ih),
-                                        .bias_hh = weight(weights.bias_hh)},
-                                       initial, reset);
-    label(y, layer.name());
-    pass.carry(y.h_last.value(), h);  // [B, H]
-    pass.carry(y.c_last.value(), c);
+    const Var initial[] = {tape.constant(h), tape.constant(c)};
+    const RecurrentOutput y = recurrent_sequence(cell_kind("lstm"), x,
+                                                 {.weight_ih = weight(weights.weight_ih),
+                                                  .weight_hh = weight(weights.weight_hh),
+                                                  .bias_ih = weight(weights.bias_ih),
+                                                  .bias_hh = weight(weights.bias_hh)},
+                                                 initial, reset);
+    pass.carry(y.last[0].value(), h);  // [B, H]
+    pass.carry(y.last[1].value(), c);
     x = drop(y.h, l + 1);  // [T, B, H]
   }
   return x;

@@ -14,18 +14,21 @@ struct bf16 {
   bf16() = default;
 
   /// Rounds to nearest, ties to even; NaN stays NaN (quiet).
-  explicit constexpr bf16(float x) : bits(rounded(std::bit_cast<std::uint32_t>(x))) {}
+  explicit constexpr bf16(float x) : bits(rounded(x)) {}
   explicit constexpr bf16(double x) : bf16(static_cast<float>(x)) {}
 
   /// Exact.
-  constexpr operator float() const {
+  constexpr operator float() const { return widened(bits); }
+
+  /// The same conversions between bits: for loops that are to become vectors, which objects of a
+  /// class keep scalar.
+  static constexpr float widened(std::uint16_t bits) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
-
- private:
-  static constexpr std::uint16_t rounded(std::uint32_t x) {
-    if ((x & 0x7FFFFFFFU) > 0x7F800000U) return static_cast<std::uint16_t>((x >> 16) | 0x40U);
-    return static_cast<std::uint16_t>((x + 0x7FFFU + ((x >> 16) & 1U)) >> 16);
+  static constexpr std::uint16_t rounded(float value) {
+    const auto x = std::bit_cast<std::uint32_t>(value);
+    const std::uint32_t quiet = (x >> 16) | 0x40U, nearest = (x + 0x7FFFU + ((x >> 16) & 1U)) >> 16;
+    return static_cast<std::uint16_t>((x & 0x7FFFFFFFU) > 0x7F800000U ? quiet : nearest);
   }
 };
 static_assert(std::is_trivially_copyable_v<bf16> && sizeof(bf16) == 2);

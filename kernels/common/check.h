@@ -37,7 +37,7 @@ struct Where {
 };
 
 /// Throws ShapeError "<what> is <got>, expected <want>" unless the two agree. `what` begins with
-/// the op's name: "lstm_sequence: weight_hh columns".
+/// the op's name: "recurrent_sequence: weight_hh columns".
 void expect_extent(const char* what, std::int64_t got, std::int64_t want);
 
 /// Throws ShapeError "<what> is <got>, expected at least <least>" if it is less.

@@ -11,11 +11,12 @@ namespace carousel {
 inline constexpr double kCpuMathUlps = 2.5;
 
 // exp, the logistic function and tanh for the loops of the CPU path: plain arithmetic without calls
-// or branches, so that the compiler turns a loop over them into vector code. The overloads for
-// double call the C library; they serve gradient checks.
+// or branches, so that the compiler turns a loop over them into vector code. double serves gradient
+// checks.
 //
-// Values   NaN gives NaN. exp: +inf from 88.73 on, 0 below −87.33, where the result would be
-//          subnormal. sigmoid and tanh reach their limits exactly and stay within them.
+// Values   NaN gives NaN. exp: +inf from 88.73 on (709.79 in double), 0 below −87.33 (−708.39),
+//          where the result would be subnormal. sigmoid and tanh reach their limits exactly and stay
+//          within them.
 // Accuracy kCpuMathUlps, where the exact value is not subnormal.
 // Source   Cody & Waite 1980, Software Manual for the Elementary Functions, chapters 6 and 13:
 //          argument reduction by a two-part ln 2. Polynomials: Taylor's series, whose remainder on
@@ -52,6 +53,36 @@ inline float expm1_reduced(float r) {
 /// 2ⁿ for −126 ≤ n ≤ 127.
 inline float power_of_two(std::int32_t n) { return std::bit_cast<float>((n + 127) << 23); }
 
+struct ReducedDouble {
+  double r;
+  std::int64_t n;
+};
+inline ReducedDouble reduce(double x) {
+  constexpr double kRound = 0x1.8p52;
+  const double shifted = x * 0x1.71547652b82fep0 + kRound;
+  const double n = shifted - kRound;
+  // The upper part of ln 2 has 32 bits.
+  const double r = (x - n * 0x1.62e42feep-1) - n * 0x1.a39ef35793c76p-33;
+  return {r, std::bit_cast<std::int64_t>(shifted) - std::bit_cast<std::int64_t>(kRound)};
+}
+inline double expm1_reduced(double r) {
+  double p = 1.0 / 6227020800;
+  p = p * r + 1.0 / 479001600;
+  p = p * r + 1.0 / 39916800;
+  p = p * r + 1.0 / 3628800;
+  p = p * r + 1.0 / 362880;
+  p = p * r + 1.0 / 40320;
+  p = p * r + 1.0 / 5040;
+  p = p * r + 1.0 / 720;
+  p = p * r + 1.0 / 120;
+  p = p * r + 1.0 / 24;
+  p = p * r + 1.0 / 6;
+  p = p * r + 0.5;
+  return r + (r * r) * p;
+}
+/// 2ⁿ for −1022 ≤ n ≤ 1023.
+inline double power_of_two(std::int64_t n) { return std::bit_cast<double>((n + 1023) << 52); }
+
 }  // namespace cpu_math
 
 inline float cpu_exp(float x) {
@@ -87,8 +118,33 @@ inline float cpu_tanh(float x) {
   return std::copysign(expm1 / (expm1 + 2.0F), x);
 }
 
-inline double cpu_exp(double x) { return std::exp(x); }
-inline double cpu_sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-inline double cpu_tanh(double x) { return std::tanh(x); }
+inline double cpu_exp(double x) {
+  const double top = x > 710.0 ? 710.0 : x;
+  const double low = top < -709.0 ? -709.0 : top;
+  const auto [r, n] = cpu_math::reduce(low);
+  const std::int64_t half = n >> 1;
+  const double y = (1.0 + cpu_math::expm1_reduced(r)) * cpu_math::power_of_two(half) *
+                   cpu_math::power_of_two(n - half);
+  return x < -0x1.6232bdd7abcd2p9 ? 0.0 : y;
+}
+
+inline double cpu_sigmoid(double x) {
+  const double negative = -x;
+  const double top = negative > 709.0 ? 709.0 : negative;
+  const double low = top < -708.0 ? -708.0 : top;
+  const auto [r, n] = cpu_math::reduce(low);
+  const double scale = cpu_math::power_of_two(n);
+  const double y = 1.0 / (1.0 + (scale + scale * cpu_math::expm1_reduced(r)));
+  return x < -708.0 ? 0.0 : y;
+}
+
+inline double cpu_tanh(double x) {
+  const double magnitude = 2.0 * std::fabs(x);
+  const double top = magnitude > 80.0 ? 80.0 : magnitude;
+  const auto [r, n] = cpu_math::reduce(top);
+  const double scale = cpu_math::power_of_two(n);
+  const double expm1 = scale * cpu_math::expm1_reduced(r) + (scale - 1.0);
+  return std::copysign(expm1 / (expm1 + 2.0), x);
+}
 
 }  // namespace carousel

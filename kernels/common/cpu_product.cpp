@@ -59,6 +59,7 @@ void multiply_float(const CpuProduct<float>& p) {
     return Workspace::mine().run({.m = p.m,
                                   .n = p.n,
                                   .k = p.k,
+                                  .row_of_a = p.row_of_a(),
                                   .transpose_a = p.transpose_a,
                                   .transpose_b = p.transpose_b,
                                   .accumulate = p.accumulate,
@@ -79,10 +80,10 @@ void multiply_float(const CpuProduct<float>& p) {
   }
   const bool adds = p.accumulate || p.bias != nullptr;
   if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.accumulate);
-  dnnl::error::wrap_c_api(dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n,
-                                     p.k, 1.0F, p.a, p.transpose_a ? p.m : p.k, p.b,
-                                     p.transpose_b ? p.k : p.n, adds ? 1.0F : 0.0F, p.c, p.n),
-                          "oneDNN could not run a product");
+  dnnl::error::wrap_c_api(
+      dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0F, p.a,
+                 p.row_of_a(), p.b, p.transpose_b ? p.k : p.n, adds ? 1.0F : 0.0F, p.c, p.n),
+      "oneDNN could not run a product");
 }
 
 template <class Out>
@@ -90,7 +91,13 @@ void multiply_bf16(const CpuProduct<bf16, Out>& p) {
   Workspace& own = Workspace::mine();
   float* const a = own.a.floats(p.m * p.k);
   float* const b = own.b.floats(p.k * p.n);
-  widen(p.a, a, p.m * p.k);
+  const std::int64_t columns = p.a_columns(), row = p.row_of_a();
+  const std::int64_t rows = p.transpose_a ? p.k : p.m;
+  if (row == columns) {
+    widen(p.a, a, rows * columns);
+  } else {
+    for (std::int64_t i = 0; i < rows; ++i) widen(p.a + i * row, a + i * columns, columns);
+  }
   widen(p.b, b, p.k * p.n);
   CpuProduct<float> wide{.transpose_a = p.transpose_a,
                          .transpose_b = p.transpose_b,
@@ -122,7 +129,7 @@ void multiply_double(const CpuProduct<double>& p) {
   for (std::int64_t i = 0; i < p.m; ++i) {
     double* const row = p.c + i * p.n;
     for (std::int64_t l = 0; l < p.k; ++l) {
-      const double x = p.transpose_a ? p.a[l * p.m + i] : p.a[i * p.k + l];
+      const double x = p.a[p.transpose_a ? l * p.row_of_a() + i : i * p.row_of_a() + l];
       if (p.transpose_b) {
         for (std::int64_t j = 0; j < p.n; ++j) row[j] += x * p.b[j * p.k + l];
       } else {
@@ -203,6 +210,7 @@ void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accu
     Workspace::mine().run({.m = m,
                            .n = n,
                            .k = k,
+                           .row_of_a = k,
                            .packed_rows = rows,
                            .accumulate = accumulate,
                            .thread_count = onednn::threads()},

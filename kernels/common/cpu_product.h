@@ -12,6 +12,7 @@ namespace carousel {
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. C overlaps neither.
+/// A may be some columns of a wider matrix, whose rows are then `a_stride` elements apart.
 /// The CPU's twin of kernels/common/cuda/gemm.h, by oneDNN. m, n or k of 0: the empty sum, so C
 /// becomes 0 (or stays), plus bias.
 ///
@@ -23,9 +24,13 @@ struct CpuProduct {
   bool transpose_a = false, transpose_b = false, accumulate = false;
   std::int64_t m = 0, n = 0, k = 0;
   const T* a = nullptr;
+  std::int64_t a_stride = 0;  ///< 0: A's rows follow one another
   const T* b = nullptr;
   const Accumulator<T>* bias = nullptr;  ///< may be null
   Out* c = nullptr;
+
+  std::int64_t a_columns() const { return transpose_a ? m : k; }
+  std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : a_columns(); }
 };
 /// For {float}, {double}, {bf16} and {bf16, float}. Thread-safe; allocates nothing once a shape
 /// (and, for bf16, a size) has been seen by the calling thread.

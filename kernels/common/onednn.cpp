@@ -41,10 +41,10 @@ std::string description() {
   return text;
 }
 
-memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed) {
-  return {{rows, columns},
-          memory::data_type::f32,
-          transposed ? memory::format_tag::ba : memory::format_tag::ab};
+memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed, std::int64_t row) {
+  if (row == 0) row = transposed ? rows : columns;
+  const memory::dims strides{transposed ? 1 : row, transposed ? row : 1};
+  return {{rows, columns}, memory::data_type::f32, strides};
 }
 
 memory::desc packed_layout(const PackedShape& shape) {
@@ -62,7 +62,7 @@ memory::desc packed_layout(const PackedShape& shape) {
 }
 
 CompiledProduct::CompiledProduct(const ProductKey& key) {
-  const memory::desc a = plain(key.m, key.k, key.transpose_a);
+  const memory::desc a = plain(key.m, key.k, key.transpose_a, key.row_of_a);
   const memory::desc b = key.packed_rows < 0
                              ? plain(key.k, key.n, key.transpose_b)
                              : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});

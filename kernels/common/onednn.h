@@ -36,6 +36,7 @@ class Scratch {
 /// Everything a oneDNN product is compiled for.
 struct ProductKey {
   std::int64_t m = 0, n = 0, k = 0;
+  std::int64_t row_of_a = 0;      ///< elements between the starts of A's rows in memory
   std::int64_t packed_rows = -1;  ///< PackedShape::rows; −1: B is not packed
   bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
   int thread_count = 1;
@@ -59,7 +60,9 @@ int threads();
 std::string description();
 
 /// A row-major [rows, columns] matrix, or the transpose of a row-major [columns, rows] one.
-dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed);
+/// Rows in memory are `row` elements apart; 0: they follow one another.
+dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed,
+                         std::int64_t row = 0);
 
 /// The layout oneDNN likes B in for products of this shape. What it likes may depend on the number
 /// of threads; asked once per shape, it is one layout for all who size, fill and read a B.

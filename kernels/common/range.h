@@ -19,7 +19,7 @@ class Range {
 };
 
 namespace detail {
-/// "LstmSequenceForward<float>", from what the compiler calls this function.
+/// "RecurrentSequenceForward<float>", from what the compiler calls this function.
 template <class Op>
 constexpr std::array<char, 128> op_name() {
   std::string_view rest = __PRETTY_FUNCTION__;  // … [with Op = carousel::Sample<carousel::bf16>]
@@ -40,7 +40,7 @@ constexpr std::array<char, 128> op_name() {
 }
 }  // namespace detail
 
-/// An op's type as a profiler shows it: "Fill<float>", "LstmSequenceForward<bf16>".
+/// An op's type as a profiler shows it: "Fill<float>", "RecurrentSequenceForward<bf16>".
 template <class Op>
 inline constexpr std::array<char, 128> kOpName = detail::op_name<Op>();
 

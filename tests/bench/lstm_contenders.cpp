@@ -7,7 +7,7 @@
 #include <memory>
 #include <string>
 
-#include "tests/support/lstm_layer.h"
+#include "tests/support/recurrent_layer.h"
 
 namespace carousel::bench {
 namespace {
@@ -18,15 +18,18 @@ using test::CudnnType;
 template <class T>
 void open_ours(const Cuda& cuda, bool tf32, Contender& contender) {
   struct Ours {
-    test::LstmLayer<T> layer;
-    LstmSequenceForward<T> forward = layer.forward();
-    LstmSequenceBackward<T> backward = layer.backward();
+    test::RecurrentLayer<T> layer;
+    RecurrentSequenceForward<T> forward = layer.forward();
+    RecurrentSequenceBackward<T> backward = layer.backward();
     test::Buffer<std::byte> forward_scratch = test::give_scratch(layer.device, forward);
     test::Buffer<std::byte> backward_scratch = test::give_scratch(layer.device, backward);
   };
   Record& who = contender.who;
-  const auto ours = std::make_shared<const Ours>(
-      Ours{.layer = {.device = cuda, .size = {who.T, who.B, who.H, who.H}, .tf32 = tf32}});
+  const auto ours =
+      std::make_shared<const Ours>(Ours{.layer = {.device = cuda,
+                                                  .cell = cell_kind("lstm"),
+                                                  .size = {who.T, who.B, who.H, who.H},
+                                                  .tf32 = tf32}});
   const Device device = cuda;
   contender.forward = [device, ours] { run(device, ours->forward); };
   contender.backward = [device, ours] { run(device, ours->backward); };
@@ -34,7 +37,7 @@ void open_ours(const Cuda& cuda, bool tf32, Contender& contender) {
     return static_cast<std::size_t>(view.size()) * sizeof(*view.data);
   };
   who.workspace_bytes = std::max(bytes(ours->forward.scratch), bytes(ours->backward.scratch));
-  who.reserve_bytes = bytes(ours->forward.gates) + bytes(ours->forward.c);
+  who.reserve_bytes = bytes(ours->forward.gates) + bytes(ours->forward.state[0]);
   contender.forward();
 }
 

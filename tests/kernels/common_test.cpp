@@ -98,10 +98,10 @@ TEST(View, IndexesSlowestFirst) {
 
 TEST(Check, MessagesNameWhatWasFoundAndExpected) {
   try {
-    expect_extent("lstm_sequence: weight_hh columns", 3, 4);
+    expect_extent("recurrent_sequence: weight_hh columns", 3, 4);
     FAIL();
   } catch (const ShapeError& e) {
-    EXPECT_STREQ(e.what(), "lstm_sequence: weight_hh columns is 3, expected 4");
+    EXPECT_STREQ(e.what(), "recurrent_sequence: weight_hh columns is 3, expected 4");
   }
 }
 

@@ -65,6 +65,45 @@ TEST(CpuMath, TanhIsWithinItsBoundEverywhere) {
             kCpuMathUlps);
 }
 
+/// The same for double, against long double, where no result is subnormal or infinite.
+template <class F, class Exact>
+double worst_double_error(const F& f, const Exact& exact) {
+  std::vector<double> x, y;
+  for (double magnitude = 0x1p-60; magnitude < 707; magnitude *= 1.0007) {
+    x.push_back(magnitude), x.push_back(-magnitude);
+  }
+  y.resize(x.size());
+#pragma omp simd simdlen(16)
+  for (std::size_t i = 0; i < x.size(); ++i) y[i] = f(x[i]);
+  long double worst = 0;
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const long double want = exact(static_cast<long double>(x[i]));
+    int exponent = 0;
+    std::frexp(want, &exponent);
+    worst = std::max(worst, std::abs(y[i] - want) / std::ldexp(1.0L, exponent - 53));
+  }
+  return static_cast<double>(worst);
+}
+
+TEST(CpuMath, DoubleIsWithinTheBoundToo) {
+  EXPECT_LE(worst_double_error([](double x) { return cpu_exp(x); },
+                               [](long double x) { return std::exp(x); }),
+            kCpuMathUlps);
+  EXPECT_LE(worst_double_error([](double x) { return cpu_sigmoid(x); },
+                               [](long double x) { return 1 / (1 + std::exp(-x)); }),
+            kCpuMathUlps);
+  EXPECT_LE(worst_double_error([](double x) { return cpu_tanh(x); },
+                               [](long double x) { return std::tanh(x); }),
+            kCpuMathUlps);
+  EXPECT_TRUE(std::isnan(cpu_exp(std::nan("")) + cpu_sigmoid(0.0)));
+  EXPECT_TRUE(std::isnan(cpu_sigmoid(std::nan(""))) && std::isnan(cpu_tanh(std::nan(""))));
+  EXPECT_EQ(cpu_exp(HUGE_VAL), HUGE_VAL);
+  EXPECT_EQ(cpu_exp(-HUGE_VAL), 0.0);
+  EXPECT_EQ(cpu_sigmoid(HUGE_VAL), 1.0);
+  EXPECT_EQ(cpu_sigmoid(-HUGE_VAL), 0.0);
+  EXPECT_EQ(cpu_tanh(-HUGE_VAL), -1.0);
+}
+
 TEST(CpuMath, LimitsAndZerosAreExact) {
   EXPECT_EQ(cpu_exp(kInfinity), kInfinity);
   EXPECT_EQ(cpu_exp(-kInfinity), 0.0F);

@@ -6,7 +6,7 @@
 
 #include "engine/training/optimizer.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
 #include "models/lstm_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
@@ -84,7 +84,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, GoldenLstmLm,
 TEST_P(GoldenLstmLm, LogitsAndLossFromAGivenState) {
   Tape tape(arena, /*recording=*/false);
   const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
-                                                  : kLstmForwardTolerance.bf16;
+                                                  : kRecurrentForwardTolerance.bf16;
   {
     Pass pass(tape, {});
     const Loss loss = model.loss(pass, batch(0, /*with_resets=*/false), state);
@@ -111,8 +111,9 @@ TEST_P(GoldenLstmLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
 
   for (std::size_t i = 0; i < state.tensors.size(); ++i) {
     const auto& [name, tensor] = state.tensors[i];
-    EXPECT_TRUE(close(as_double(tensor), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
-                      dtype == DType::f32 ? kLstmForwardTolerance.f32 : kLstmForwardTolerance.bf16))
+    EXPECT_TRUE(close(
+        as_double(tensor), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
+        dtype == DType::f32 ? kRecurrentForwardTolerance.f32 : kRecurrentForwardTolerance.bf16))
         << name;
   }
   const Parameters& parameters = model.parameters();
@@ -122,7 +123,7 @@ TEST_P(GoldenLstmLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
     const double factor = test::to_unit(gradient);
     EXPECT_TRUE(close(
         test::scaled(as_double(parameters.gradient(i)), factor), test::scaled(gradient, factor),
-        dtype == DType::f32 ? kLstmBackwardTolerance.f32 : kLstmBackwardTolerance.bf16))
+        dtype == DType::f32 ? kRecurrentBackwardTolerance.f32 : kRecurrentBackwardTolerance.bf16))
         << parameters.name(i);
   }
 }
@@ -151,7 +152,7 @@ TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
     norms.push_back(as_double(optimizer.gradient_norm())[0]);
   }
   const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
-                                                  : kLstmForwardTolerance.bf16;
+                                                  : kRecurrentForwardTolerance.bf16;
   EXPECT_TRUE(close(losses, want("losses"), tolerance));
   EXPECT_TRUE(close(norms, want("norms"), tolerance));
 }

@@ -74,7 +74,7 @@ struct CudnnLstmTensors {
   void *d_h0 = nullptr, *d_c0 = nullptr;      ///< [B, H]
 };
 
-/// A layer's parameters, or their gradients, as in LstmSequenceForward: the rows are H each of
+/// A layer's parameters, or their gradients, as in RecurrentSequenceForward: the rows are H each of
 /// i, f, g, o.
 struct LstmParameters {
   std::vector<double> weight_ih, weight_hh, bias_ih, bias_hh;

@@ -190,7 +190,7 @@ class DriverTest(unittest.TestCase):
         self.assertGreaterEqual(len(parts), 6)
         self.assertAlmostEqual(sum(parts) / now, 1, delta=0.1)
         tree = told[told.index("what ran:"):]
-        for part in ("  training step\n", "    forward\n", "LstmSequenceForward<float>\n",
+        for part in ("  training step\n", "    forward\n", "RecurrentSequenceForward<float>\n",
                      "    backward\n", "    optimizer\n"):
             self.assertEqual(tree.count(part), 2 if "Lstm" in part else 1, part)
         self.assertRegex(tree, r"product \[32, 8\]·\[72, 8\]ᵀ, f32: \w")
@@ -199,7 +199,7 @@ class DriverTest(unittest.TestCase):
             self.assertEqual(kernels, [])
             self.assertIn("graphs are CUDA's", lines["steps"])
         else:
-            self.assertIn("8 × kernel lstm_sequence_forward_kernel<float>, grid 1 × 64", tree)
+            self.assertIn("8 × kernel recurrent_sequence_forward_kernel<Lstm, 0, float>, grid 1 × 64", tree)
             self.assertIn("WeightUpdate<Adam, float>: kernel weight_update_kernel<Adam, float>, ", tree)
             for kernel in kernels:
                 self.assertRegex(kernel, r"^[a-z0-9_]+_kernel(<[A-Za-z0-9, ]+>)?$")
@@ -217,7 +217,7 @@ class DriverTest(unittest.TestCase):
                         ("generate", self.here / "plain", "--tokens", "5")):
             explained = run(*command, "--explain")
             self.assertEqual(explained.stdout, run(*command).stdout)
-            self.assertIn("LstmSequenceForward<float>\n", explained.stderr)
+            self.assertIn("RecurrentSequenceForward<float>\n", explained.stderr)
 
     def test_an_interrupt_saves_and_says_how_to_resume(self):
         command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run",

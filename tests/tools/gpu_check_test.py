@@ -371,10 +371,10 @@ class Tables(unittest.TestCase):
                           {"ms": 1, "GFLOP/s": 800000}},
             bench={"fill<float>/cuda:1/n:1/real_time": {"ms": 1, "GB/s": 1000},
                    "fill<float>/cuda:1/n:9/real_time": {"ms": 1, "GB/s": 3000},
-                   "lstm_sequence/cuda/bf16/train/T:1/B:2/I:3/H:4/real_time":
+                   "recurrent_sequence/cuda/lstm/bf16/train/T:1/B:2/I:3/H:4/real_time":
                        {"ms": 1, "FLOP/s": 2e14}})
         self.assertIn("| `fill<float>` | copy | 2 | 0.25 | 0.75 |", said)
-        self.assertIn("| `lstm_sequence/cuda/bf16/train` | bf16 product | 1 | 0.25 | 0.25 |", said)
+        self.assertIn("| `recurrent_sequence/cuda/lstm/bf16/train` | bf16 product | 1 | 0.25 | 0.25 |", said)
         self.assertIn("| `launch_ceiling` | 2 µs |", said)
 
 

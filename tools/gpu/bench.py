@@ -10,7 +10,7 @@ from gpu.gtest import PROBE_SECONDS, probe
 from gpu.results import FAILED, PASSED, Outcome
 
 REPETITIONS = 3
-REHEARSED = re.compile(r"ceiling|fill<float>.*n:1048576|product<bf16>.*/m:1/|lstm_sequence.*T:1/")
+REHEARSED = re.compile(r"ceiling|fill<float>.*n:1048576|product<bf16>.*/m:1/|recurrent_sequence.*T:1/")
 
 
 class Benchmarks(parts.Part):

@@ -139,7 +139,7 @@ class Pytorch(parts.Part):
     def lstm(self, name, until, log):
         """Ours at each shape, then theirs: a round."""
         _, precision, _ = name.split("/")
-        ours = Benchmarks(self.setting, self.name, f"^lstm_sequence/cuda/{precision}/")
+        ours = Benchmarks(self.setting, self.name, f"^recurrent_sequence/cuda/lstm/{precision}/")
         cases = ours.cases()
         outcomes = ours.run(cases, until, log)
         if outcomes is None:

@@ -17,20 +17,23 @@ enum class GemmType {
 };
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
-/// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. Accumulation is
-/// float. gemm_cublaslt.cu implements it, or tests/emulation/libraries/gemm.cpp, which rounds as the
-/// GPU does. If m, n or k is 0 the sum is empty: C becomes 0 (or stays), plus bias.
-/// Only shape and alignment choose the algorithm, so that a product repeats bit for bit. The bias
-/// of a bf16 output is rounded to bf16.
+/// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. A may be some columns
+/// of a wider matrix, whose rows are then `a_stride` elements apart. Accumulation is float. The link seam of products: gemm_cublaslt.cu, or tests/emulation/gemm.cpp, which rounds
+/// as the card would. m, n or k of 0: the empty sum, so C becomes 0 (or stays), plus bias.
+/// The algorithm is chosen by shape and alignment alone, so that a product repeats bit for bit. A
+/// bf16 output gets its bias rounded to bf16.
 struct Gemm {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
   bool float_output = false;  ///< bf16 only: C is float instead of bf16
   std::int64_t m = 0, n = 0, k = 0;
   const void* a = nullptr;
+  std::int64_t a_stride = 0;  ///< 0: A's rows follow one another
   const void* b = nullptr;
   const float* bias = nullptr;  ///< may be null
   void* c = nullptr;
+
+  std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : transpose_a ? m : k; }
 };
 void gemm(const Cuda& device, const Gemm& product);
 

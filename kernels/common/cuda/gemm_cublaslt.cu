@@ -49,10 +49,10 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attr
       "cuBLASLt preference");
 }
 
-Layout layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns) {
+Layout layout(cudaDataType_t type, std::int64_t rows, std::int64_t columns, std::int64_t stride) {
   cublasLtMatrixLayout_t made = nullptr;
   check_cublas(cublasLtMatrixLayoutCreate(&made, type, static_cast<std::uint64_t>(rows),
-                                          static_cast<std::uint64_t>(columns), rows),
+                                          static_cast<std::uint64_t>(columns), stride),
                "cuBLASLt layout");
   return Layout(made);
 }
@@ -69,7 +69,7 @@ struct Key {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false, float_output = false;
   bool bias = false;
-  std::int64_t m = 0, n = 0, k = 0;
+  std::int64_t m = 0, n = 0, k = 0, row_of_a = 0;
   std::array<std::uint32_t, 3> alignment{};
   auto operator<=>(const Key&) const = default;
 };
@@ -142,9 +142,10 @@ Plan make_plan(cublasLtContext* handle, const Gemm& p, const Key& key) {
     set(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, output);
   }
-  plan.b = p.transpose_b ? layout(input, p.k, p.n) : layout(input, p.n, p.k);
-  plan.a = p.transpose_a ? layout(input, p.m, p.k) : layout(input, p.k, p.m);
-  plan.c = layout(output, p.n, p.m);
+  plan.b = p.transpose_b ? layout(input, p.k, p.n, p.k) : layout(input, p.n, p.k, p.n);
+  plan.a =
+      p.transpose_a ? layout(input, p.m, p.k, p.row_of_a()) : layout(input, p.k, p.m, p.row_of_a());
+  plan.c = layout(output, p.n, p.m, p.n);
   choose_algorithm(handle, p, key, plan);
   return plan;
 }
@@ -234,6 +235,7 @@ void gemm(const Cuda& device, const Gemm& p) {
                 .m = p.m,
                 .n = p.n,
                 .k = p.k,
+                .row_of_a = p.row_of_a(),
                 .alignment = {alignment(p.a), alignment(p.b), alignment(p.c)}};
   // The lock covers the call, because each call changes its plan's bias pointer. Plans are kept,
   // because choosing an algorithm takes longer than queueing a small product.

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Times torch.nn.LSTM (on CUDA: cuDNN as PyTorch calls it) where lstm_sequence_bench times ours.
+"""Times torch.nn.LSTM (on CUDA: cuDNN as PyTorch calls it) where recurrent_sequence_bench times ours.
 
     pytorch_lstm.py [--device cpu|cuda] [--precision f32|tf32|bf16] T,B,I,H ...
 

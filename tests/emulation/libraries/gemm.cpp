@@ -21,14 +21,15 @@ float tf32(float x) {
   return std::bit_cast<float>((bits + 0x1000U) & 0xFFFFE000U);
 }
 
-/// One operand as float, rounded, in the order [rows, columns] for either storage.
+/// One operand as float, rounded, in the order [rows, columns] whatever its storage, in which rows
+/// are `stride` elements apart.
 std::vector<float> operand(const Gemm& p, const void* data, std::int64_t rows, std::int64_t columns,
-                           bool transposed) {
+                           bool transposed, std::int64_t stride) {
   std::vector<float> values(static_cast<std::size_t>(rows * columns));
   float* to = values.data();
   for (std::int64_t i = 0; i < rows; ++i) {
     for (std::int64_t j = 0; j < columns; ++j) {
-      const std::int64_t at = transposed ? j * rows + i : i * columns + j;
+      const std::int64_t at = transposed ? j * stride + i : i * stride + j;
       if (p.type == GemmType::bf16) {
         *to++ = static_cast<const bf16*>(data)[at];
       } else {
@@ -42,8 +43,8 @@ std::vector<float> operand(const Gemm& p, const void* data, std::int64_t rows, s
 
 template <class Out>
 void run_product(const Gemm& p) {
-  const std::vector<float> a = operand(p, p.a, p.m, p.k, p.transpose_a);
-  const std::vector<float> b = operand(p, p.b, p.k, p.n, p.transpose_b);
+  const std::vector<float> a = operand(p, p.a, p.m, p.k, p.transpose_a, p.row_of_a());
+  const std::vector<float> b = operand(p, p.b, p.k, p.n, p.transpose_b, p.transpose_b ? p.k : p.n);
   auto* const c = static_cast<Out*>(p.c);
   std::vector<float> row(static_cast<std::size_t>(p.n));
   for (std::int64_t i = 0; i < p.m; ++i) {

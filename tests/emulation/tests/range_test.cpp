@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/copy/copy.h"
-#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
 #include "tests/emulation/include/nvtx3/nvToolsExt.h"
 #include "tests/support/buffer.h"
 
@@ -15,7 +15,7 @@ namespace carousel {
 namespace {
 
 TEST(Range, AnOpIsNamedAsItsTypeIs) {
-  EXPECT_STREQ(kOpName<LstmSequenceForward<float>>.data(), "LstmSequenceForward<float>");
+  EXPECT_STREQ(kOpName<RecurrentSequenceForward<float>>.data(), "RecurrentSequenceForward<float>");
   EXPECT_STREQ((kOpName<Cast<float, bf16>>.data()), "Cast<float, bf16>");
   EXPECT_STREQ(kOpName<GatherWindows>.data(), "GatherWindows");
 }

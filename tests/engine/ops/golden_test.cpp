@@ -9,7 +9,7 @@
 #include "engine/ops.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"
@@ -88,33 +88,34 @@ TEST_P(GoldenOps, LstmOfTwoLayersFromAGivenState) {
   const Tensor c = golden.tensor("c_0", device, DType::f32);
   const Tensor d_h = gradient(golden, "h_0", dtype), d_c = gradient(golden, "c_0", DType::f32);
   Var x = input(golden, "x");
-  std::vector<LstmOutput> layers;
+  std::vector<RecurrentOutput> layers;
   for (std::size_t l = 0; l < kLayers; ++l) {
     const std::string suffix = "_l" + std::to_string(l);
-    layers.push_back(lstm_sequence(x,
-                                   {.weight_ih = matrix(golden, "weight_ih" + suffix),
-                                    .weight_hh = matrix(golden, "weight_hh" + suffix),
-                                    .bias_ih = vector(golden, "bias_ih" + suffix),
-                                    .bias_hh = vector(golden, "bias_hh" + suffix)},
-                                   {.h = tape.parameter(layer_of(h, l), layer_of(d_h, l)),
-                                    .c = tape.parameter(layer_of(c, l), layer_of(d_c, l))}));
+    const Var initial[] = {tape.parameter(layer_of(h, l), layer_of(d_h, l)),
+                           tape.parameter(layer_of(c, l), layer_of(d_c, l))};
+    layers.push_back(recurrent_sequence(cell_kind("lstm"), x,
+                                        {.weight_ih = matrix(golden, "weight_ih" + suffix),
+                                         .weight_hh = matrix(golden, "weight_hh" + suffix),
+                                         .bias_ih = vector(golden, "bias_ih" + suffix),
+                                         .bias_hh = vector(golden, "bias_hh" + suffix)},
+                                        initial));
     x = layers.back().h;
-    weigh(layers[l].h_last, part(golden.given.at("d_h_n").values, l, kLayers));
-    weigh(layers[l].c_last, part(golden.given.at("d_c_n").values, l, kLayers));
+    weigh(layers[l].last[0], part(golden.given.at("d_h_n").values, l, kLayers));
+    weigh(layers[l].last[1], part(golden.given.at("d_c_n").values, l, kLayers));
   }
   weigh(x, golden.given.at("d_output").values);
   tape.backward();
   EXPECT_TRUE(tape.unreached_parameters().empty());
 
-  const Tolerance tolerance = of(kLstmForwardTolerance);
+  const Tolerance tolerance = of(kRecurrentForwardTolerance);
   EXPECT_TRUE(close(as_double(x.value()), golden.values.at("output").values, tolerance));
   for (std::size_t l = 0; l < kLayers; ++l) {
-    EXPECT_TRUE(close(as_double(layers[l].h_last.value()),
+    EXPECT_TRUE(close(as_double(layers[l].last[0].value()),
                       part(golden.values.at("h_n").values, l, kLayers), tolerance));
-    EXPECT_TRUE(close(as_double(layers[l].c_last.value()),
+    EXPECT_TRUE(close(as_double(layers[l].last[1].value()),
                       part(golden.values.at("c_n").values, l, kLayers), tolerance));
   }
-  expect_gradients(golden, 1, of(kLstmBackwardTolerance));
+  expect_gradients(golden, 1, of(kRecurrentBackwardTolerance));
 }
 
 double counted(const Golden& golden) {

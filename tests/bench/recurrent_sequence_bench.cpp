@@ -1,11 +1,11 @@
-#include "kernels/lstm_sequence/lstm_sequence.h"
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
 
 #include <benchmark/benchmark.h>
 
 #include "tests/support/bench.h"
 #include "tests/support/buffer.h"
 #include "tests/support/device.h"
-#include "tests/support/lstm_layer.h"
+#include "tests/support/recurrent_layer.h"
 
 namespace carousel {
 namespace {
@@ -21,9 +21,11 @@ void finish(const Device& device) {
 /// Forward alone, or forward and backward: gates are overwritten by the backward pass, so that it
 /// is not run twice on the same ones.
 template <class T, bool kTrain>
-void lstm_sequence(benchmark::State& state, Device device) {
-  const test::LstmLayer<T> layer{
-      .device = device, .size = {state.range(0), state.range(1), state.range(2), state.range(3)}};
+void recurrent_sequence(benchmark::State& state, Device device, CellKind cell) {
+  const test::RecurrentLayer<T> layer{
+      .device = device,
+      .cell = cell,
+      .size = {state.range(0), state.range(1), state.range(2), state.range(3)}};
   auto forward = layer.forward();
   auto backward = layer.backward();
   const auto forward_scratch = test::give_scratch(device, forward);
@@ -34,8 +36,8 @@ void lstm_sequence(benchmark::State& state, Device device) {
     finish(device);
   }
   const double passes = static_cast<double>(state.iterations());
-  state.counters["FLOP/s"] = benchmark::Counter((kTrain ? 3 : 1) * layer.size.flops() * passes,
-                                                benchmark::Counter::kIsRate);
+  state.counters["FLOP/s"] = benchmark::Counter(
+      (kTrain ? 3 : 1) * cell->gates * layer.size.flops() * passes, benchmark::Counter::kIsRate);
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(layer.size.rows()) * passes,
                                                   benchmark::Counter::kIsRate);
 }
@@ -50,14 +52,17 @@ void shapes(benchmark::internal::Benchmark* b) {
 
 const bool registered = [] {
   for (const Device& device : test::devices()) {
-    const std::string name = "lstm_sequence/" + test::device_name(device);
-    const auto add = [&](const std::string& what, auto* function) {
-      shapes(benchmark::RegisterBenchmark((name + what).c_str(), function, device));
-    };
-    add("/f32/forward", &lstm_sequence<float, false>);
-    add("/f32/train", &lstm_sequence<float, true>);
-    add("/bf16/forward", &lstm_sequence<bf16, false>);
-    add("/bf16/train", &lstm_sequence<bf16, true>);
+    for (const CellKind cell : cell_kinds()) {
+      const std::string name =
+          "recurrent_sequence/" + test::device_name(device) + "/" + std::string(cell->name);
+      const auto add = [&](const std::string& what, auto* function) {
+        shapes(benchmark::RegisterBenchmark((name + what).c_str(), function, device, cell));
+      };
+      add("/f32/forward", &recurrent_sequence<float, false>);
+      add("/f32/train", &recurrent_sequence<float, true>);
+      add("/bf16/forward", &recurrent_sequence<bf16, false>);
+      add("/bf16/train", &recurrent_sequence<bf16, true>);
+    }
   }
   return true;
 }();

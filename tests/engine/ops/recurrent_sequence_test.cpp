@@ -1,4 +1,4 @@
-// The tape rule of lstm_sequence: that gradients flow from all outputs to all inputs.
+// The tape rule of recurrent_sequence: that gradients flow from all outputs to all inputs.
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -39,9 +39,9 @@ struct Layer {
     gradients.emplace_back(device, shape, DType::f32);
     return tape.parameter(filled(device, shape, scale), gradients.back());
   }
-  LstmParameters parameters = {leaf({4 * kWidth, kInput}, 1), leaf({4 * kWidth, kWidth}, 1),
-                               leaf({4 * kWidth}, 1), leaf({4 * kWidth}, 1)};
-  LstmState initial = {leaf({kBatch, kWidth}, 1), leaf({kBatch, kWidth}, 1)};
+  RecurrentParameters parameters = {leaf({4 * kWidth, kInput}, 1), leaf({4 * kWidth, kWidth}, 1),
+                                    leaf({4 * kWidth}, 1), leaf({4 * kWidth}, 1)};
+  std::vector<Var> initial = {leaf({kBatch, kWidth}, 1), leaf({kBatch, kWidth}, 1)};
   Var x = leaf({6, kBatch, kInput}, 2);
 
   /// A loss whose gradient for `output` is given.
@@ -59,23 +59,26 @@ struct Layer {
   }
 };
 
-TEST(LstmSequenceRule, TheFinalStateIsTheLastStep) {
+TEST(RecurrentSequenceRule, TheFinalStateIsTheLastStep) {
   for (const Device& device : test::devices()) {
     Layer layer{device};
-    const LstmOutput out = lstm_sequence(layer.x, layer.parameters, layer.initial);
+    const RecurrentOutput out =
+        recurrent_sequence(cell_kind("lstm"), layer.x, layer.parameters, layer.initial);
     EXPECT_EQ(out.h.shape(), (Shape{6, kBatch, kWidth}));
-    EXPECT_EQ(out.h_last.shape(), (Shape{kBatch, kWidth}));
-    EXPECT_EQ(read(out.h_last.value()), read(out.h.value().slice(5, 1)));
+    EXPECT_EQ(out.last[0].shape(), (Shape{kBatch, kWidth}));
+    EXPECT_EQ(read(out.last[0].value()), read(out.h.value().slice(5, 1)));
   }
 }
 
 // Two ways to say the same loss: through h_last, and through the last step of h.
-TEST(LstmSequenceRule, AGradientOfTheFinalStateIsOneOfTheLastStep) {
+TEST(RecurrentSequenceRule, AGradientOfTheFinalStateIsOneOfTheLastStep) {
   for (const Device& device : test::devices()) {
     Layer first{device}, second{device};
-    const LstmOutput a = lstm_sequence(first.x, first.parameters, first.initial);
-    first.seed(a.h_last, 1);
-    const LstmOutput b = lstm_sequence(second.x, second.parameters, second.initial);
+    const RecurrentOutput a =
+        recurrent_sequence(cell_kind("lstm"), first.x, first.parameters, first.initial);
+    first.seed(a.last[0], 1);
+    const RecurrentOutput b =
+        recurrent_sequence(cell_kind("lstm"), second.x, second.parameters, second.initial);
     const GradientTarget d = b.h.gradient();
     std::vector<float> values(6 * kBatch * kWidth, 0.0F);
     const std::vector<float> last = read(filled(device, {kBatch, kWidth}, 1));
@@ -86,18 +89,21 @@ TEST(LstmSequenceRule, AGradientOfTheFinalStateIsOneOfTheLastStep) {
 }
 
 // What the tape rule hands on from one op to the next: state, its gradient, shared weights.
-TEST(LstmSequenceRule, TwoWindowsInOneTapeAreOneSequence) {
+TEST(RecurrentSequenceRule, TwoWindowsInOneTapeAreOneSequence) {
   for (const Device& device : test::devices()) {
     Layer whole{device}, cut{device};
-    const LstmOutput all = lstm_sequence(whole.x, whole.parameters, whole.initial);
-    whole.seed(all.h_last, 1), whole.seed(all.c_last, 3);
+    const RecurrentOutput all =
+        recurrent_sequence(cell_kind("lstm"), whole.x, whole.parameters, whole.initial);
+    whole.seed(all.last[0], 1), whole.seed(all.last[1], 3);
     const auto want = whole.all_gradients();
 
     const Var early = cut.tape.constant(cut.x.value().slice(0, 4));
     const Var late = cut.tape.constant(cut.x.value().slice(4, 2));
-    const LstmOutput one = lstm_sequence(early, cut.parameters, cut.initial);
-    const LstmOutput two = lstm_sequence(late, cut.parameters, {one.h_last, one.c_last});
-    cut.seed(two.h_last, 1), cut.seed(two.c_last, 3);
+    const RecurrentOutput one =
+        recurrent_sequence(cell_kind("lstm"), early, cut.parameters, cut.initial);
+    const RecurrentOutput two =
+        recurrent_sequence(cell_kind("lstm"), late, cut.parameters, one.last);
+    cut.seed(two.last[0], 1), cut.seed(two.last[1], 3);
     cut.tape.backward();
     for (std::size_t g = 0; g + 1 < want.size(); ++g) {  // all but x, which is a constant here
       const std::vector<float> got = read(cut.gradients[g]);
@@ -106,10 +112,10 @@ TEST(LstmSequenceRule, TwoWindowsInOneTapeAreOneSequence) {
   }
 }
 
-TEST(LstmSequenceRule, ASequenceOfNoStepsHasNoFinalState) {
+TEST(RecurrentSequenceRule, ASequenceOfNoStepsHasNoFinalState) {
   Layer layer{Cpu{}};
   const Var nothing = layer.tape.constant(layer.x.value().slice(0, 0));
-  EXPECT_THROW(lstm_sequence(nothing, layer.parameters), ShapeError);
+  EXPECT_THROW(recurrent_sequence(cell_kind("lstm"), nothing, layer.parameters), ShapeError);
 }
 
 }  // namespace

@@ -3,8 +3,8 @@
 
 #include <tuple>
 
-#include "kernels/lstm_sequence/lstm_sequence.h"
-#include "tests/kernels/lstm_sequence_problem.h"
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
+#include "tests/kernels/recurrent_sequence_problem.h"
 #include "tests/support/close.h"
 #include "tests/support/cudnn.h"
 #include "tests/support/device.h"
@@ -36,10 +36,10 @@ class Tensor {
   Buffer<std::byte> memory_;
 };
 
-CudnnSolution solve_by_cudnn(const Cuda& cuda, const LstmProblem& p, CudnnAlgorithm algorithm,
+CudnnSolution solve_by_cudnn(const Cuda& cuda, const RecurrentProblem& p, CudnnAlgorithm algorithm,
                              CudnnType type, bool packed) {
   const auto n = [](std::size_t number) { return static_cast<std::int64_t>(number); };
-  const reference::Lstm& l = p.layer;
+  const reference::Layer& l = p.layer;
   CudnnLstm layer(Cudnn(cuda), {.T = n(l.T),
                                 .B = n(l.B),
                                 .I = n(l.I),
@@ -52,9 +52,9 @@ CudnnSolution solve_by_cudnn(const Cuda& cuda, const LstmProblem& p, CudnnAlgori
 
   const Device device = cuda;
   const std::size_t units = l.T * l.B * l.H, state = l.B * l.H;
-  const Tensor x(device, type, l.x), h0(device, type, l.h0), c0(device, type, l.c0);
-  const Tensor d_h(device, type, p.out.d_h), d_h_last(device, type, p.out.d_h_last);
-  const Tensor d_c_last(device, type, p.out.d_c_last), h(device, type, units);
+  const Tensor x(device, type, l.x), h0(device, type, l.initial[0]), c0(device, type, l.initial[1]);
+  const Tensor d_h(device, type, p.out.d_h), d_h_last(device, type, p.out.d_last[0]);
+  const Tensor d_c_last(device, type, p.out.d_last[1]), h(device, type, units);
   const Tensor h_last(device, type, state), c_last(device, type, state);
   const Tensor d_x(device, type, l.x.size()), d_h0(device, type, state), d_c0(device, type, state);
   const CudnnLstmTensors tensors{.x = x.data(),
@@ -82,17 +82,12 @@ CudnnSolution solve_by_cudnn(const Cuda& cuda, const LstmProblem& p, CudnnAlgori
 
 /// cuDNN keeps all tensors in one type, we keep these wider: so both are given what it can hold.
 template <class T>
-LstmProblem problem_for_cudnn(const LstmSize& size, unsigned seed) {
-  LstmProblem p = random_lstm<T>(size, {.resets = false}, seed);
-  for (auto* wide : {&p.layer.bias_ih, &p.layer.bias_hh, &p.layer.c0, &p.out.d_c_last}) {
+RecurrentProblem problem_for_cudnn(const RecurrentSize& size, unsigned seed) {
+  RecurrentProblem p = random_problem<T>(cell_kind("lstm"), size, {.resets = false}, seed);
+  for (auto* wide : {&p.layer.bias_ih, &p.layer.bias_hh, &p.layer.initial[1], &p.out.d_last[1]}) {
     for (double& v : *wide) v = static_cast<double>(static_cast<T>(v));
   }
   return p;
-}
-
-/// The last time step of [T, B, H].
-std::vector<double> last(const std::vector<double>& sequence, std::size_t state) {
-  return {sequence.end() - static_cast<std::ptrdiff_t>(state), sequence.end()};
 }
 
 /// Ours beside cuDNN's; where they differ, who is how far from the oracle.
@@ -105,28 +100,29 @@ void expect_agreement(const char* what, const std::vector<double>& ours,
 }
 
 template <class T>
-void expect_agreement(const LstmProblem& p, const CudnnSolution& theirs) {
+void expect_agreement(const RecurrentProblem& p, const CudnnSolution& theirs) {
   constexpr bool kHalf = std::is_same_v<T, bf16>;
-  const Tolerance& forward = kHalf ? kLstmForwardTolerance.bf16 : kLstmForwardTolerance.f32;
-  const Tolerance& backward = kHalf ? kLstmBackwardTolerance.bf16 : kLstmBackwardTolerance.f32;
-  const LstmSolution ours = solve<T>(*cuda_device(), p), oracle = expected(p);
-  const std::size_t state = p.layer.B * p.layer.H;
-  expect_agreement("h", ours.h, theirs.h, oracle.h, forward);
-  expect_agreement("h_last", last(ours.h, state), theirs.h_last, last(oracle.h, state), forward);
-  expect_agreement("c_last", last(ours.c, state), theirs.c_last, last(oracle.c, state), forward);
-  const reference::LstmGradients &d = ours.d, &want = oracle.d;
+  const Tolerance& forward =
+      kHalf ? kRecurrentForwardTolerance.bf16 : kRecurrentForwardTolerance.f32;
+  const Tolerance& backward =
+      kHalf ? kRecurrentBackwardTolerance.bf16 : kRecurrentBackwardTolerance.f32;
+  const RecurrentSolution ours = solve<T>(*cuda_device(), p), oracle = expected(p);
+  expect_agreement("h", ours.s.state[0], theirs.h, oracle.s.state[0], forward);
+  expect_agreement("h_last", ours.s.last[0], theirs.h_last, oracle.s.last[0], forward);
+  expect_agreement("c_last", ours.s.last[1], theirs.c_last, oracle.s.last[1], forward);
+  const reference::LayerGradients &d = ours.d, &want = oracle.d;
   expect_agreement("d_x", d.d_x, theirs.d_x, want.d_x, backward);
-  expect_agreement("d_h0", d.d_h0, theirs.d_h0, want.d_h0, backward);
-  expect_agreement("d_c0", d.d_c0, theirs.d_c0, want.d_c0, backward);
+  expect_agreement("d_h0", d.d_initial[0], theirs.d_h0, want.d_initial[0], backward);
+  expect_agreement("d_c0", d.d_initial[1], theirs.d_c0, want.d_initial[1], backward);
   const LstmParameters& g = theirs.gradients;
   expect_agreement("d_weight_ih", d.d_weight_ih, g.weight_ih, want.d_weight_ih, backward);
   expect_agreement("d_weight_hh", d.d_weight_hh, g.weight_hh, want.d_weight_hh, backward);
-  expect_agreement("d_bias_ih", d.d_bias, g.bias_ih, want.d_bias, backward);
-  expect_agreement("d_bias_hh", d.d_bias, g.bias_hh, want.d_bias, backward);
+  expect_agreement("d_bias_ih", d.d_bias_ih, g.bias_ih, want.d_bias_ih, backward);
+  expect_agreement("d_bias_hh", d.d_bias_hh, g.bias_hh, want.d_bias_hh, backward);
 }
 
-using Case = std::tuple<CudnnAlgorithm, LstmSize>;
-class LstmSequenceCudnn : public testing::TestWithParam<Case> {
+using Case = std::tuple<CudnnAlgorithm, RecurrentSize>;
+class RecurrentSequenceCudnn : public testing::TestWithParam<Case> {
  protected:
   /// cuDNN's answer. Skips where an algorithm takes this layer under neither name of its layout.
   template <class T>
@@ -134,7 +130,7 @@ class LstmSequenceCudnn : public testing::TestWithParam<Case> {
     CAROUSEL_SKIP_WITHOUT_CUDA();
     if (!cudnn_missing().empty()) GTEST_SKIP() << "no cuDNN: " << cudnn_missing();
     const auto& [algorithm, size] = GetParam();
-    const LstmProblem p = problem_for_cudnn<T>(size, 31);
+    const RecurrentProblem p = problem_for_cudnn<T>(size, 31);
     const auto& cuda = std::get<Cuda>(*cuda_device());
     if (cuda.name() == "cuda (emulated)") GTEST_SKIP() << "the emulated cuDNN computes no LSTM";
     std::string refusals;
@@ -152,8 +148,8 @@ class LstmSequenceCudnn : public testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(LstmSequenceCudnn, AgreesInFloat) { judge<float>(CudnnType::f32); }
-TEST_P(LstmSequenceCudnn, AgreesInBf16) { judge<bf16>(CudnnType::bf16); }
+TEST_P(RecurrentSequenceCudnn, AgreesInFloat) { judge<float>(CudnnType::f32); }
+TEST_P(RecurrentSequenceCudnn, AgreesInBf16) { judge<bf16>(CudnnType::bf16); }
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
   const auto& [algorithm, s] = info.param;
@@ -161,11 +157,11 @@ std::string case_name(const testing::TestParamInfo<Case>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Sizes, LstmSequenceCudnn,
+    Sizes, RecurrentSequenceCudnn,
     testing::Combine(testing::ValuesIn(kCudnnAlgorithms),
-                     testing::Values(LstmSize{1, 1, 1, 1}, LstmSize{5, 3, 7, 5},
-                                     LstmSize{3, 33, 5, 31}, LstmSize{64, 2, 4, 12},
-                                     LstmSize{3, 17, 40, 64}, LstmSize{4, 8, 128, 128})),
+                     testing::Values(RecurrentSize{1, 1, 1, 1}, RecurrentSize{5, 3, 7, 5},
+                                     RecurrentSize{3, 33, 5, 31}, RecurrentSize{64, 2, 4, 12},
+                                     RecurrentSize{3, 17, 40, 64}, RecurrentSize{4, 8, 128, 128})),
     case_name);
 
 }  // namespace

@@ -1,0 +1,59 @@
+#pragma once
+
+#include "kernels/recurrent_sequence/cell.h"
+
+namespace carousel {
+
+/// The simple recurrent network h[t] = φ(a): Elman 1990, Cognitive Science 14(2), 179–211. Its one
+/// gate is h itself, before it is rounded.
+template <class Activation>
+struct Elman {
+  static constexpr CellInfo kInfo{.name = Activation::kName, .gates = 1, .gate_names = {"h"}};
+
+  template <class Math, class U>
+  [[gnu::always_inline]] static constexpr void forward(CellPhase<0>, U& u) {
+    u.gate[0] = u.after[0] = Activation::template value<Math>(u.gate[0]);
+  }
+  template <class Math, class U>
+  [[gnu::always_inline]] static constexpr void backward(CellPhase<0>, U& u) {
+    u.gate[0] = u.d_state[0] * Activation::slope(u.gate[0]);
+  }
+};
+
+/// Activations φ and their slopes, of which the value is given.
+struct Tanh {
+  static constexpr std::string_view kName = "tanh";
+  template <class Math, class R>
+  [[gnu::always_inline]] static constexpr R value(R a) {
+    return Math::tanh(a);
+  }
+  template <class R>
+  [[gnu::always_inline]] static constexpr R slope(R h) {
+    return 1 - h * h;
+  }
+};
+/// NaN stays NaN.
+struct Relu {
+  static constexpr std::string_view kName = "relu";
+  template <class Math, class R>
+  [[gnu::always_inline]] static constexpr R value(R a) {
+    return a < 0 ? R{0} : a;
+  }
+  template <class R>
+  [[gnu::always_inline]] static constexpr R slope(R h) {
+    return h > 0 ? R{1} : h * 0;
+  }
+};
+struct Linear {
+  static constexpr std::string_view kName = "linear";
+  template <class Math, class R>
+  [[gnu::always_inline]] static constexpr R value(R a) {
+    return a;
+  }
+  template <class R>
+  [[gnu::always_inline]] static constexpr R slope(R) {
+    return 1;
+  }
+};
+
+}  // namespace carousel

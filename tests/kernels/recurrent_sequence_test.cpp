@@ -1,0 +1,282 @@
+#include "kernels/recurrent_sequence/recurrent_sequence.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <tuple>
+
+#include "tests/kernels/recurrent_sequence_problem.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+
+namespace carousel::test {
+namespace {
+
+constexpr RecurrentParts kAllParts{};
+constexpr RecurrentParts kNoParts{
+    .biases = false, .state = false, .resets = false, .d_h = false, .d_last = false};
+constexpr RecurrentParts kRanges{.ranges = true};
+
+template <class T>
+const Tolerance& of(const Tolerances& t) {
+  return std::is_same_v<T, bf16> ? t.bf16 : t.f32;
+}
+
+void expect_close(const Named& got, const Named& want, const Tolerance& tolerance) {
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    EXPECT_TRUE(close(*got[i].second, *want[i].second, tolerance)) << want[i].first;
+  }
+}
+
+// σ(±ln 3) = 3/4, 1/4; tanh ln 2 = 3/5; c0 is chosen so that c = c0/4 + 9/20 = ln 2.
+TEST(RecurrentSequence, OneStepOfAnLstmWorkedByHand) {
+  const double ln2 = std::log(2.0), ln3 = std::log(3.0), c0 = 4 * (ln2 - 0.45);
+  RecurrentProblem p{.cell = cell_kind("lstm")};
+  p.layer = {.cell = &reference::cell("lstm"), .T = 1, .B = 1, .I = 1, .H = 1};
+  p.layer.x = {2}, p.layer.weight_ih = {ln3 / 2, -ln3 / 2, 0, 0};  // i and f from the input
+  p.layer.weight_hh = {0, 0, ln2 - 1, -1};                         // g and o from the state …
+  p.layer.bias_ih = {0, 0, 0.25, 0.5}, p.layer.bias_hh = {0, 0, 0.75, 0.5};  // … and the biases
+  p.layer.initial = {Values{1}, Values{c0}};
+  p.out.d_h = {1};
+  const Values d_a{0.036, 0.06 * c0, 0.1536, 0.15};
+  const Tolerance tolerance{.absolute = 2e-7};
+  for (const Device& device : devices()) {
+    const auto [s, d] = solve<float>(device, p);
+    EXPECT_TRUE(close(s.gates, Values{0.75, 0.25, 0.6, 0.5}, tolerance));
+    EXPECT_TRUE(close(s.state[1], Values{ln2}, tolerance));
+    EXPECT_TRUE(close(s.state[0], Values{0.3}, tolerance));
+    EXPECT_TRUE(close(d.d_gates, d_a, tolerance));
+    EXPECT_TRUE(close(d.d_bias_ih, d_a, tolerance));
+    EXPECT_TRUE(close(d.d_weight_hh, d_a, tolerance));  // h0 is 1
+    EXPECT_TRUE(close(d.d_x, Values{(d_a[0] - d_a[1]) * ln3 / 2}, tolerance));
+    EXPECT_TRUE(close(d.d_initial[0], Values{d_a[2] * (ln2 - 1) - d_a[3]}, tolerance));
+    EXPECT_TRUE(close(d.d_initial[1], Values{0.08}, tolerance));
+  }
+}
+
+/// A layer of one unit, one row and one step, whose answers are known: x = 2, h0 = −1, d_h = 1.
+struct HandCase {
+  const char* cell;
+  Values weight_ih, weight_hh, bias_ih, bias_hh;
+  double h;
+  Values d_bias_ih, d_bias_hh;
+  double d_h0;
+};
+const std::vector<HandCase>& hand_cases() {
+  static const double ln2 = std::log(2.0);
+  static const std::vector<HandCase> cases{
+      {"tanh", {ln2}, {ln2}, {0.25}, {-0.25}, 0.6, {0.64}, {0.64}, 0.64 * ln2},
+      {"relu", {1}, {0.5}, {0.25}, {0.75}, 2.5, {1}, {1}, 0.5},
+      {"relu", {-1}, {0.5}, {0.25}, {0.75}, 0, {0}, {0}, 0},
+      {"linear", {-1}, {0.5}, {0.25}, {0.75}, -1.5, {1}, {1}, 0.5},
+  };
+  return cases;
+}
+TEST(RecurrentSequence, OneStepWorkedByHand) {
+  for (const HandCase& hand : hand_cases()) {
+    SCOPED_TRACE(hand.cell);
+    RecurrentProblem p{.cell = cell_kind(hand.cell)};
+    p.layer = {.cell = &reference::cell(hand.cell), .T = 1, .B = 1, .I = 1, .H = 1};
+    p.layer.x = {2}, p.layer.initial[0] = {-1}, p.out.d_h = {1};
+    p.layer.weight_ih = hand.weight_ih, p.layer.weight_hh = hand.weight_hh;
+    p.layer.bias_ih = hand.bias_ih, p.layer.bias_hh = hand.bias_hh;
+    const Tolerance tolerance{.absolute = 2e-7};
+    for (const Device& device : devices()) {
+      const auto [s, d] = solve<float>(device, p);
+      EXPECT_TRUE(close(s.state[0], Values{hand.h}, tolerance));
+      EXPECT_TRUE(close(d.d_bias_ih, hand.d_bias_ih, tolerance));
+      EXPECT_TRUE(close(d.d_bias_hh, hand.d_bias_hh, tolerance));
+      EXPECT_TRUE(close(d.d_initial[0], Values{hand.d_h0}, tolerance));
+    }
+  }
+}
+
+TEST(RecurrentSequence, EveryCellHasItsHandCase) {
+  for (const CellKind cell : cell_kinds()) {
+    const auto& cases = hand_cases();
+    EXPECT_TRUE(cell->name == "lstm" ||
+                std::any_of(cases.begin(), cases.end(),
+                            [&](const HandCase& hand) { return hand.cell == cell->name; }))
+        << cell->name;
+  }
+}
+
+/// With the forget gate open and the input gate shut, the cell and its error go round unchanged.
+template <class T>
+void expect_constant_carousel() {
+  RecurrentProblem p{.cell = cell_kind("lstm")};
+  p.layer = {.cell = &reference::cell("lstm"), .T = 300, .B = 1, .I = 1, .H = 1};
+  p.layer.x.assign(p.layer.T, 1.0);
+  p.layer.weight_ih = {0, 0, 1, 0}, p.layer.weight_hh = {0, 0, 1, 0};
+  p.layer.bias_ih = {-100, 100, 0, -100}, p.layer.bias_hh = {0, 0, 0, 0};
+  p.layer.initial[1] = {0.7F}, p.out.d_last[1] = {0.3F};  // no numbers of bf16
+  for (const Device& device : devices()) {
+    const auto [s, d] = solve<T>(device, p);
+    EXPECT_EQ(s.state[1].back(), p.layer.initial[1][0]);
+    EXPECT_EQ(d.d_initial[1][0], p.out.d_last[1][0]);
+  }
+}
+TEST(RecurrentSequence, TheErrorCarouselIsConstant) { expect_constant_carousel<float>(); }
+TEST(RecurrentSequence, CellStatesAndTheirGradientsAreNeverRoundedToBf16) {
+  expect_constant_carousel<bf16>();
+}
+
+// 1 + 0.003 is stored as 1: a second step that saw the unrounded h would give 1.0078125.
+TEST(RecurrentSequence, HiddenStatesAreFedBackAsStored) {
+  RecurrentProblem p{.cell = cell_kind("linear")};
+  p.layer = {.cell = &reference::cell("linear"), .T = 2, .B = 1, .I = 1, .H = 1};
+  p.layer.x = {1, 0}, p.layer.weight_ih = {1}, p.layer.weight_hh = {1};
+  p.layer.bias_ih = {0.003F}, p.layer.bias_hh = {0};
+  for (const Device& device : devices()) {
+    EXPECT_EQ(solve<bf16>(device, p).s.state[0], (Values{1, 1}));
+  }
+}
+
+TEST(RecurrentSequence, TimeMayExceedAGridDimension) {
+  RecurrentProblem p{.cell = cell_kind("linear")};
+  p.layer = {.cell = &reference::cell("linear"), .T = 70'000, .B = 1, .I = 1, .H = 1};
+  p.layer.x.assign(p.layer.T, 1.0);
+  p.layer.weight_ih = p.layer.weight_hh = {1};
+  p.layer.begin = {1'000}, p.layer.end = {69'999};
+  EXPECT_EQ(solve<double>(Cpu{}, p).s.last[0][0], 68'999);  // counts the steps
+}
+
+class RecurrentCell : public testing::TestWithParam<CellKind> {};
+std::string cell_name(const testing::TestParamInfo<CellKind>& info) {
+  return test_name(info.param);
+}
+
+double loss(const RecurrentProblem& p) {
+  const RecurrentSolution r = solve<double>(Cpu{}, p);
+  double sum = 0;
+  for (std::size_t n = 0; n < r.s.state[0].size(); ++n) sum += p.out.d_h[n] * r.s.state[0][n];
+  for (std::size_t k = 0; k < p.layer.cell->states; ++k) {
+    for (std::size_t n = 0; n < r.s.last[k].size(); ++n) {
+      sum += p.out.d_last[k][n] * r.s.last[k][n];
+    }
+  }
+  return sum;
+}
+
+TEST_P(RecurrentCell, TheBackwardPassIsTheForwardPassDifferentiated) {
+  for (const RecurrentParts& parts : {kAllParts, kRanges}) {
+    RecurrentProblem p = random_problem<double>(GetParam(), {4, 3, 2, 3}, parts, 11);
+    const RecurrentSolution r = solve<double>(Cpu{}, p);
+    const auto check = [&](const char* what, Values& values, const Values& gradient) {
+      ASSERT_EQ(values.size(), gradient.size()) << what;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        constexpr double kStep = 1e-5;
+        const double value = values[i];
+        values[i] = value + kStep;
+        const double above = loss(p);
+        values[i] = value - kStep;
+        const double below = loss(p);
+        values[i] = value;
+        EXPECT_NEAR(gradient[i], (above - below) / (2 * kStep), 1e-8) << what << " " << i;
+      }
+    };
+    check("x", p.layer.x, r.d.d_x);
+    check("weight_ih", p.layer.weight_ih, r.d.d_weight_ih);
+    check("weight_hh", p.layer.weight_hh, r.d.d_weight_hh);
+    check("bias_ih", p.layer.bias_ih, r.d.d_bias_ih);
+    check("bias_hh", p.layer.bias_hh, r.d.d_bias_hh);
+    check("parameter", p.layer.parameter, r.d.d_parameter);
+    for (std::size_t k = 0; k < p.layer.cell->states; ++k) {
+      check("initial state", p.layer.initial[k], r.d.d_initial[k]);
+    }
+  }
+}
+
+/// The worst excess of any output, forward and backward, over seeded problems within the
+/// contract's conditions.
+template <class T>
+std::pair<double, double> worst_of_sweep() {
+  double forward = 0, backward = 0;
+  unsigned seed = 100;
+  for (const CellKind cell : tested_cells()) {
+    for (unsigned last = seed + 12; seed < last; ++seed) {
+      RecurrentSize size{1 + seed * 37 % 64, 1 + seed % 5, seed % 9, 1 + seed * 7 % 40};
+      if (seed % 12 == 0) size = {2, 16, 128, 256};  // long sums
+      const RecurrentProblem p = random_problem<T>(cell, size,
+                                                   {.biases = seed % 2 == 0,
+                                                    .state = seed % 3 != 0,
+                                                    .resets = seed % 4 == 1,
+                                                    .ranges = seed % 5 == 2},
+                                                   seed);
+      const RecurrentSolution want = expected(p);
+      for (const Device& device : devices()) {
+        const RecurrentSolution got = solve<T>(device, p);
+        const auto worst = [](const Named& a, const Named& b, const Tolerance& tolerance) {
+          double most = 0;
+          for (std::size_t i = 0; i < a.size(); ++i) {
+            most = std::max(most, worst_excess(*a[i].second, *b[i].second, tolerance));
+          }
+          return most;
+        };
+        forward = std::max(forward,
+                           worst(named(got.s), named(want.s), of<T>(kRecurrentForwardTolerance)));
+        backward = std::max(backward,
+                            worst(named(got.d), named(want.d), of<T>(kRecurrentBackwardTolerance)));
+      }
+    }
+  }
+  return {forward, backward};
+}
+
+template <class T>
+void expect_recorded_worst() {
+  const auto [forward, backward] = worst_of_sweep<T>();
+  expect_recorded(forward, of<T>(kRecurrentForwardTolerance));
+  expect_recorded(backward, of<T>(kRecurrentBackwardTolerance));
+}
+TEST(RecurrentSequence, SweepStaysWithinTheRecordedWorstInFloat) { expect_recorded_worst<float>(); }
+TEST(RecurrentSequence, SweepStaysWithinTheRecordedWorstInBf16) { expect_recorded_worst<bf16>(); }
+
+INSTANTIATE_TEST_SUITE_P(Cells, RecurrentCell, testing::ValuesIn(tested_cells()), cell_name);
+
+using Case = std::tuple<CellKind, RecurrentSize>;
+class RecurrentSequenceParity : public testing::TestWithParam<Case> {
+ protected:
+  template <class T>
+  void expect_parity() {
+    const auto& [cell, size] = GetParam();
+    RecurrentProblem problems[] = {
+        random_problem<T>(cell, size, kNoParts, 21),
+        random_problem<T>(cell, size, kAllParts, 22),
+        random_problem<T>(cell, size, {.resets = false, .d_last = false}, 23),
+        random_problem<T>(cell, size, {.biases = false, .state = false, .d_h = false}, 24),
+        random_problem<T>(cell, size, kRanges, 25),
+        random_problem<T>(cell, size, {.resets = false, .ranges = true, .weight_hh = false}, 26)};
+    problems[2].accumulate = problems[3].accumulate = problems[4].accumulate = all_gradients();
+    for (const RecurrentProblem& p : problems) {
+      const RecurrentSolution want = expected(p);
+      for (const Device& device : devices()) {
+        SCOPED_TRACE(device_name(device) + ", problem " + std::to_string(&p - problems));
+        const RecurrentSolution got = solve<T>(device, p);
+        expect_close(named(got.s), named(want.s), of<T>(kRecurrentForwardTolerance));
+        expect_close(named(got.d), named(want.d), of<T>(kRecurrentBackwardTolerance));
+      }
+    }
+  }
+};
+TEST_P(RecurrentSequenceParity, EveryDeviceMatchesTheOracleInFloat) { expect_parity<float>(); }
+TEST_P(RecurrentSequenceParity, EveryDeviceMatchesTheOracleInBf16) { expect_parity<bf16>(); }
+
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  const auto& [cell, s] = info.param;
+  return fmt::format("{}_T{}B{}I{}H{}", test_name(cell), s.T, s.B, s.I, s.H);
+}
+
+// None, one, the sizes around a warp and around a vector, a long sequence, a real layer.
+INSTANTIATE_TEST_SUITE_P(
+    AwkwardSizes, RecurrentSequenceParity,
+    testing::Combine(testing::ValuesIn(tested_cells()),
+                     testing::Values(RecurrentSize{0, 3, 2, 5}, RecurrentSize{3, 0, 2, 5},
+                                     RecurrentSize{4, 3, 0, 8}, RecurrentSize{2, 2, 3, 0},
+                                     RecurrentSize{1, 1, 1, 1}, RecurrentSize{5, 3, 7, 5},
+                                     RecurrentSize{2, 31, 3, 33}, RecurrentSize{3, 33, 5, 31},
+                                     RecurrentSize{64, 2, 4, 12}, RecurrentSize{3, 17, 40, 64})),
+    case_name);
+
+}  // namespace
+}  // namespace carousel::test
