@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <span>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -81,41 +82,53 @@ Tensor layer_of(const Tensor& all, std::size_t index) {
   return all.slice(static_cast<std::int64_t>(index), 1).reshaped({all.shape()[1], all.shape()[2]});
 }
 
-TEST_P(GoldenOps, LstmOfTwoLayersFromAGivenState) {
-  const Golden golden("lstm");
+TEST_P(GoldenOps, EveryRecurrentCellInTwoLayersFromAGivenState) {
   constexpr std::size_t kLayers = 2;
-  const Tensor h = golden.tensor("h_0", device, dtype);
-  const Tensor c = golden.tensor("c_0", device, DType::f32);
-  const Tensor d_h = gradient(golden, "h_0", dtype), d_c = gradient(golden, "c_0", DType::f32);
-  Var x = input(golden, "x");
-  std::vector<RecurrentOutput> layers;
-  for (std::size_t l = 0; l < kLayers; ++l) {
-    const std::string suffix = "_l" + std::to_string(l);
-    const Var initial[] = {tape.parameter(layer_of(h, l), layer_of(d_h, l)),
-                           tape.parameter(layer_of(c, l), layer_of(d_c, l))};
-    layers.push_back(recurrent_sequence(cell_kind("lstm"), x,
-                                        {.weight_ih = matrix(golden, "weight_ih" + suffix),
-                                         .weight_hh = matrix(golden, "weight_hh" + suffix),
-                                         .bias_ih = vector(golden, "bias_ih" + suffix),
-                                         .bias_hh = vector(golden, "bias_hh" + suffix)},
-                                        initial));
-    x = layers.back().h;
-    weigh(layers[l].last[0], part(golden.given.at("d_h_n").values, l, kLayers));
-    weigh(layers[l].last[1], part(golden.given.at("d_c_n").values, l, kLayers));
-  }
-  weigh(x, golden.given.at("d_output").values);
-  tape.backward();
-  EXPECT_TRUE(tape.unreached_parameters().empty());
+  const std::string kNames[] = {"h", "c"};
+  for (const CellKind cell : cell_kinds()) {
+    SCOPED_TRACE(cell->name);
+    const Golden golden{std::string(cell->name)};
+    tape.clear(), arena.reset(), gradients.clear();
+    const std::span states(kNames, static_cast<std::size_t>(cell->states));
+    std::vector<Tensor> initial, d_initial;
+    for (const std::string& state : states) {
+      const DType type = state == "h" ? dtype : DType::f32;
+      initial.push_back(golden.tensor(state + "_0", device, type));
+      d_initial.push_back(gradient(golden, state + "_0", type));
+    }
+    Var x = input(golden, "x");
+    std::vector<RecurrentOutput> layers;
+    for (std::size_t l = 0; l < kLayers; ++l) {
+      const std::string suffix = "_l" + std::to_string(l);
+      std::vector<Var> from;
+      for (std::size_t s = 0; s < states.size(); ++s) {
+        from.push_back(tape.parameter(layer_of(initial[s], l), layer_of(d_initial[s], l)));
+      }
+      layers.push_back(recurrent_sequence(cell, x,
+                                          {.weight_ih = matrix(golden, "weight_ih" + suffix),
+                                           .weight_hh = matrix(golden, "weight_hh" + suffix),
+                                           .bias_ih = vector(golden, "bias_ih" + suffix),
+                                           .bias_hh = vector(golden, "bias_hh" + suffix)},
+                                          from));
+      x = layers.back().h;
+      for (std::size_t s = 0; s < states.size(); ++s) {
+        weigh(layers[l].last[s], part(golden.given.at("d_" + states[s] + "_n").values, l, kLayers));
+      }
+    }
+    weigh(x, golden.given.at("d_output").values);
+    tape.backward();
+    EXPECT_TRUE(tape.unreached_parameters().empty());
 
-  const Tolerance tolerance = of(kRecurrentForwardTolerance);
-  EXPECT_TRUE(close(as_double(x.value()), golden.values.at("output").values, tolerance));
-  for (std::size_t l = 0; l < kLayers; ++l) {
-    EXPECT_TRUE(close(as_double(layers[l].last[0].value()),
-                      part(golden.values.at("h_n").values, l, kLayers), tolerance));
-    EXPECT_TRUE(close(as_double(layers[l].last[1].value()),
-                      part(golden.values.at("c_n").values, l, kLayers), tolerance));
+    const Tolerance tolerance = of(kRecurrentForwardTolerance);
+    EXPECT_TRUE(close(as_double(x.value()), golden.values.at("output").values, tolerance));
+    for (std::size_t l = 0; l < kLayers; ++l) {
+      for (std::size_t s = 0; s < states.size(); ++s) {
+        EXPECT_TRUE(close(as_double(layers[l].last[s].value()),
+                          part(golden.values.at(states[s] + "_n").values, l, kLayers), tolerance));
+      }
+    }
+    expect_gradients(golden, 1, of(kRecurrentBackwardTolerance));
   }
-  expect_gradients(golden, 1, of(kRecurrentBackwardTolerance));
 }
 
 double counted(const Golden& golden) {
