@@ -18,7 +18,7 @@ inline constexpr Tolerances kRecurrentForwardTolerance{
     .bf16 = {.absolute = 1e-2, .relative = 1e-2, .worst = 0.5}};
 inline constexpr Tolerances kRecurrentBackwardTolerance{
     .f32 = {.absolute = 4e-6, .relative = 4e-6, .worst = 0.67},
-    .bf16 = {.absolute = 5e-2, .relative = 2e-2, .worst = 0.62}};
+    .bf16 = {.absolute = 5e-2, .relative = 2e-2, .worst = 0.71}};
 
 /// One view per float state of a cell, in the order of CellInfo::state_names after h.
 template <class T, int R>
@@ -47,10 +47,10 @@ struct RowRangeView {
 ///          the state passes through unchanged: a row of no steps ends as it begins.
 /// Errors   ShapeError if extents disagree, one bias comes without the other, or scratch is too
 ///          small. ConfigError for double on CUDA.
-/// Accuracy Within kRecurrentForwardTolerance of the oracle for T ≤ 64, |W| ≤ 1/√H and inputs of
-///          about 1, without tf32. Sums are float; a bf16 product x·W_ih is rounded to bf16 once,
-///          in `gates`, before the recurrent part is added to it in float; float states are never
-///          rounded, h is fed back as stored. Repeats bit for bit.
+/// Accuracy Within kRecurrentForwardTolerance of the oracle for T ≤ 64, |W| ≤ 1/√H, inputs and
+///          states of about 1, without tf32. Sums are float; a bf16 product x·W_ih is rounded to
+///          bf16 once, in `gates`, before the recurrent part is added to it in float; float states
+///          are never rounded, h is fed back as stored. Repeats bit for bit.
 /// Memory   Writes the input part of all steps into `gates` by one product over T·B rows, and
 ///          activates it in place. A step reads W_hh, the states before and gates[t], writes
 ///          gates[t] and the states, and passes G·H floats a row through scratch.

@@ -57,8 +57,9 @@ struct RecurrentParts {
 
 inline constexpr std::size_t kStates = kMostStates;
 
-/// Weights, biases and parameters of at most 1/√H, everything else of at most 1, each value stored
-/// as the contract stores it: T, or Accumulator<T>.
+/// Weights, biases and parameters of at most 1/√H (W_hh of half of that where nothing else bounds
+/// the state), everything else of at most 1, each value stored as the contract stores it: T, or
+/// Accumulator<T>.
 template <class T>
 RecurrentProblem random_problem(CellKind cell, const RecurrentSize& size,
                                 const RecurrentParts& parts, unsigned seed) {
@@ -80,7 +81,10 @@ RecurrentProblem random_problem(CellKind cell, const RecurrentSize& size,
   p.layer = {.cell = &formulas, .T = steps, .B = batch, .I = input, .H = width};
   p.layer.x = draw(stored, steps * batch * input, 1);
   p.layer.weight_ih = draw(stored, columns * input, bound);
-  if (parts.weight_hh) p.layer.weight_hh = draw(stored, columns * width, bound);
+  const bool unbounded = cell->name == "relu" || cell->name == "linear";
+  if (parts.weight_hh) {
+    p.layer.weight_hh = draw(stored, columns * width, unbounded ? bound / 2 : bound);
+  }
   if (parts.biases) {
     p.layer.bias_ih = draw(wide, columns, bound);
     p.layer.bias_hh = draw(wide, columns, bound);

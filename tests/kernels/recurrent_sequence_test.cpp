@@ -192,9 +192,8 @@ TEST_P(RecurrentCell, TheBackwardPassIsTheForwardPassDifferentiated) {
 template <class T>
 std::pair<double, double> worst_of_sweep() {
   double forward = 0, backward = 0;
-  unsigned seed = 100;
   for (const CellKind cell : tested_cells()) {
-    for (unsigned last = seed + 12; seed < last; ++seed) {
+    for (unsigned seed = 100; seed < 112; ++seed) {
       RecurrentSize size{1 + seed * 37 % 64, 1 + seed % 5, seed % 9, 1 + seed * 7 % 40};
       if (seed % 12 == 0) size = {2, 16, 128, 256};  // long sums
       const RecurrentProblem p = random_problem<T>(cell, size,
