@@ -63,8 +63,17 @@ struct HandCase {
   double d_h0;
 };
 const std::vector<HandCase>& hand_cases() {
-  static const double ln2 = std::log(2.0);
+  static const double ln2 = std::log(2.0), ln3 = std::log(3.0);
   static const std::vector<HandCase> cases{
+      {"gru",
+       {ln3 / 2, -ln3 / 2, 0},  // r, z = 3/4, 1/4; u_n = 4/3·ln 2, so that n = 3/5
+       {0, 0, -ln2},
+       {0, 0, 0},
+       {0, 0, ln2 / 3},
+       0.2,
+       {0.12 * ln2, -0.3, 0.48},
+       {0.12 * ln2, -0.3, 0.36},
+       0.25 - 0.36 * ln2},
       {"tanh", {ln2}, {ln2}, {0.25}, {-0.25}, 0.6, {0.64}, {0.64}, 0.64 * ln2},
       {"relu", {1}, {0.5}, {0.25}, {0.75}, 2.5, {1}, {1}, 0.5},
       {"relu", {-1}, {0.5}, {0.25}, {0.75}, 0, {0}, {0}, 0},

@@ -71,6 +71,13 @@ inline UnitOutputs lstm(std::size_t, const UnitInputs& in) {
   return {.gate = {i, f, g, o}, .state = {o * tanh(c), c}};
 }
 
+/// Cho et al. 2014, with PyTorch's reset after the product.
+inline UnitOutputs gru(std::size_t, const UnitInputs& in) {
+  const auto& [x, u, before, p] = in;
+  const Dual r = logistic(x[0] + u[0]), z = logistic(x[1] + u[1]), n = tanh(x[2] + r * u[2]);
+  return {.gate = {r, z, n}, .state = {(one() - z) * n + z * before[0]}};
+}
+
 /// Elman 1990.
 inline UnitOutputs tanh_rnn(std::size_t, const UnitInputs& in) {
   const Dual h = tanh(in.x[0] + in.u[0]);
@@ -97,11 +104,9 @@ inline UnitOutputs two_phase(std::size_t phase, const UnitInputs& in) {
 
 inline const Cell& cell(std::string_view name) {
   static const std::vector<Cell> table{
-      {"lstm", 4, 2, 0, {0}, lstm},
-      {"tanh", 1, 1, 0, {0}, tanh_rnn},
-      {"relu", 1, 1, 0, {0}, relu_rnn},
-      {"linear", 1, 1, 0, {0}, linear_rnn},
-      {"two-phase", 3, 2, 2, {0, 2}, two_phase},
+      {"lstm", 4, 2, 0, {0}, lstm},         {"gru", 3, 1, 0, {0}, gru},
+      {"tanh", 1, 1, 0, {0}, tanh_rnn},     {"relu", 1, 1, 0, {0}, relu_rnn},
+      {"linear", 1, 1, 0, {0}, linear_rnn}, {"two-phase", 3, 2, 2, {0, 2}, two_phase},
   };
   for (const Cell& row : table) {
     if (row.name == name) return row;

@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "kernels/recurrent_sequence/cells/elman.h"
+#include "kernels/recurrent_sequence/cells/gru.h"
 #include "kernels/recurrent_sequence/cells/lstm.h"
 
 namespace carousel {
@@ -10,6 +11,7 @@ namespace carousel {
 /// Every recurrent cell, one row each: all else about a cell is in its file.
 using CellTable = std::tuple<  //
     Lstm,                      //
+    Gru,                       //
     Elman<Tanh>,               //
     Elman<Relu>,               //
     Elman<Linear>>;
