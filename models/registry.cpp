@@ -1,49 +1,72 @@
 #include "models/registry.h"
 
-#include <limits>
-
-#include "models/lstm_lm.h"
+#include "models/classifier.h"
+#include "models/recurrent_lm.h"
 
 namespace carousel {
 namespace {
 
-class LstmLmOptions final : public ModelConfig {
- public:
-  void describe(OptionSection& section) override {
-    constexpr std::int64_t kWidest = 1 << 20;
-    section.add("embed", config_.embed, "width of the token embedding", {1, kWidest});
-    section.add("hidden", config_.hidden, "units per LSTM layer", {1, kWidest});
-    section.add("layers", config_.layers, "LSTM layers", {1, 1000});
-    section.add("dropout", config_.dropout, "probability, on connections that are not recurrent",
-                {.least = 0, .most = 1, .below_most = true});
-    section.add("tie_weights", config_.tie_weights, "use the embedding as output matrix");
-    section.add("init", config_.init, "how matrices begin", {"uniform", "xavier", "orthogonal"});
-    section.add("init_range", config_.init_range, "of uniform; 0: 1 over the root of hidden",
-                {.least = 0});
-    section.add("forget_bias", config_.forget_bias, "added to the forget gates' bias at the start");
-    section.add("label_smoothing", config_.label_smoothing, "share of the target spread evenly",
-                {.least = 0, .most = 1, .below_most = true});
-  }
+void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
+}
+void take_sizes(ClassifierConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
+  config.classes = vocabularies["label"].size();
+}
 
-  std::unique_ptr<Model> make(std::int64_t vocabulary, const Device& device, DType compute,
+/// The options of a model that is made of a config, whose sizes are the data's.
+template <class M, class Config>
+class ConfigOf final : public ModelConfig {
+ public:
+  void describe(OptionSection& section) override { config_.describe(section); }
+  std::unique_ptr<Model> make(const Vocabularies& vocabularies, const Device& device, DType compute,
                               std::uint64_t seed) const override {
-    LstmLmConfig config = config_;
-    config.vocabulary = vocabulary;
-    return std::make_unique<LstmLm>(config, device, compute, seed);
+    Config config = config_;
+    take_sizes(config, vocabularies);
+    return std::make_unique<M>(config, device, compute, seed);
   }
 
  private:
-  LstmLmConfig config_;
+  Config config_;
 };
 
-template <class Config>
+template <class M, class Config>
 std::unique_ptr<ModelConfig> make_config() {
-  return std::make_unique<Config>();
+  return std::make_unique<ConfigOf<M, Config>>();
 }
 
+Metrics language_metrics(const Vocabularies&) {
+  Metrics metrics;
+  metrics.push_back(std::make_unique<MeanLoss>("nats per token"));
+  return metrics;
+}
+
+Metrics class_metrics(const Vocabularies& vocabularies) {
+  Metrics metrics;
+  metrics.push_back(std::make_unique<Classification>(vocabularies["label"]));
+  metrics.push_back(std::make_unique<MeanLoss>("nats per example"));
+  return metrics;
+}
+
+constexpr const char* kTokens[] = {"token"};
+constexpr const char* kLabelled[] = {"token", "label"};
+
 constexpr ModelEntry kModels[] = {
-    {"lstm_lm", "language model of stacked LSTMs (Zaremba et al. 2014)",
-     make_config<LstmLmOptions>},
+    {.kind = "classifier",
+     .description = "one label for a whole sequence, by stacked recurrent layers",
+     .config = make_config<Classifier, ClassifierConfig>,
+     .columns = kLabelled,
+     .sampler = example_batches,
+     .metrics = class_metrics,
+     .predicts = true},
+    {.kind = "recurrent_lm",
+     .description = "language model of stacked recurrent layers",
+     .config = make_config<RecurrentLm, RecurrentLmConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = language_metrics,
+     .decodes = true,
+     .formerly = "lstm_lm"},
 };
 
 }  // namespace

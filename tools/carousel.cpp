@@ -37,7 +37,19 @@ int run_command_line(int argc, char** argv) {
   EvalArguments eval;
   CLI::App* eval_app = app.add_subcommand("eval", "measure a trained model on a text");
   eval_app->add_option("run", eval.run, "a run's folder, or one of its checkpoints")->required();
-  eval_app->add_option("--data", eval.data, "a UTF-8 text file")->required();
+  eval_app->add_option("--data", eval.data, "a file of the kind of data it was trained on")
+      ->required();
+  eval_app
+      ->add_option("--rows", eval.rows,
+                   "cut a stream into so many rows, each of which begins without a state: faster")
+      ->capture_default_str();
+
+  PredictArguments predict;
+  CLI::App* predict_app =
+      app.add_subcommand("predict", "label lines of text: label<TAB>probability for each");
+  predict_app->add_option("run", predict.run, "a run's folder, or one of its checkpoints")
+      ->required();
+  predict_app->add_option("--data", predict.data, "a file of lines; without it, standard input");
 
   CompareArguments compare;
   CLI::App* compare_app = app.add_subcommand(
@@ -75,7 +87,8 @@ int run_command_line(int argc, char** argv) {
       ->capture_default_str();
 
   CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
-  for (CLI::App* command : {train_app, eval_app, compare_app, generate_app, models_app}) {
+  for (CLI::App* command :
+       {train_app, eval_app, predict_app, compare_app, generate_app, models_app}) {
     add_common(*command, common);
   }
   compare_app->get_option("--device")->excludes("--devices");
@@ -94,6 +107,7 @@ int run_command_line(int argc, char** argv) {
   }
   if (train_app->parsed()) return train_command(train, common);
   if (eval_app->parsed()) return eval_command(eval, common);
+  if (predict_app->parsed()) return predict_command(predict, common);
   if (compare_app->parsed()) return compare_command(compare, common);
   if (generate_app->parsed()) return generate_command(generate, common);
   return models_command(common);

@@ -5,16 +5,12 @@
 #include <string>
 #include <vector>
 
+#include "engine/run/run_config.h"
+
 namespace carousel {
 
 /// What every command takes.
-struct CommonArguments {
-  std::vector<std::string> set;          ///< "section.key=value", over the config
-  std::optional<std::string> device;     ///< auto | cpu | cuda; short for --set run.device=…
-  std::optional<std::string> precision;  ///< f32 | tf32 | bf16
-  std::optional<int> threads;
-  /// Where device and precision were given, for errors, if not by --device and --precision.
-  std::string device_typed, precision_typed;
+struct CommonArguments : Overrides {
   bool json = false;
   bool explain = false;  ///< of train, eval and generate
 };
@@ -26,6 +22,11 @@ struct TrainArguments {
 
 struct EvalArguments {
   std::string run, data;
+  std::int64_t rows = 1;  ///< of a stream
+};
+
+struct PredictArguments {
+  std::string run, data;  ///< data empty or "-": standard input
 };
 
 struct CompareArguments {
@@ -48,8 +49,12 @@ struct GenerateArguments {
 /// output gets what was asked for, standard error all talk.
 int train_command(const TrainArguments& arguments, const CommonArguments& common);
 int eval_command(const EvalArguments& arguments, const CommonArguments& common);
+int predict_command(const PredictArguments& arguments, const CommonArguments& common);
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);
+
+/// ConfigError, in one line, unless the command can be given to this kind of model.
+void expect_ability(bool able, const char* command, const ModelEntry& entry);
 
 }  // namespace carousel

@@ -5,11 +5,12 @@
 #include <optional>
 
 #include "engine/comparison/comparison_report.h"
+#include "engine/run/trained_model.h"
+#include "engine/run/training.h"
 #include "kernels/common/check.h"
+#include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/recorded_run.h"
-#include "tools/session.h"
-#include "tools/texts.h"
 
 namespace carousel {
 namespace {
@@ -22,33 +23,15 @@ namespace fs = std::filesystem;
 
 /// A training run from its first step, and the steps that it takes.
 struct Side {
-  Side(const RunConfig& config, const Corpus& corpus, const Device& on, bool as_graphs = false)
-      : device(on),
-        model(config.model->make(corpus.vocabularies["token"].size(), device,
-                                 compute_type(config.machine.precision),
-                                 static_cast<std::uint64_t>(config.train.seed))),
-        optimizer(config.optimizer, model->parameters()),
-        data(training_batches(config, corpus, device)),
-        run{.model = *model,
-            .optimizer = optimizer,
-            .data = *data,
-            .state = model->initial_state(config.train.batch)},
-        training(run, {.schedule = config.schedule,
-                       .seed = static_cast<std::uint64_t>(config.train.seed),
-                       .tf32 = config.machine.precision == Precision::tf32,
-                       .graph = as_graphs,
-                       .refused = refuse_eager_steps}) {
+  Side(const RunConfig& config, const Corpus& corpus, const Device& device, bool as_graphs = false)
+      : training(config, corpus, device),
+        steps(training.run, training.step_parts(as_graphs, refuse_eager_steps)) {
     if (!config.weights.empty()) {
-      load_weights(SafetensorsFile(config.weights), corpus.vocabularies, *model);
+      load_weights(SafetensorsFile(config.weights), corpus.vocabularies, *training.model);
     }
   }
-
-  Device device;
-  std::unique_ptr<Model> model;
-  Optimizer optimizer;
-  std::unique_ptr<BatchSource> data;
-  TrainingRun run;
-  TracedTraining training;
+  Training training;
+  TracedTraining steps;
 };
 
 std::string side_name(const Device& device, Precision precision) {
@@ -73,21 +56,21 @@ int tell(const ComparisonReport& report, const CommonArguments& common) {
 
 int compare_with_record(const fs::path& folder, const CompareArguments& arguments,
                         const CommonArguments& common) {
-  const RunConfig recorded(folder / "config.toml", {}), config(folder / "config.toml", common);
+  const RunConfig recorded(folder / "config.toml", model_registry());
+  const RunConfig config(folder / "config.toml", model_registry(), common);
   const std::vector<RecordedReport> reports = recorded_reports(folder, arguments.steps);
   if (reports.empty()) {
     throw ConfigError(fmt::format("{}: its metrics have no report up to step {}", folder.string(),
                                   arguments.steps));
   }
-  const ScratchFolder scratch;
-  const Corpus corpus = config.data->open(scratch.path());
+  const Corpus corpus = config.data->open({});
   Side side(config, corpus, open_device(config.machine));
   fmt::print(stderr, "compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
-             folder.string(), reports.back().step, device_text(side.device));
+             folder.string(), reports.back().step, device_text(side.training.device));
   Comparison comparison(coarser(recorded.machine.precision, config.machine.precision));
-  replay(reports, side.training, comparison);
+  replay(reports, side.steps, comparison);
   return tell({.a = "recorded",
-               .b = side_name(side.device, config.machine.precision),
+               .b = side_name(side.training.device, config.machine.precision),
                .steps = reports.back().step,
                .comparison = comparison},
               common);
@@ -110,38 +93,37 @@ CommonArguments side_arguments(const CompareArguments& arguments, const CommonAr
 
 int compare_sides(const fs::path& file, const CompareArguments& arguments,
                   const CommonArguments& common) {
-  const RunConfig config_a(file, side_arguments(arguments, common, 0));
-  const RunConfig config_b(file, side_arguments(arguments, common, 1));
+  const RunConfig config_a(file, model_registry(), side_arguments(arguments, common, 0));
+  const RunConfig config_b(file, model_registry(), side_arguments(arguments, common, 1));
   const Device device_a = open_device(config_a.machine), device_b = open_device(config_b.machine);
-  const ScratchFolder scratch;
-  const Corpus corpus = config_a.data->open(scratch.path());
-  // The third is the second side again, never set right.
+  const Corpus corpus = config_a.data->open({});
+  // `free` is the second side again; nothing corrects it between steps, which shows the drift.
   Side a(config_a, corpus, device_a), b(config_b, corpus, device_b);
   Side free(config_b, corpus, device_b);
   const Precision precision_a = config_a.machine.precision;
   const Precision precision_b = config_b.machine.precision;
-  const std::string name_a = side_name(a.device, precision_a);
-  const std::string name_b = side_name(b.device, precision_b);
+  const std::string name_a = side_name(device_a, precision_a);
+  const std::string name_b = side_name(device_b, precision_b);
   fmt::print(stderr, "compare: {} on {} with {} on {}, {} steps of {}\n", name_a,
-             device_text(a.device), name_b, device_text(b.device), arguments.steps, file.string());
+             device_text(device_a), name_b, device_text(device_b), arguments.steps, file.string());
 
   Comparison comparison(coarser(precision_a, precision_b));
   for (std::int64_t i = 0; i < arguments.steps; ++i) {
-    compare_step(a.training, b.training, comparison);
-    free.training.step();
+    compare_step(a.steps, b.steps, comparison);
+    free.steps.step();
   }
   return tell({.a = name_a,
                .b = name_b,
                .steps = arguments.steps,
                .comparison = comparison,
-               .drift = drift(a.training, free.training)},
+               .drift = drift(a.steps, free.steps)},
               common);
 }
 
 /// Eager steps against the same as graphs.
 int compare_modes(const fs::path& file, const CompareArguments& arguments,
                   const CommonArguments& common) {
-  const RunConfig config(file, side_arguments(arguments, common, 0));
+  const RunConfig config(file, model_registry(), side_arguments(arguments, common, 0));
   const Device device = open_device(config.machine);
   if (is_cpu(device)) {
     throw ConfigError(
@@ -149,8 +131,7 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
                     "expected cuda",
                     fmt::join(arguments.modes, ",")));
   }
-  const ScratchFolder scratch;
-  const Corpus corpus = config.data->open(scratch.path());
+  const Corpus corpus = config.data->open({});
   const std::string name = side_name(device, config.machine.precision);
   Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
   fmt::print(stderr, "compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,
@@ -158,9 +139,9 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
 
   Comparison comparison(Rounding::alike);
   for (std::int64_t i = 0; i < arguments.steps; ++i) {
-    compare_whole_step(eager.training, graph.training, comparison);
+    compare_whole_step(eager.steps, graph.steps, comparison);
   }
-  const StepGraphs& graphs = graph.training.graphs();
+  const StepGraphs& graphs = graph.steps.graphs();
   if (graphs.launched() == 0) {
     throw ConfigError(fmt::format(
         "--steps is {}, and no shape of a step came twice in them, as it must to be a graph; "
@@ -173,7 +154,7 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
                .comparison = comparison,
                .graph = GraphUse{.graphs = graphs.captured(),
                                  .steps = graphs.launched(),
-                                 .unseen = graph.training.overwritten()}},
+                                 .unseen = graph.steps.overwritten()}},
               common);
 }
 

@@ -1,60 +1,114 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
-#include "engine/training/trainer.h"
+#include "engine/run/trained_model.h"
+#include "kernels/common/check.h"
+#include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
-#include "tools/session.h"
-#include "tools/texts.h"
+#include "tools/train_log.h"
 
 namespace carousel {
+namespace {
 
-int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
-  TrainedModel trained(arguments.run, common);
-  const ScratchFolder scratch;
-  const Corpus corpus =
-      trained.config().data->evaluation(arguments.data, trained.vocabularies(), scratch.path());
-  const TokenStore& tokens = *corpus.validation["token"].store;
-  const auto batches = validation_batches(trained.config(), corpus, trained.device());
-  Arena arena(trained.device());
-  std::optional<Explanation> explanation;
-  if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
-  const Evaluation result = evaluate(trained.model(), *batches, arena);
-
-  if (explanation) {
-    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
-    fmt::print(stderr, "{}\n",
-               explanation->text(false, {{"weights", weights},
-                                         {"a batch's values and scratch", arena.reserved()}}));
-  }
-
-  const std::int64_t characters = tokens.characters();
-  const double bits = result.loss / std::log(2.0);
+/// Of a language model: what the loss per token means, per character too.
+void print_language(const Evaluation& result, const TokenRange& tokens, std::int64_t step,
+                    std::int64_t rows, bool json) {
+  const double loss = result.scores.front().value, bits = loss / std::log(2.0);
+  const std::int64_t characters = tokens.store->characters();
   const double per_character =
-      result.loss * static_cast<double>(result.tokens) / static_cast<double>(characters);
-  if (common.json) {
-    fmt::print("{}\n", nlohmann::json{{"step", trained.step()},
-                                      {"tokens", result.tokens},
-                                      {"unknown_tokens", tokens.unknown()},
+      loss * static_cast<double>(result.counted) / static_cast<double>(characters);
+  const std::int64_t unknown = tokens.store->unknown();
+  if (json) {
+    fmt::print("{}\n", nlohmann::json{{"step", step},
+                                      {"tokens", result.counted},
+                                      {"rows", rows},
+                                      {"unknown_tokens", unknown},
                                       {"characters", characters},
-                                      {"nats_per_token", result.loss},
+                                      {"nats_per_token", loss},
                                       {"bits_per_token", bits},
-                                      {"perplexity", std::exp(result.loss)},
+                                      {"perplexity", std::exp(loss)},
                                       {"nats_per_character", per_character},
                                       {"bits_per_character", per_character / std::log(2.0)}}
                            .dump());
-    return 0;
+    return;
   }
-  fmt::print("{} tokens: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n", result.tokens,
-             result.loss, bits, std::exp(result.loss));
+  fmt::print("{} tokens{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n", result.counted,
+             rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
   fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters, per_character,
              per_character / std::log(2.0));
-  if (tokens.unknown() > 0) {
-    fmt::print(stderr, "eval: {} tokens are unknown to the model and count as <unk>\n",
-               tokens.unknown());
+  if (unknown > 0) {
+    fmt::print(stderr, "eval: {} tokens are unknown to the model and count as <unk>\n", unknown);
+  }
+}
+
+void print_confusion(const ConfusionMatrix& matrix) {
+  std::size_t width = 5;
+  for (const std::string& label : matrix.labels) width = std::max(width, label.size());
+  for (const std::int64_t count : matrix.counts) {
+    width = std::max(width, std::to_string(count).size());
+  }
+  fmt::print("rows: the true label; columns: the predicted one\n{:{}}", "", width);
+  for (const std::string& label : matrix.labels) fmt::print("  {:>{}}", label, width);
+  for (std::size_t i = 0; i < matrix.labels.size(); ++i) {
+    fmt::print("\n{:<{}}", matrix.labels[i], width);
+    for (std::size_t j = 0; j < matrix.labels.size(); ++j) {
+      fmt::print("  {:>{}}", matrix.count(i, j), width);
+    }
+  }
+  fmt::print("\n");
+}
+
+void print_scores(const Evaluation& result, std::int64_t step, bool json) {
+  if (!json) {
+    fmt::print("{} examples:", result.counted);
+    for (const Score& score : result.scores) {
+      fmt::print("{} {}", &score == &result.scores.front() ? "" : ",", score_text(score));
+    }
+    fmt::print("\n");
+    if (result.confusion) print_confusion(*result.confusion);
+    return;
+  }
+  nlohmann::json line{{"step", step}, {"examples", result.counted}};
+  for (const Score& score : result.scores) line[score.name] = score.value;
+  if (result.confusion) {
+    const ConfusionMatrix& matrix = *result.confusion;
+    line["labels"] = matrix.labels;
+    line["confusion"] = nlohmann::json::array();
+    for (std::size_t i = 0; i < matrix.labels.size(); ++i) {
+      const auto row =
+          matrix.counts.begin() + static_cast<std::ptrdiff_t>(i * matrix.labels.size());
+      line["confusion"].push_back(std::vector<std::int64_t>(row, row + std::ssize(matrix.labels)));
+    }
+  }
+  fmt::print("{}\n", line.dump());
+}
+
+}  // namespace
+
+int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
+  if (arguments.rows < 1) {
+    throw ConfigError(fmt::format("--rows is {}, expected 1 or more", arguments.rows));
+  }
+  TrainedModel trained(arguments.run, model_registry(), common);
+  const Corpus corpus =
+      trained.config().data->evaluation(arguments.data, trained.vocabularies(), {});
+  std::optional<Explanation> explanation;
+  if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
+  const Evaluation result = trained.evaluate(corpus, arguments.rows);
+  if (explanation) {
+    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
+    fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
+  }
+  if (trained.config().entry->decodes) {
+    const std::int64_t rows = corpus.lines ? 1 : arguments.rows;
+    print_language(result, corpus.validation["token"], trained.step(), rows, common.json);
+  } else {
+    print_scores(result, trained.step(), common.json);
   }
   return 0;
 }

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/run/machine.h"
 #include "kernels/common/journal.h"
-#include "tools/run_config.h"
 
 namespace carousel {
 

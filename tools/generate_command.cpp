@@ -5,10 +5,11 @@
 #include <optional>
 
 #include "engine/model/generator.h"
+#include "engine/run/trained_model.h"
 #include "kernels/common/check.h"
+#include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
-#include "tools/session.h"
 
 namespace carousel {
 namespace {
@@ -34,8 +35,9 @@ void print(const std::string& text) {
 
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
   check(arguments);
-  TrainedModel trained(arguments.run, common);
-  const Vocabulary& vocabulary = trained.vocabulary();
+  TrainedModel trained(arguments.run, model_registry(), common);
+  expect_ability(trained.config().entry->decodes, "generate", *trained.config().entry);
+  const Vocabulary& vocabulary = trained.vocabularies()["token"];
 
   const Encoded prompt = vocabulary.encode(arguments.prompt, "--prompt");
   if (prompt.unknown > 0) {
@@ -61,13 +63,15 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
   };
   std::string text = arguments.prompt;
   if (!common.json) print(arguments.prompt);
-  if (prompt.ids.empty() || vocabulary.begin() >= 0) generator.read(first_token(vocabulary));
+  std::vector<std::int32_t> read;
+  if (prompt.ids.empty() || vocabulary.begin() >= 0) read.push_back(first_token(vocabulary));
   for (const std::int32_t id : prompt.ids) {
-    generator.read(id);
+    read.push_back(id);
     decoder.next(id);  // so that it knows where in a line the text goes on
   }
+  generator.begin(read);
   for (std::int64_t i = 0; i < arguments.tokens; ++i) {
-    const std::int32_t id = generator.next();
+    const std::int32_t id = generator.next().front();
     explain();
     const std::string piece = decoder.next(id);
     if (common.json) {

@@ -29,7 +29,7 @@ constexpr std::int64_t kSlots = 8, kUnderway = 4;
 /// The device's memory for batches of any T up to the limits.
 class BatchMemory {
  public:
-  BatchMemory(const Device& device, const BatchLimits& limits) {
+  BatchMemory(const Device& device, const BatchLimits& limits) : rows_(limits.rows) {
     for (const FieldLimits& field : limits.fields) {
       Field& memory = fields_.emplace_back(
           Field{field.name, Tensor(device, field.shape(limits.rows), field.dtype)});
@@ -44,7 +44,7 @@ class BatchMemory {
   /// Everything, with T as `steps(i)` says for field i; the reset has that of field 0.
   template <class Steps>
   Batch batch(Steps&& steps) const {
-    Batch batch{.fields = fields_, .reset = reset_};
+    Batch batch{.rows = rows_, .fields = fields_, .reset = reset_};
     for (std::size_t i = 0; i < fields_.size(); ++i) {
       if (sequence_[i]) batch.fields[i].values = fields_[i].values.slice(0, steps(i));
     }
@@ -53,6 +53,7 @@ class BatchMemory {
   }
 
  private:
+  std::int64_t rows_;
   std::vector<Field> fields_;
   std::vector<bool> sequence_;  ///< which fields have a T
   Tensor reset_;

@@ -27,6 +27,7 @@ struct Field {
 /// follow, −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row; "number" [B]
 /// i32, which example of its text a row is. The last two are −1 for a row that fills up the batch.
 struct Batch {
+  std::int64_t rows = 0;  ///< B
   std::vector<Field> fields{};
   Tensor reset{};            ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
   bool first = false;        ///< no state is carried into this batch: it is zeroed

@@ -6,14 +6,6 @@
 
 namespace carousel {
 
-std::vector<float> host_floats(const Tensor& tensor) {
-  return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
-    std::vector<T> stored(static_cast<std::size_t>(tensor.size()));
-    copy_to_host(tensor, stored.data());
-    return std::vector<float>(stored.begin(), stored.end());
-  });
-}
-
 namespace {
 
 /// Copies numbers between devices and types.
@@ -36,6 +28,16 @@ Tolerance combined(const Tolerance& a, const Tolerance& b) {
 
 Tolerances combined(const Tolerances& a, const Tolerances& b) {
   return {.f32 = combined(a.f32, b.f32), .bf16 = combined(a.bf16, b.bf16)};
+}
+
+/// The objective of the step in hand.
+double total(const TrainingStep& step) {
+  const std::vector<float> means = host_floats(step.means());
+  double sum = 0;
+  for (std::size_t i = 0; i < means.size(); ++i) {
+    sum += static_cast<double>(step.objective().terms[i].weight) * static_cast<double>(means[i]);
+  }
+  return sum;
 }
 
 /// Columns [first, first + count) of every row.
@@ -125,9 +127,9 @@ void TracedTraining::add_carried(Trace& trace) const {
   for (const TracedTensor& tensor : trace) {
     if (tensor.phase == Phase::forward) tolerance = tensor.tolerance;
   }
-  for (const auto& [state, tensor] : run_.state.tensors) {
+  for (const StateTensor& state : run_.state.tensors) {
     add(trace, {.phase = Phase::forward, .stage = stage, .tolerance = tolerance},
-        {.name = "carried " + state, .axes = Axes::state}, tensor);
+        {.name = "carried " + state.name, .axes = Axes::state}, state.value);
   }
 }
 
@@ -198,7 +200,7 @@ void TracedTraining::step() {
 }
 
 TracedTraining::Result TracedTraining::result() const {
-  return {.loss = scalar(step_.mean_loss()),
+  return {.loss = total(step_),
           .gradient_norm = scalar(run_.optimizer.gradient_norm()),
           .learning_rate = step_.learning_rate()};
 }
@@ -212,7 +214,7 @@ void TracedTraining::start_as(const TracedTraining& other) const {
   const auto moments = from.optimizer.state(), own = to.optimizer.state();
   for (std::size_t i = 0; i < moments.size(); ++i) copy_values(moments[i].second, own[i].second);
   for (std::size_t i = 0; i < from.state.tensors.size(); ++i) {
-    copy_values(from.state.tensors[i].second, to.state.tensors[i].second);
+    copy_values(from.state.tensors[i].value, to.state.tensors[i].value);
   }
 }
 

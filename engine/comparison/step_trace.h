@@ -31,9 +31,6 @@ struct TracedTensor {
 /// What a training step computed, in order.
 using Trace = std::vector<TracedTensor>;
 
-/// A tensor's numbers on the host, as floats. Waits for the device.
-std::vector<float> host_floats(const Tensor& tensor);
-
 /// Training as the Trainer does it, a step at a time and in two halves, with everything a step
 /// computes read back: one side of a comparison. The run must outlive it.
 class TracedTraining {

@@ -1,58 +1,88 @@
 #include "engine/model/generator.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+
 #include "kernels/common/check.h"
-#include "kernels/sample/sample.h"
 
 namespace carousel {
+namespace {
 
-Generator::Generator(Model& model, const SamplingConfig& config)
-    : model_(model),
+Decoder& decoder_of(Model& model) {
+  if (Decoder* const decoder = model.decoder()) return *decoder;
+  throw ConfigError("generate: the model writes no text");
+}
+
+}  // namespace
+
+Generator::Generator(Model& model, const SamplingConfig& config, std::int64_t rows)
+    : decoder_(decoder_of(model)),
       config_(config),
+      rows_(rows),
       device_(model.parameters().flat_weights().device()),
       arena_(device_),
       tape_(arena_, false),
-      state_(model.initial_state(1)),
-      token_(device_, {1, 1}, DType::i32),
-      position_(device_, {1}, DType::i64) {}
+      state_(model.initial_state(rows)),
+      token_(device_, {1, rows}, DType::i32),
+      draw_(device_, {1}, DType::i64),
+      // A step that cannot be captured runs eagerly: as fast as without graphs, and the same bits.
+      graphs_(device_, true, [](const std::string&) {}),
+      chosen_(static_cast<std::size_t>(rows)) {}
 
-void Generator::step() {
+Tensor Generator::read(const Field& token) {
   tape_.clear();
   arena_.reset();
-  Pass pass(tape_, {});
-  logits_ = model_.next_logits(pass, token_, state_);
+  Pass pass(tape_);
+  const Tensor logits = decoder_.logits(pass, token, state_);
   pass.finish();
+  return logits;
 }
 
-void Generator::read(std::int32_t token) {
-  copy_from_host(token_, &token);
-  step();
-}
-
-std::int32_t Generator::next() {
-  copy_from_host(position_, &chosen_);
-  ++chosen_;
-  const auto choose = [&]<class T>(std::type_identity<T>) {
-    run(device_, Sample<T>{
-                     .logits = logits_.view<T, 2>(),
-                     .temperature = static_cast<float>(config_.temperature),
-                     .top_k = config_.top_k,
-                     .top_p = static_cast<float>(config_.top_p),
-                     .greedy = config_.greedy,
-                     .suppressed_token = config_.suppressed_token,
-                     .random = {.seed = config_.seed, .step = position_.view<std::int64_t, 1>()},
-                     .token = token_.mutable_view<std::int32_t, 1>(),
-                 });
-  };
-  if (logits_.dtype() == DType::bf16) {
-    choose(std::type_identity<bf16>{});
-  } else {
-    choose(std::type_identity<float>{});
+void Generator::begin(std::span<const std::vector<std::int32_t>> prompts) {
+  std::size_t longest = 0, shortest = SIZE_MAX;
+  for (const auto& prompt : prompts) {
+    longest = std::max(longest, prompt.size());
+    shortest = std::min(shortest, prompt.size());
   }
-  std::int32_t token = 0;
-  copy_to_host(token_, &token);  // waits for the device: the caller prints each token as it comes
-  if (token < 0) throw Error("generate: the model's logits are not finite numbers");
-  step();
-  return token;
+  if (std::ssize(prompts) != rows_ || shortest == 0) {
+    throw ShapeError(
+        fmt::format("generate: {} prompts, the shortest of {} tokens, expected {} of "
+                    "at least one token",
+                    prompts.size(), shortest, rows_));
+  }
+  const std::size_t rows = prompts.size();
+  std::vector<std::int32_t> ids(longest * rows, 0), lengths;
+  for (std::size_t row = 0; row < rows; ++row) {
+    for (std::size_t t = 0; t < prompts[row].size(); ++t) ids[t * rows + row] = prompts[row][t];
+    lengths.push_back(static_cast<std::int32_t>(prompts[row].size()));
+  }
+  Field token{.name = "token",
+              .values = Tensor(device_, {static_cast<std::int64_t>(longest), rows_}, DType::i32)};
+  copy_from_host(token.values, ids.data());
+  if (shortest < longest) {
+    token.lengths = Tensor(device_, {rows_}, DType::i32);
+    copy_from_host(token.lengths, lengths.data());
+  }
+  state_.reset();
+  drawn_ = 0;
+  logits_ = read(token);
+}
+
+const std::vector<std::int32_t>& Generator::next() {
+  copy_from_host(draw_, &drawn_);
+  ++drawn_;
+  // Chooses and reads what it chose, so that a step is one graph.
+  const StepGraphs::Key key{reinterpret_cast<std::uintptr_t>(logits_.data())};
+  logits_ = graphs_.run(key, [this] {
+    choose_tokens(logits_, config_, draw_, token_);
+    return read({.name = "token", .values = token_});
+  });
+  copy_to_host(token_, chosen_.data());  // waits for the device: tokens are shown as they come
+  if (std::any_of(chosen_.begin(), chosen_.end(), [](std::int32_t id) { return id < 0; })) {
+    throw Error("generate: the model's logits are not finite numbers");
+  }
+  return chosen_;
 }
 
 }  // namespace carousel

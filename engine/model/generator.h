@@ -1,46 +1,46 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "engine/model/model.h"
+#include "engine/model/sampling.h"
+#include "engine/tape/step_graphs.h"
 
 namespace carousel {
 
-/// How the next token is chosen. Applied in this order: temperature, top-k, top-p.
-struct SamplingConfig {
-  double temperature = 1;
-  std::int64_t top_k = 0;  ///< only the k most probable; 0: all
-  double top_p = 1;        ///< only the most probable that together reach p
-  bool greedy = false;     ///< always the most probable
-  std::uint64_t seed = 1;
-  std::int32_t suppressed_token = -1;  ///< never chosen: <unk>; −1: none
-};
-
-/// Writes on, one token at a time. It carries the model's state, so that a token costs one step
-/// however long the text has become.
+/// Writes on, one token a row at a time. It carries the model's state, so that a token costs one
+/// step however long the text has become. On CUDA a step is one graph.
 class Generator {
  public:
-  Generator(Model& model, const SamplingConfig& config);
+  /// ConfigError for a model that has no decoder.
+  Generator(Model& model, const SamplingConfig& config, std::int64_t rows = 1);
 
-  /// Takes in a token of the prompt.
-  void read(std::int32_t token);
-  /// Chooses the next token and takes it in. At least one token must have been read. Error if the
-  /// model's logits are not numbers.
-  std::int32_t next();
+  /// Begins anew with a prompt for each row, read in one pass. Each has at least one token.
+  void begin(std::span<const std::vector<std::int32_t>> prompts);
+  void begin(const std::vector<std::int32_t>& prompt) { begin(std::span(&prompt, 1)); }
+  /// The next token of every row, to be called after begin(). Error if the model's logits are not
+  /// numbers.
+  const std::vector<std::int32_t>& next();
 
  private:
-  void step();
+  /// Reads tokens on; the logits of what follows.
+  Tensor read(const Field& token);
 
-  Model& model_;
+  Decoder& decoder_;
   SamplingConfig config_;
+  std::int64_t rows_;
   Device device_;
   Arena arena_;
   Tape tape_;
-  RecurrentState state_;
-  Tensor token_;     ///< [1, 1]: the last token read or chosen
-  Tensor position_;  ///< [1]: how many were chosen, for the random numbers
-  Tensor logits_;    ///< [1, V] in the arena, until the next step
-  std::int64_t chosen_ = 0;
+  State state_;
+  Tensor token_;   ///< [1, B]: chosen last
+  Tensor draw_;    ///< [1]: how many times was chosen, for the random numbers
+  Tensor logits_;  ///< [B, V] in the arena, until the next step
+  std::int64_t drawn_ = 0;
+  StepGraphs graphs_;  ///< after the arena, whose memory they use
+  std::vector<std::int32_t> chosen_;
 };
 
 }  // namespace carousel

@@ -1,30 +1,26 @@
 #include "engine/model/model.h"
 
-#include "kernels/common/check.h"
-#include "kernels/copy/copy.h"
-
 namespace carousel {
 
-void RecurrentState::zero() const {
-  for (const auto& [name, tensor] : tensors) {
-    visit_float(tensor.dtype(), [&tensor = tensor]<class T>(std::type_identity<T>) {
-      run(tensor.device(), Fill<T>{.to = tensor.mutable_view<T, 1>(), .value = T(0.0F)});
-    });
-  }
-}
-
 RandomSource Pass::random(std::uint64_t place) const {
-  RandomSource source = random_;
+  RandomSource source = options_.random;
   source.stream = place;
   return source;
 }
 
 void Pass::finish() const {
-  for (const auto& [from, to] : carried_) {
-    visit_float(from.dtype(), [&from = from, &to = to]<class T>(std::type_identity<T>) {
-      run(from.device(), Cast<T, T>{.from = from.view<T, 1>(), .to = to.mutable_view<T, 1>()});
-    });
-  }
+  for (const auto& [from, to] : carried_) copy(from, to);
 }
+
+Tensor Objective::means(Tape& tape) const {
+  if (terms.size() == 1) return terms.front().loss.mean.value();
+  const Tensor all = tape.tensor({static_cast<std::int64_t>(terms.size())}, DType::f32);
+  for (std::size_t i = 0; i < terms.size(); ++i) {
+    copy(terms[i].loss.mean.value(), all.slice(static_cast<std::int64_t>(i), 1));
+  }
+  return all;
+}
+
+State Model::initial_state(std::int64_t) const { return {}; }
 
 }  // namespace carousel

@@ -1,34 +1,34 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/batches/batches.h"
+#include "engine/model/state.h"
 #include "engine/ops.h"
 #include "engine/tape/parameters.h"
 
 namespace carousel {
 
-/// What a recurrent model carries from one window to the next: tensors at fixed addresses, named
-/// for the checkpoint.
-struct RecurrentState {
-  std::vector<std::pair<std::string, Tensor>> tensors;
-
-  void zero() const;
-};
-
-/// One forward (and backward) pass: the tape it is recorded on, its random numbers, and the states
-/// it leaves behind.
+/// The context of one forward (and backward) pass: the tape it is recorded on, its random numbers,
+/// what is asked of it, and the states it leaves behind.
 class Pass {
  public:
-  Pass(Tape& tape, RandomSource random) : tape_(tape), random_(random) {}
+  struct Options {
+    RandomSource random{};
+    Tensor denominator{};     ///< [1] f32: what sums of losses are divided by; empty: what counts
+    bool prediction = false;  ///< metrics ask for the objective's prediction
+  };
+  explicit Pass(Tape& tape) : Pass(tape, {}) {}
+  Pass(Tape& tape, Options options) : tape_(tape), options_(std::move(options)) {}
 
   Tape& tape() const { return tape_; }
   /// False in evaluation and generation: dropout is off.
   bool training() const { return tape_.recording(); }
+  bool wants_prediction() const { return options_.prediction; }
+  const Tensor& denominator() const { return options_.denominator; }
   /// The random numbers of one place in the model; places are numbered by the model.
   RandomSource random(std::uint64_t place) const;
 
@@ -39,24 +39,59 @@ class Pass {
 
  private:
   Tape& tape_;
-  RandomSource random_;
+  Options options_;
   std::vector<std::pair<Tensor, Tensor>> carried_;
 };
 
-/// What the trainer, the evaluator and the generator need of a model.
+/// One part of what training makes small. Its gradients, times `weight`, are written already.
+struct LossTerm {
+  std::string name;  ///< in reports: "loss"
+  Loss loss;
+  float weight = 1;
+};
+
+/// What a model makes of a batch.
+struct Objective {
+  std::vector<LossTerm> terms;  ///< the objective is Σ weight · mean
+  Tensor prediction{};  ///< for metrics, if the pass wants one: a classifier's logits [B, C]
+
+  /// [K] f32: the means of the terms, on the device.
+  Tensor means(Tape& tape) const;
+};
+
+/// Writes on, a token a row at a time.
+class Decoder {
+ public:
+  virtual ~Decoder() = default;
+  /// Reads token [T, B] on from the state, in one pass, and carries the state: T is 1 in a step of
+  /// generation, more for a prompt, whose rows may have lengths of at least 1. Logits [B, V] of the
+  /// token after each row's last.
+  virtual Tensor logits(Pass& pass, const Field& token, const State& state) = 0;
+};
+
+/// Gives one answer a row.
+class Predictor {
+ public:
+  virtual ~Predictor() = default;
+  /// Logits [B, C] over the classes, for a batch that need not have the field "label".
+  virtual Tensor predict(Pass& pass, const Batch& batch) = 0;
+};
+
+/// What training and evaluation need of a model; what else it can do it gives on request.
 class Model {
  public:
   virtual ~Model() = default;
 
   virtual Parameters& parameters() = 0;
-  /// Zero states for `batch` parallel sequences.
-  virtual RecurrentState initial_state(std::int64_t batch) const = 0;
-  /// Mean loss in nats per target token, recorded on the pass's tape. `state` is what the last
-  /// window left; the pass carries this window's final state into it (truncated BPTT: values carry
-  /// on, gradients stop).
-  virtual Loss loss(Pass& pass, const Batch& batch, const RecurrentState& state) = 0;
-  /// Logits [B, V] after one more token [1, B] per sequence. Carries the state.
-  virtual Tensor next_logits(Pass& pass, const Tensor& token, const RecurrentState& state) = 0;
+  /// The state before the first window of `batch` rows; nothing in a model that carries none.
+  virtual State initial_state(std::int64_t batch) const;
+  /// The losses of a batch, recorded on the pass's tape. `state` is what the last window left; the
+  /// pass carries this window's final state into it (truncated BPTT: values carry on, gradients
+  /// stop).
+  virtual Objective objective(Pass& pass, const Batch& batch, const State& state) = 0;
+
+  virtual Decoder* decoder() { return nullptr; }
+  virtual Predictor* predictor() { return nullptr; }
 };
 
 }  // namespace carousel

@@ -6,8 +6,29 @@
 #include <algorithm>
 
 #include "kernels/common/check.h"
+#include "kernels/copy/copy.h"
 
 namespace carousel {
+
+void copy(const Tensor& from, const Tensor& to) {
+  visit_any(from.dtype(), [&]<class T>(std::type_identity<T>) {
+    run(from.device(), Cast<T, T>{.from = from.view<T, 1>(), .to = to.mutable_view<T, 1>()});
+  });
+}
+
+void zero(const Tensor& tensor) {
+  visit_any(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
+    run(tensor.device(), Fill<T>{.to = tensor.mutable_view<T, 1>(), .value = T{}});
+  });
+}
+
+std::vector<float> host_floats(const Tensor& tensor) {
+  return visit_float(tensor.dtype(), [&]<class T>(std::type_identity<T>) {
+    std::vector<T> stored(static_cast<std::size_t>(tensor.size()));
+    copy_to_host(tensor, stored.data());
+    return std::vector<float>(stored.begin(), stored.end());
+  });
+}
 
 std::size_t bytes_per_element(DType dtype) {
   switch (dtype) {

@@ -119,10 +119,24 @@ class Tensor {
   std::shared_ptr<const Memory> memory_;  ///< null in an arena's tensor
 };
 
+/// Calls f with std::type_identity<T> for the storage type of any tensor.
+template <class F>
+decltype(auto) visit_any(DType dtype, F&& f) {
+  if (dtype == DType::i32) return f(std::type_identity<std::int32_t>{});
+  if (dtype == DType::i64) return f(std::type_identity<std::int64_t>{});
+  return visit_float(dtype, f);
+}
+
+/// Queues a copy between tensors of one device, element type and size.
+void copy(const Tensor& from, const Tensor& to);
+/// Queues zeros over a tensor.
+void zero(const Tensor& tensor);
 /// Copies from host memory; the values may be reused at once.
 void copy_from_host(const Tensor& tensor, const void* values);
 /// Copies to host memory and waits for the device.
 void copy_to_host(const Tensor& tensor, void* values);
+/// A floating-point tensor's numbers on the host, as floats. Waits for the device.
+std::vector<float> host_floats(const Tensor& tensor);
 
 /// Memory for the tensors of one training step: handed out in order, taken back all at once. The
 /// same sequence of requests gets the same addresses whatever other sequences come between, for

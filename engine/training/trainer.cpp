@@ -4,71 +4,29 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "kernels/common/check.h"
 #include "kernels/common/range.h"
-#include "kernels/copy/copy.h"
 
 namespace carousel {
 namespace {
 
-void copy_scalar(const Tensor& from, const Tensor& to) {
-  run(from.device(),
-      Cast<float, float>{.from = from.view<float, 1>(), .to = to.mutable_view<float, 1>()});
-}
-
+/// The first `count` entries of a tensor. Waits for the device.
 std::vector<float> host_values(const Tensor& tensor, std::int64_t count) {
-  std::vector<float> values(static_cast<std::size_t>(count));
-  copy_to_host(tensor.slice(0, count), values.data());
+  const Tensor part = tensor.slice(0, count);
+  std::vector<float> values(static_cast<std::size_t>(part.size()));
+  copy_to_host(part, values.data());
   return values;
 }
 
 }  // namespace
-
-Evaluation evaluate(Model& model, BatchSource& data, Arena& arena) {
-  const Range range("evaluation");
-  arena.reset();
-  Tape tape(arena, false);
-  RecurrentState state;
-  std::int64_t rows = -1;
-  double sum = 0;
-  Evaluation result;
-  data.seek({});
-  for (std::int64_t i = 0; i < data.batches_per_epoch(); ++i) {
-    const Batch batch = data.next();
-    if (rows != batch["token"].shape()[1]) {
-      rows = batch["token"].shape()[1];
-      state = model.initial_state(rows);
-    } else if (batch.first) {
-      state.zero();
-    }
-    Pass pass(tape, {});
-    const Loss loss = model.loss(pass, batch, state);
-    pass.finish();
-    float mean = 0;
-    copy_to_host(loss.mean.value(), &mean);  // waits for the device, once a batch
-    sum += static_cast<double>(mean) * static_cast<double>(batch.counted);
-    result.tokens += batch.counted;
-    tape.clear();
-    arena.reset();
-  }
-  result.loss = sum / static_cast<double>(result.tokens);
-  return result;
-}
 
 Trainer::Trainer(TrainingRun& run, const TrainerParts& parts)
     : run_(run),
       config_(parts.config),
       parts_(parts),
       device_(run.model.parameters().flat_weights().device()),
-      step_(run,
-            {.schedule = parts.schedule,
-             .seed = static_cast<std::uint64_t>(parts.config.seed),
-             .tf32 = parts.tf32,
-             .graph = parts.graph,
-             .refused = [this](const std::string& why) { parts_.observer.on_graph_refused(why); }}),
-      losses_(device_, {config_.report_every}, DType::f32),
+      step_(run, parts.step),
       norms_(device_, {config_.report_every}, DType::f32),
       reported_step_(run.step),
       reported_tokens_(run.tokens),
@@ -81,33 +39,43 @@ void Trainer::queue_step() {
   step_.begin();
   step_.run();
   const std::int64_t slot = run_.step - 1 - reported_step_;
-  copy_scalar(step_.mean_loss(), losses_.slice(slot, 1));
-  copy_scalar(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
+  if (!losses_) losses_ = Tensor(device_, {config_.report_every, step_.means().size()}, DType::f32);
+  copy(step_.means(), losses_.slice(slot, 1));
+  copy(run_.optimizer.gradient_norm(), norms_.slice(slot, 1));
 }
 
 Report Trainer::measure() {
   const std::int64_t count = run_.step - reported_step_;
   const auto losses = host_values(losses_, count);  // waits for the device
   const auto norms = host_values(norms_, count);
+  const std::vector<LossTerm>& terms = step_.objective().terms;
+  std::vector<Score> means;
+  for (const LossTerm& term : terms) means.push_back({.name = term.name});
+  double loss = 0;
   for (std::int64_t i = 0; i < count; ++i) {
     const auto slot = static_cast<std::size_t>(i);
-    if (!std::isfinite(losses[slot]) || !std::isfinite(norms[slot])) {
-      explain_divergence(reported_step_ + i + 1);
+    bool finite = std::isfinite(norms[slot]);
+    for (std::size_t k = 0; k < terms.size(); ++k) {
+      const auto value = static_cast<double>(losses[slot * terms.size() + k]);
+      finite = finite && std::isfinite(value);
+      means[k].value += value / static_cast<double>(count);
+      loss += static_cast<double>(terms[k].weight) * value;
     }
+    if (!finite) explain_divergence(reported_step_ + i + 1);
   }
   const double elapsed = std::chrono::duration<double>(Clock::now() - reported_at_).count();
   run_.seconds += elapsed;
-  const double sum = std::accumulate(losses.begin(), losses.end(), 0.0);
   Report report{
       .step = run_.step,
       .epoch = run_.data.position().epoch,
       .tokens = run_.tokens,
       .seconds = run_.seconds,
-      .loss = sum / static_cast<double>(count),
+      .loss = loss / static_cast<double>(count),
+      .terms = terms.size() > 1 ? means : std::vector<Score>(),
       .gradient_norm = static_cast<double>(norms.back()),
       .learning_rate = step_.learning_rate(),
       .tokens_per_second = static_cast<double>(run_.tokens - reported_tokens_) / elapsed,
-      .validation_loss = {},
+      .validation = {},
   };
   reported_step_ = run_.step;
   reported_tokens_ = run_.tokens;
@@ -115,13 +83,13 @@ Report Trainer::measure() {
   return report;
 }
 
-double Trainer::validation_loss() {
-  const double loss = evaluate(run_.model, *parts_.validation, step_.arena()).loss;
-  new_best_ = loss < run_.best_loss;
-  if (new_best_) run_.best_loss = loss;
+Evaluation Trainer::validate() {
+  Evaluation result = evaluate(run_.model, *parts_.validation, step_.arena(), parts_.metrics);
+  new_best_ = result.cost() < run_.best;
+  if (new_best_) run_.best = result.cost();
   run_.evaluations_without_best = new_best_ ? 0 : run_.evaluations_without_best + 1;
-  run_.plateau = updated(run_.plateau, parts_.schedule, loss);
-  return loss;
+  run_.plateau = updated(run_.plateau, parts_.step.schedule, result.cost());
+  return result;
 }
 
 void Trainer::explain_divergence(std::int64_t bad_step) {
@@ -130,7 +98,7 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
   const DataPosition& begun = begun_[static_cast<std::size_t>(bad_step - 1 - reported_step_)];
   run_.data.seek(begun);
   run_.step = bad_step - 1;
-  run_.state.zero();
+  run_.state.reset();
   step_.begin();
   step_.forward();
   step_.backward();
@@ -168,7 +136,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
         sampling || stopping || run_.step - reported_step_ == config_.report_every) {
       Report report = measure();
       new_best_ = false;
-      if (evaluating) report.validation_loss = validation_loss();
+      if (evaluating) report.validation = validate();
       parts_.observer.on_report(report);
       if (config_.patience > 0 && run_.evaluations_without_best >= config_.patience) {
         end = TrainEnd::early;

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/training/evaluation.h"
 #include "engine/training/training_step.h"
 
 namespace carousel {
@@ -29,47 +30,39 @@ struct TrainConfig {
 struct Report {
   std::int64_t step = 0, epoch = 0, tokens = 0;
   double seconds = 0;
-  double loss = 0;           ///< nats per token, mean over the steps since the last report
+  double loss = 0;           ///< the objective, mean over the steps since the last report
+  std::vector<Score> terms;  ///< its parts, if there are several
   double gradient_norm = 0;  ///< of the reported step, before clipping
   double learning_rate = 0;
   double tokens_per_second = 0;  ///< since the last report
-  std::optional<double> validation_loss;
+  std::optional<Evaluation> validation;
 };
 
-/// Who is told how training goes.
+/// Hears how training goes.
 class TrainObserver {
  public:
   virtual ~TrainObserver() = default;
   /// A step was queued; its values are in the arena.
-  virtual void on_step(const TrainingRun& run, const Arena& arena) = 0;
-  virtual void on_report(const Report& report) = 0;
-  virtual void before_save() = 0;
-  virtual void on_save(std::int64_t step, bool is_best) = 0;
-  virtual void on_sample(const TrainingRun& run) = 0;  ///< time for a sample
+  virtual void on_step(const TrainingRun& /*run*/, const Arena& /*arena*/) {}
+  virtual void on_report(const Report& /*report*/) {}
+  virtual void before_save() {}
+  virtual void on_save(std::int64_t /*step*/, bool /*is_best*/) {}
+  virtual void on_sample(const TrainingRun& /*run*/) {}  ///< time for a sample
   /// Steps are no graphs from now on, and why. At most once, and not if none were wanted.
-  virtual void on_graph_refused(const std::string& why) = 0;
+  virtual void on_graph_refused(const std::string& /*why*/) {}
 };
-
-/// Mean loss in nats over every target of `data` once, and the number of targets. Values live in
-/// `arena`, which is reset.
-struct Evaluation {
-  double loss = 0;
-  std::int64_t tokens = 0;
-};
-Evaluation evaluate(Model& model, BatchSource& data, Arena& arena);
 
 enum class TrainEnd : std::uint8_t { finished, interrupted, early };
 
 /// What a Trainer works with, beside the run it changes.
 struct TrainerParts {
   const TrainConfig& config;
-  const Schedule& schedule;
-  BatchSource* validation;   ///< may be absent
-  const Metadata& metadata;  ///< of every checkpoint
+  TrainingStepParts step;
+  BatchSource* validation;  ///< may be absent
+  MakeMetrics metrics;      ///< of its evaluations
+  Metadata metadata;        ///< of every checkpoint
   CheckpointFolder& checkpoints;
   TrainObserver& observer;
-  bool tf32 = false;  ///< training's products of float may round their inputs, on CUDA
-  bool graph = true;  ///< on CUDA, a step is one graph when it comes again; the same bits
 };
 
 /// Trains a run from where it stands to config.steps, with reports, evaluations and checkpoints on
@@ -89,7 +82,7 @@ class Trainer {
   using Clock = std::chrono::steady_clock;
   void queue_step();
   Report measure();  ///< what happened since the last report; checks that it was finite
-  double validation_loss();
+  Evaluation validate();
   void save();
   [[noreturn]] void explain_divergence(std::int64_t bad_step);
 
@@ -98,7 +91,8 @@ class Trainer {
   TrainerParts parts_;
   const Device device_;
   TrainingStep step_;
-  Tensor losses_, norms_;            ///< [report_every]: one slot per step since the last report
+  /// One slot per step since the last report: [report_every, K] and [report_every].
+  Tensor losses_, norms_;
   std::vector<DataPosition> begun_;  ///< where the data stood before each of those steps
   std::int64_t reported_step_, reported_tokens_;
   Clock::time_point reported_at_;

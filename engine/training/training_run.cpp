@@ -10,7 +10,10 @@ std::vector<NamedTensor> state_of(const TrainingRun& run) {
   for (const auto& [name, tensor] : run.optimizer.state()) {
     result.push_back({"optimizer." + name, tensor});
   }
-  for (const auto& [name, tensor] : run.state.tensors) result.push_back({"state." + name, tensor});
+  for (const StateTensor& tensor : run.state.tensors) {
+    result.push_back({"state." + tensor.name, tensor.value});
+    if (tensor.position) result.push_back({"state." + tensor.name + ".position", tensor.position});
+  }
   return result;
 }
 
@@ -31,7 +34,7 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
                       .scalars = {}};
   Scalars& scalars = data.scalars;
   scalars.set("tokens", run.tokens);
-  scalars.set("best_loss", run.best_loss);
+  scalars.set("best_loss", run.best);
   scalars.set("evaluations_without_best", run.evaluations_without_best);
   scalars.set("plateau.best", run.plateau.best);
   scalars.set("plateau.bad_evaluations", run.plateau.bad_evaluations);
@@ -50,7 +53,7 @@ void restore(TrainingRun& run, const SavedCheckpoint& saved) {
   const Scalars& scalars = saved.scalars();
   run.step = saved.step();
   run.tokens = scalars.integer("tokens");
-  run.best_loss = scalars.real("best_loss");
+  run.best = scalars.real("best_loss");
   run.evaluations_without_best = scalars.integer("evaluations_without_best");
   run.plateau = {.best = scalars.real("plateau.best"),
                  .bad_evaluations = scalars.integer("plateau.bad_evaluations"),

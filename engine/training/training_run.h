@@ -11,19 +11,19 @@
 
 namespace carousel {
 
-/// Everything training changes, and so everything a checkpoint holds: whoever adds training state
-/// adds it here, and to the two functions below.
+/// Everything training changes, and so everything a checkpoint holds. New training state belongs
+/// here and in the two functions below.
 struct TrainingRun {
   Model& model;
   Optimizer& optimizer;
   BatchSource& data;
-  RecurrentState state;
+  State state;
   PlateauState plateau{};
   std::int64_t step = 0;    ///< optimiser steps done
-  std::int64_t tokens = 0;  ///< target tokens trained on
+  std::int64_t tokens = 0;  ///< targets or labels trained on
   double seconds = 0;       ///< spent training, over all sessions; the one thing a
                             ///< checkpoint leaves out, for equal runs have equal checkpoints
-  double best_loss = std::numeric_limits<double>::infinity();  ///< of validation, nats per token
+  double best = std::numeric_limits<double>::infinity();  ///< lowest Evaluation::cost()
   std::int64_t evaluations_without_best = 0;
 };
 

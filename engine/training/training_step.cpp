@@ -11,7 +11,8 @@ TrainingStep::TrainingStep(TrainingRun& run, const TrainingStepParts& parts)
       tape_(arena_, true),
       graphs_(arena_.device(), parts.graph, parts.refused),
       number_(arena_.device(), {1}, DType::i64),
-      rate_(arena_.device(), {1}, DType::f32) {
+      rate_(arena_.device(), {1}, DType::f32),
+      denominator_(arena_.device(), {1}, DType::f32) {
   tape_.allow_tf32(parts.tf32);
 }
 
@@ -26,15 +27,17 @@ void TrainingStep::begin() {
   copy_from_host(number_, &run_.step);
   const auto rate = static_cast<float>(learning_rate());
   copy_from_host(rate_, &rate);
-  if (batch_.first) run_.state.zero();
+  const auto counted = static_cast<float>(batch_.counted);
+  copy_from_host(denominator_, &counted);
+  if (batch_.first) run_.state.reset();
 }
 
 void TrainingStep::run() {
-  mean_loss_ = graphs_.run(key(), [&] {
+  means_ = graphs_.run(key(), [&] {
     forward();
     backward();
     update();
-    return mean_loss_;
+    return means_;
   });
 }
 
@@ -42,8 +45,11 @@ void TrainingStep::forward() {
   const Range range("forward");
   tape_.clear();
   arena_.reset();
-  pass_.emplace(tape_, RandomSource{.seed = parts_.seed, .step = number_.view<std::int64_t, 1>()});
-  mean_loss_ = run_.model.loss(*pass_, batch_, run_.state).mean.value();
+  pass_.emplace(
+      tape_, Pass::Options{.random = {.seed = parts_.seed, .step = number_.view<std::int64_t, 1>()},
+                           .denominator = denominator_});
+  objective_ = run_.model.objective(*pass_, batch_, run_.state);
+  means_ = objective_.means(tape_);
 }
 
 void TrainingStep::backward() {
@@ -55,7 +61,7 @@ void TrainingStep::backward() {
 
 void TrainingStep::update() {
   const Range range("optimizer");
-  run_.optimizer.step(rate_, number_, mean_loss_);
+  run_.optimizer.step(rate_, number_, means_.slice(0, 1));
 }
 
 StepGraphs::Key TrainingStep::key() const {
@@ -71,7 +77,7 @@ StepGraphs::Key TrainingStep::key() const {
     add(field.lengths);
   }
   add(batch_.reset);
-  for (const auto& [name, tensor] : run_.state.tensors) add(tensor);
+  for (const StateTensor& tensor : run_.state.tensors) add(tensor.value);
   return key;
 }
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "engine/training/step_graphs.h"
+#include "engine/tape/step_graphs.h"
 #include "engine/training/training_run.h"
 
 namespace carousel {
@@ -24,8 +24,9 @@ class TrainingStep {
  public:
   TrainingStep(TrainingRun& run, const TrainingStepParts& parts);
 
-  /// Takes the next batch, counts the step, and does what no graph could repeat: the step's number
-  /// and learning rate are copied to the device, the state carried ends where the batch says so.
+  /// Takes the next batch, counts the step, and does what no graph could repeat: the step's number,
+  /// its learning rate and how many targets count are copied to the device, and the carried state is
+  /// reset where the batch says so.
   void begin();
   void run();
 
@@ -34,7 +35,9 @@ class TrainingStep {
   void update();    ///< the optimiser's
 
   const Batch& batch() const { return batch_; }
-  const Tensor& mean_loss() const { return mean_loss_; }
+  const Tensor& means() const { return means_; }  ///< [K] of the objective's terms
+  /// Of the forward pass recorded last: the terms' names and weights hold for launched graphs too.
+  const Objective& objective() const { return objective_; }
   /// Of the run's step, as the schedule has it.
   double learning_rate() const;
   /// What forward() and backward() recorded last, be it in run(). A launched graph records nothing;
@@ -51,10 +54,12 @@ class TrainingStep {
   TrainingStepParts parts_;
   Arena arena_;
   Tape tape_;
-  StepGraphs graphs_;     ///< after the arena, whose memory they use
-  Tensor number_, rate_;  ///< [1] each: what changes from step to step, on the device
+  StepGraphs graphs_;  ///< after the arena, whose memory they use
+  // [1] each, on the device: what changes from step to step.
+  Tensor number_, rate_, denominator_;
   Batch batch_;
-  Tensor mean_loss_;
+  Objective objective_;
+  Tensor means_;
   std::optional<Pass> pass_;
 };
 

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "engine/comparison/comparison_report.h"
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"
 
@@ -20,21 +20,19 @@ enum class Fault { none, baked_step_number, baked_learning_rate };
 
 /// The LSTM language model, whose dropout may count the steps by itself and, inside a graph, forget
 /// to.
-class CountingModel final : public LstmLm {
+class CountingModel final : public RecurrentLm {
  public:
   CountingModel(const Device& device, DType compute, bool forgets)
-      : LstmLm({.vocabulary = test::Windows::kVocabulary,
-                .embed = 6,
-                .hidden = 11,
-                .layers = 2,
-                .dropout = 0.3},
-               device, compute, /*seed=*/7),
+      : RecurrentLm({.vocabulary = test::Windows::kVocabulary,
+                     .embed = 6,
+                     .encoder = {.hidden = 11, .layers = 2, .dropout = 0.3}},
+                    device, compute, /*seed=*/7),
         forgets_(forgets),
         number_(device, {1}, DType::i64),
         nothing_(device, {1}, DType::f32) {}
 
-  Loss loss(Pass& pass, const Batch& batch, const RecurrentState& state) override {
-    if (!forgets_) return LstmLm::loss(pass, batch, state);
+  Objective objective(Pass& pass, const Batch& batch, const State& state) override {
+    if (!forgets_) return RecurrentLm::objective(pass, batch, state);
     RandomSource random = pass.random(0);
     // A length's first step is queued as it is, its second into a graph.
     if (seen_.insert(batch["token"].shape()[0]).second) {
@@ -43,11 +41,12 @@ class CountingModel final : public LstmLm {
       copy_from_host(number_, &step);
     }
     random.step = number_.view<std::int64_t, 1>();
-    Pass& own = pass_.emplace(pass.tape(), random);
+    Pass& own = pass_.emplace(pass.tape(),
+                              Pass::Options{.random = random, .denominator = pass.denominator()});
     const Var always = pass.tape().parameter(nothing_, nothing_);
     always.gradient();
     pass.tape().on_backward({always}, [&own] { own.finish(); });  // recorded first, run last
-    return LstmLm::loss(own, batch, state);
+    return RecurrentLm::objective(own, batch, state);
   }
 
  private:

@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "engine/comparison/comparison_report.h"
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"
 
@@ -15,12 +15,10 @@ namespace {
 
 constexpr std::int64_t kBatch = 3, kWindow = 7, kHidden = 11;
 
-LstmLmConfig config() {
+RecurrentLmConfig config() {
   return {.vocabulary = test::Windows::kVocabulary,
           .embed = 6,
-          .hidden = kHidden,
-          .layers = 2,
-          .dropout = 0.2};
+          .encoder = {.hidden = kHidden, .layers = 2, .dropout = 0.2}};
 }
 
 enum class Fault {
@@ -53,13 +51,8 @@ class Planted final : public Model {
         before_(model_.initial_state(kBatch)) {}
 
   Parameters& parameters() override { return model_.parameters(); }
-  RecurrentState initial_state(std::int64_t batch) const override {
-    return model_.initial_state(batch);
-  }
-  Tensor next_logits(Pass& pass, const Tensor& token, const RecurrentState& state) override {
-    return model_.next_logits(pass, token, state);
-  }
-  Loss loss(Pass& pass, const Batch& batch, const RecurrentState& state) override {
+  State initial_state(std::int64_t batch) const override { return model_.initial_state(batch); }
+  Objective objective(Pass& pass, const Batch& batch, const State& state) override {
     switch (fault_) {
       case Fault::none:
         break;
@@ -74,7 +67,7 @@ class Planted final : public Model {
         give_stale_state(state);
         break;
     }
-    return model_.loss(pass, batch, state);
+    return model_.objective(pass, batch, state);
   }
 
  private:
@@ -88,8 +81,8 @@ class Planted final : public Model {
   /// g enters the backward pass in δa_i = δc ∘ g ∘ i(1−i) and as 1 − g²: with −g for g, the input
   /// gate's gradient has the wrong sign and the others are right. Rules run last to first, so this
   /// one comes before the layer's.
-  Loss with_wrong_sign(Pass& pass, const Batch& batch, const RecurrentState& state) {
-    const Loss loss = model_.loss(pass, batch, state);
+  Objective with_wrong_sign(Pass& pass, const Batch& batch, const State& state) {
+    Objective objective = model_.objective(pass, batch, state);
     for (const LabelledValue& entry : pass.tape().labelled()) {
       if (entry.label.text() != "lstm layer 1, gate") continue;
       on_backward(pass.tape(), [gates = entry.value] {
@@ -100,10 +93,10 @@ class Planted final : public Model {
         });
       });
     }
-    return loss;
+    return objective;
   }
 
-  Loss with_wrong_mask(Pass& pass, const Batch& batch, const RecurrentState& state) {
+  Objective with_wrong_mask(Pass& pass, const Batch& batch, const State& state) {
     RandomSource random = pass.random(0);
     std::int64_t step = 0;
     const Device& device = step_.device();
@@ -111,9 +104,9 @@ class Planted final : public Model {
     ++step;
     copy_from_host(step_, &step);
     random.step = step_.view<std::int64_t, 1>();
-    pass_.emplace(pass.tape(), random);
+    pass_.emplace(pass.tape(), Pass::Options{.random = random, .denominator = pass.denominator()});
     on_backward(pass.tape(), [this] { pass_->finish(); });  // recorded first, run last
-    return model_.loss(*pass_, batch, state);
+    return model_.objective(*pass_, batch, state);
   }
 
   void transpose_output_gate() {
@@ -132,19 +125,19 @@ class Planted final : public Model {
   }
 
   /// The state a window begins with becomes that of the window before.
-  void give_stale_state(const RecurrentState& state) {
+  void give_stale_state(const State& state) {
     for (std::size_t i = 0; i < state.tensors.size(); ++i) {
-      const std::vector<float> now = host_floats(state.tensors[i].second);
-      const std::vector<float> before = host_floats(before_.tensors[i].second);
-      change(state.tensors[i].second, [&](std::vector<float>& values) { values = before; });
-      change(before_.tensors[i].second, [&](std::vector<float>& values) { values = now; });
+      const std::vector<float> now = host_floats(state.tensors[i].value);
+      const std::vector<float> before = host_floats(before_.tensors[i].value);
+      change(state.tensors[i].value, [&](std::vector<float>& values) { values = before; });
+      change(before_.tensors[i].value, [&](std::vector<float>& values) { values = now; });
     }
   }
 
-  LstmLm model_;
+  RecurrentLm model_;
   Fault fault_;
   Tensor step_, nothing_;
-  RecurrentState before_;
+  State before_;
   std::optional<Pass> pass_;
 };
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/training/trainer.h"
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/support/batches.h"
 #include "tests/support/device.h"
 
@@ -22,16 +22,16 @@ constexpr std::int64_t kSteps = 50, kBatch = 3;
 /// What a step may not do inside a graph, done by a model in every step.
 using Mistake = std::function<void(const Device&)>;
 
-class ClumsyModel final : public LstmLm {
+class ClumsyModel final : public RecurrentLm {
  public:
-  ClumsyModel(const LstmLmConfig& config, const Device& device, DType compute, Mistake mistake)
-      : LstmLm(config, device, compute, /*seed=*/7),
+  ClumsyModel(const RecurrentLmConfig& config, const Device& device, DType compute, Mistake mistake)
+      : RecurrentLm(config, device, compute, /*seed=*/7),
         device_(device),
         mistake_(std::move(mistake)) {}
-  Loss loss(Pass& pass, const Batch& batch, const RecurrentState& state) override {
-    const Loss loss = LstmLm::loss(pass, batch, state);
+  Objective objective(Pass& pass, const Batch& batch, const State& state) override {
+    const Objective objective = RecurrentLm::objective(pass, batch, state);
     if (mistake_ && pass.training()) mistake_(device_);
-    return loss;
+    return objective;
   }
 
  private:
@@ -46,10 +46,6 @@ class Watcher final : public TrainObserver {
     allocations.push_back(memory_use(device_).allocations);
   }
   void on_report(const Report& report) override { reports.push_back(report); }
-  void before_save() override {}
-  void on_save(std::int64_t, bool) override {}
-  void on_sample(const TrainingRun&) override {}
-  void on_graph_refused(const std::string& why) override { refusals.push_back(why); }
 
   std::vector<Report> reports;
   std::vector<std::string> refusals;
@@ -58,6 +54,12 @@ class Watcher final : public TrainObserver {
  private:
   Device device_;
 };
+
+Metrics language_metrics() {
+  Metrics metrics;
+  metrics.push_back(std::make_unique<MeanLoss>("nats per token"));
+  return metrics;
+}
 
 /// The numbers of a tensor, to the bit.
 std::string bits(const Tensor& tensor) {
@@ -86,9 +88,10 @@ struct Case {
 Outcome train(const Device& device, const Case& c, BatchSource& data, BatchSource* validation,
               std::int64_t vocabulary) {
   const test::TemporaryFolder folder;
-  ClumsyModel model(
-      {.vocabulary = vocabulary, .embed = 6, .hidden = 11, .layers = 2, .dropout = 0.3}, device,
-      c.compute, c.mistake);
+  ClumsyModel model({.vocabulary = vocabulary,
+                     .embed = 6,
+                     .encoder = {.hidden = 11, .layers = 2, .dropout = 0.3}},
+                    device, c.compute, c.mistake);
   Optimizer optimizer({.kind = c.optimizer, .momentum = 0.9, .clip_norm = 1}, model.parameters());
   TrainingRun run{
       .model = model, .optimizer = optimizer, .data = data, .state = model.initial_state(kBatch)};
@@ -107,13 +110,17 @@ Outcome train(const Device& device, const Case& c, BatchSource& data, BatchSourc
   CheckpointFolder checkpoints(folder.path());
   const Metadata metadata;
   Watcher watcher(device);
-  Trainer trainer(run, {.config = config,
-                        .schedule = schedule,
-                        .validation = validation,
-                        .metadata = metadata,
-                        .checkpoints = checkpoints,
-                        .observer = watcher,
-                        .graph = c.graph});
+  Trainer trainer(
+      run, {.config = config,
+            .step = {.schedule = schedule,
+                     .seed = 3,
+                     .graph = c.graph,
+                     .refused = [&](const std::string& why) { watcher.refusals.push_back(why); }},
+            .validation = validation,
+            .metrics = language_metrics,
+            .metadata = metadata,
+            .checkpoints = checkpoints,
+            .observer = watcher});
   trainer.train(std::atomic<bool>{false});
 
   Outcome outcome{.losses = {},
@@ -127,7 +134,7 @@ Outcome train(const Device& device, const Case& c, BatchSource& data, BatchSourc
   for (const Report& report : watcher.reports) {
     outcome.losses.push_back(report.loss);
     outcome.norms.push_back(report.gradient_norm);
-    if (report.validation_loss) outcome.validations.push_back(*report.validation_loss);
+    if (report.validation) outcome.validations.push_back(report.validation->scores[0].value);
   }
   const CheckpointData saved = checkpoint_data(run, metadata);
   for (const auto* tensors : {&saved.weights, &saved.state}) {

@@ -19,6 +19,7 @@ class Windows final : public BatchSource {
       : rows_(rows) {
     for (const std::int64_t steps : lengths) {
       Batch& batch = batches_.emplace_back();
+      batch.rows = rows;
       batch.fields = {{"token", Tensor(device, {steps, rows}, DType::i32)},
                       {"target", Tensor(device, {steps, rows}, DType::i32)}};
       batch.counted = steps * rows;

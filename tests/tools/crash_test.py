@@ -22,7 +22,7 @@ CAROUSEL, KILL_AT_CALL, DEVICE = sys.argv[1:4]
 
 CONFIG = """
 [model]
-kind = "lstm_lm"
+kind = "recurrent_lm"
 embed = 8
 hidden = 16
 layers = 2

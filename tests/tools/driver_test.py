@@ -24,7 +24,7 @@ SANITIZED = b"__asan_init" in pathlib.Path(CAROUSEL).read_bytes()
 
 CONFIG = """
 [model]
-kind = "lstm_lm"
+kind = "recurrent_lm"
 embed = 8
 hidden = 16
 layers = 2
@@ -192,7 +192,7 @@ class DriverTest(unittest.TestCase):
         tree = told[told.index("what ran:"):]
         for part in ("  training step\n", "    forward\n", "RecurrentSequenceForward<float>\n",
                      "    backward\n", "    optimizer\n"):
-            self.assertEqual(tree.count(part), 2 if "Lstm" in part else 1, part)
+            self.assertEqual(tree.count(part), 2 if "Recurrent" in part else 1, part)
         self.assertRegex(tree, r"product \[32, 8\]·\[72, 8\]ᵀ, f32: \w")
         kernels = re.findall(r"kernel (.*?), grid", tree)
         if DEVICE == "cpu":
@@ -333,8 +333,10 @@ class DriverTest(unittest.TestCase):
         self.assertTrue(result.stdout.startswith("the \u00e9\u4e16"))
 
     def test_models_lists_kinds_and_options(self):
-        self.assertIn("lstm_lm", run("models").stdout)
-        self.assertEqual(json.loads(run("models", "--json").stdout)[0]["kind"], "lstm_lm")
+        self.assertIn("recurrent_lm", run("models").stdout)
+        kinds = {entry["kind"]: entry for entry in json.loads(run("models", "--json").stdout)}
+        self.assertIn("generate", kinds["recurrent_lm"]["commands"])
+        self.assertIn("predict", kinds["classifier"]["commands"])
 
     # compare.
 
@@ -460,7 +462,7 @@ class DriverTest(unittest.TestCase):
                  ("[optimizer]", "[optimiser]", ("optimiser", "optimizer")),
                  ("hidden = 16", "hidden = -1", ("model.hidden", "-1")),
                  ("hidden = 16", "hidden = 'big'", ("model.hidden", "big")),
-                 ('kind = "lstm_lm"', 'kind = "lstm"', ("lstm_lm", "lstm")),
+                 ('kind = "recurrent_lm"', 'kind = "recurent"', ("recurrent_lm", "recurent")),
                  ('tokens = "char"', 'tokens = "chars"', ("char", "chars")),
                  ("[train]", "[train", ("config.toml",))]
         for good, bad, parts in cases:

@@ -7,7 +7,7 @@
 #include "engine/training/training_step.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/emulation/include/nvtx3/nvToolsExt.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"
@@ -44,12 +44,10 @@ INSTANTIATE_TEST_SUITE_P(Devices, LayerRanges, testing::ValuesIn(test::devices()
 
 TEST_P(LayerRanges, OfTheLstmLanguageModelNestBetweenPhaseAndOp) {
   const Device& device = GetParam();
-  LstmLm model({.vocabulary = test::Windows::kVocabulary,
-                .embed = 3,
-                .hidden = 4,
-                .layers = 2,
-                .dropout = 0.5},
-               device, DType::f32, /*seed=*/1);
+  RecurrentLm model({.vocabulary = test::Windows::kVocabulary,
+                     .embed = 3,
+                     .encoder = {.hidden = 4, .layers = 2, .dropout = 0.5}},
+                    device, DType::f32, /*seed=*/1);
   const Parameters& parameters = model.parameters();
   Optimizer optimizer({.kind = "sgd"}, parameters);
   test::Windows data(device, /*rows=*/2, {3});

@@ -1,4 +1,4 @@
-#include "engine/training/step_graphs.h"
+#include "engine/tape/step_graphs.h"
 
 #include <algorithm>
 #include <utility>

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/support/golden.h"
 
 namespace carousel {
@@ -66,13 +66,13 @@ TEST(GoldenInitialValues, AreDistributedAsPyTorchs) {
   const test::Golden golden("lstm_initial_values");
   for (const std::string kind : {"uniform", "xavier", "orthogonal"}) {
     const nlohmann::json& options = golden.options;
-    LstmLm model({.vocabulary = options.at("vocabulary"),
-                  .embed = options.at("embed"),
-                  .hidden = options.at("hidden"),
-                  .layers = options.at("layers"),
-                  .init = kind,
-                  .forget_bias = 0},
-                 Cpu{}, DType::f32, /*seed=*/1);
+    RecurrentLm model({.vocabulary = options.at("vocabulary"),
+                       .embed = options.at("embed"),
+                       .encoder = {.hidden = options.at("hidden"),
+                                   .layers = options.at("layers"),
+                                   .init = kind,
+                                   .forget_bias = 0}},
+                      Cpu{}, DType::f32, /*seed=*/1);
     const Parameters& parameters = model.parameters();
     for (std::size_t i = 0; i < parameters.count(); ++i) {
       const std::string& name = parameters.name(i);

@@ -7,7 +7,7 @@
 #include "engine/training/optimizer.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/recurrent_sequence/recurrent_sequence.h"
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"
@@ -20,24 +20,23 @@ using test::close;
 using test::Golden;
 using Numbers = std::vector<double>;
 
-LstmLmConfig config_of(const nlohmann::json& options) {
-  return {.vocabulary = options.at("vocabulary"),
-          .embed = options.at("embed"),
-          .hidden = options.at("hidden"),
-          .layers = options.at("layers"),
-          .tie_weights = options.value("tie_weights", false),
-          .forget_bias = 0,
-          .label_smoothing = options.value("label_smoothing", 0.0)};
+RecurrentLmConfig config_of(const nlohmann::json& options) {
+  return {
+      .vocabulary = options.at("vocabulary"),
+      .embed = options.at("embed"),
+      .encoder = {.hidden = options.at("hidden"), .layers = options.at("layers"), .forget_bias = 0},
+      .tie_weights = options.value("tie_weights", false),
+      .label_smoothing = options.value("label_smoothing", 0.0)};
 }
 
-class GoldenLstmLm : public testing::TestWithParam<std::tuple<Device, DType, const char*>> {
+class GoldenRecurrentLm : public testing::TestWithParam<std::tuple<Device, DType, const char*>> {
  protected:
   const Device device = std::get<0>(GetParam());
   const DType dtype = std::get<1>(GetParam());
   const Golden golden{std::get<2>(GetParam())};
-  LstmLm model{config_of(golden.options), device, dtype, /*seed=*/1};
+  RecurrentLm model{config_of(golden.options), device, dtype, /*seed=*/1};
   const Tensor token = given("token"), target = given("target"), reset = given("reset");
-  RecurrentState state = model.initial_state(token.shape()[2]);
+  State state = model.initial_state(token.shape()[2]);
   Arena arena{device};
 
   /// The model begins with the weights and the state that PyTorch's was given.
@@ -51,7 +50,7 @@ class GoldenLstmLm : public testing::TestWithParam<std::tuple<Device, DType, con
     EXPECT_EQ(parameters.count() + 5, golden.given.size());  // beside text and state
     parameters.refresh_working();
     for (std::size_t i = 0; i < state.tensors.size(); ++i) {
-      test::write(state.tensors[i].second, of_layer(golden.given, i % 2 == 0 ? "h_0" : "c_0", i));
+      test::write(state.tensors[i].value, of_layer(golden.given, i % 2 == 0 ? "h_0" : "c_0", i));
     }
   }
   /// Of a state [layers, B, H], what belongs to entry `i` of h_l0, c_l0, h_l1, …
@@ -72,7 +71,7 @@ class GoldenLstmLm : public testing::TestWithParam<std::tuple<Device, DType, con
   }
   const Numbers& want(const char* name) const { return golden.values.at(name).values; }
 };
-INSTANTIATE_TEST_SUITE_P(Devices, GoldenLstmLm,
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenRecurrentLm,
                          testing::Combine(testing::ValuesIn(test::devices()),
                                           testing::Values(DType::f32, DType::bf16),
                                           testing::Values("lstm_lm", "lstm_lm_tied")),
@@ -81,40 +80,40 @@ INSTANTIATE_TEST_SUITE_P(Devices, GoldenLstmLm,
                                   name(std::get<1>(each.param)) + "_" + std::get<2>(each.param);
                          });
 
-TEST_P(GoldenLstmLm, LogitsAndLossFromAGivenState) {
+TEST_P(GoldenRecurrentLm, LogitsAndLossFromAGivenState) {
   Tape tape(arena, /*recording=*/false);
   const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
                                                   : kRecurrentForwardTolerance.bf16;
   {
-    Pass pass(tape, {});
-    const Loss loss = model.loss(pass, batch(0, /*with_resets=*/false), state);
+    Pass pass(tape);
+    const Objective objective = model.objective(pass, batch(0, /*with_resets=*/false), state);
+    const Loss& loss = objective.terms.front().loss;
     EXPECT_TRUE(close(as_double(loss.rows.value()), want("rows"), tolerance));
     EXPECT_TRUE(close(as_double(loss.mean.value()), want("mean"), tolerance));
   }
   Numbers logits;
   for (std::int64_t t = 0; t < token.shape()[1]; ++t) {
-    Pass pass(tape, {});
-    const Tensor next = model.next_logits(pass, window(token, 0).slice(t, 1), state);
+    Pass pass(tape);
+    const Tensor next = model.logits(pass, {"token", window(token, 0).slice(t, 1)}, state);
     for (const double logit : as_double(next)) logits.push_back(logit);
     pass.finish();
   }
   EXPECT_TRUE(close(logits, want("logits"), tolerance));
 }
 
-TEST_P(GoldenLstmLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
+TEST_P(GoldenRecurrentLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
   Tape tape(arena, /*recording=*/true);
-  Pass pass(tape, {});
-  model.loss(pass, batch(0, /*with_resets=*/true), state);
+  Pass pass(tape);
+  model.objective(pass, batch(0, /*with_resets=*/true), state);
   tape.backward();
   pass.finish();
   EXPECT_TRUE(tape.unreached_parameters().empty());
 
   for (std::size_t i = 0; i < state.tensors.size(); ++i) {
-    const auto& [name, tensor] = state.tensors[i];
     EXPECT_TRUE(close(
-        as_double(tensor), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
+        as_double(state.tensors[i].value), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
         dtype == DType::f32 ? kRecurrentForwardTolerance.f32 : kRecurrentForwardTolerance.bf16))
-        << name;
+        << state.tensors[i].name;
   }
   const Parameters& parameters = model.parameters();
   EXPECT_EQ(parameters.count(), golden.gradients.size());
@@ -128,7 +127,7 @@ TEST_P(GoldenLstmLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
   }
 }
 
-TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
+TEST_P(GoldenRecurrentLm, TrainsStepForStepAsPyTorchDoes) {
   const nlohmann::json& options = golden.options;
   const Parameters& parameters = model.parameters();
   const Optimizer optimizer({.kind = "adamw",
@@ -141,8 +140,9 @@ TEST_P(GoldenLstmLm, TrainsStepForStepAsPyTorchDoes) {
   Numbers losses, norms;
   for (std::int64_t t = 1; t <= token.shape()[0]; ++t) {
     tape.clear(), arena.reset();
-    Pass pass(tape, {});
-    const Loss loss = model.loss(pass, batch(t - 1, /*with_resets=*/true), state);
+    Pass pass(tape);
+    const Objective objective = model.objective(pass, batch(t - 1, /*with_resets=*/true), state);
+    const Loss& loss = objective.terms.front().loss;
     tape.backward();
     parameters.zero_unreached(tape);
     pass.finish();

@@ -1,4 +1,4 @@
-#include "models/lstm_lm.h"
+#include "models/recurrent_lm.h"
 
 #include <gtest/gtest.h>
 
@@ -29,6 +29,7 @@ Batch window(const Device& device, std::int64_t first, std::int64_t T, std::int6
       target.push_back(text(t + 1));
     }
   }
+  batch.rows = B;
   batch.fields = {{"token", Tensor(device, {T, B}, DType::i32)},
                   {"target", Tensor(device, {T, B}, DType::i32)}};
   copy_from_host(batch["token"], token.data());
@@ -51,7 +52,7 @@ std::vector<float> values(const Tensor& tensor) {
 
 /// A model with its optimiser, stepped by hand.
 struct Training {
-  Training(const LstmLmConfig& config, const Device& device, DType compute = DType::f32,
+  Training(const RecurrentLmConfig& config, const Device& device, DType compute = DType::f32,
            std::int64_t batch = 3)
       : model(config, device, compute, /*seed=*/7),
         optimizer({.kind = "adam", .clip_norm = 1}, model.parameters()),
@@ -67,12 +68,12 @@ struct Training {
     arena.reset();
     ++steps;
     copy_from_host(step, &steps);
-    Pass pass(tape, {.seed = 3, .step = step.view<std::int64_t, 1>()});
-    const Loss loss = model.loss(pass, batch, state);
+    Pass pass(tape, {.random = {.seed = 3, .step = step.view<std::int64_t, 1>()}});
+    const Objective objective = model.objective(pass, batch, state);
     tape.backward();
     model.parameters().zero_unreached(tape);
     pass.finish();
-    mean = loss.mean.value();
+    mean = objective.means(tape);
     return value(mean);
   }
 
@@ -83,51 +84,54 @@ struct Training {
     return loss;
   }
 
-  LstmLm model;
+  RecurrentLm model;
   Optimizer optimizer;
   Arena arena;
   Tape tape;
-  RecurrentState state;
+  State state;
   Tensor step, rate, mean;
   std::int64_t steps = 0;
 };
 
-LstmLmConfig small() { return {.vocabulary = kVocabulary, .embed = 6, .hidden = 11, .layers = 2}; }
+RecurrentLmConfig small() {
+  return {.vocabulary = kVocabulary, .embed = 6, .encoder = {.hidden = 11, .layers = 2}};
+}
 
-class LstmLmOn : public testing::TestWithParam<Device> {};
-INSTANTIATE_TEST_SUITE_P(Devices, LstmLmOn, testing::ValuesIn(test::devices()),
+class RecurrentLmOn : public testing::TestWithParam<Device> {};
+INSTANTIATE_TEST_SUITE_P(Devices, RecurrentLmOn, testing::ValuesIn(test::devices()),
                          [](const auto& device) { return test::device_name(device.param); });
 
-TEST_P(LstmLmOn, BeginsKnowingNothing) {
+TEST_P(RecurrentLmOn, BeginsKnowingNothing) {
   Training training(small(), GetParam());
   const float loss = training.gradients(window(GetParam(), 0, 9, 3));
   EXPECT_NEAR(loss, std::log(17.0), 0.05 * std::log(17.0));
 }
 
-TEST_P(LstmLmOn, LearnsOneBatchByHeart) {
-  Training training({.vocabulary = kVocabulary, .embed = 8, .hidden = 24, .layers = 2}, GetParam());
+TEST_P(RecurrentLmOn, LearnsOneBatchByHeart) {
+  Training training({.vocabulary = kVocabulary, .embed = 8, .encoder = {.hidden = 24, .layers = 2}},
+                    GetParam());
   const Batch batch = window(GetParam(), 0, 9, 3);
   float loss = 0;
   for (int i = 0; i < 150; ++i) {
-    training.state.zero();
+    training.state.reset();
     loss = training.train(batch, 0.02F);
   }
   EXPECT_LT(loss, 0.1F);
 }
 
-TEST_P(LstmLmOn, TwoWindowsWithCarriedStateAreOneLongWindow) {
+TEST_P(RecurrentLmOn, TwoWindowsWithCarriedStateAreOneLongWindow) {
   Training whole(small(), GetParam()), halves(small(), GetParam());
   const float one = whole.gradients(window(GetParam(), 0, 10, 3));
   const float first = halves.gradients(window(GetParam(), 0, 4, 3));
   const float second = halves.gradients(window(GetParam(), 4, 6, 3));
   EXPECT_NEAR(one, (4 * first + 6 * second) / 10, 1e-6);
   for (std::size_t i = 0; i < whole.state.tensors.size(); ++i) {
-    EXPECT_EQ(values(whole.state.tensors[i].second), values(halves.state.tensors[i].second))
-        << whole.state.tensors[i].first;
+    EXPECT_EQ(values(whole.state.tensors[i].value), values(halves.state.tensors[i].value))
+        << whole.state.tensors[i].name;
   }
 }
 
-TEST_P(LstmLmOn, TheSecondStepAllocatesNothing) {
+TEST_P(RecurrentLmOn, TheSecondStepAllocatesNothing) {
   Training training(small(), GetParam());
   const Batch first = window(GetParam(), 0, 9, 3), second = window(GetParam(), 9, 9, 3);
   training.train(first, 0.01F);
@@ -138,20 +142,21 @@ TEST_P(LstmLmOn, TheSecondStepAllocatesNothing) {
   EXPECT_EQ(after.peak, before.peak);
 }
 
-TEST_P(LstmLmOn, NextLogitsContinueTheTrainedState) {
+TEST_P(RecurrentLmOn, NextLogitsContinueTheTrainedState) {
   Training training(small(), GetParam());
   const Batch batch = window(GetParam(), 0, 5, 3);
   const float loss = training.gradients(batch);
 
   Arena arena(GetParam());
   Tape tape(arena, false);
-  const RecurrentState state = training.model.initial_state(3);
+  const State state = training.model.initial_state(3);
   std::vector<std::int32_t> target(15);
   copy_to_host(batch["target"], target.data());
   double sum = 0;
   for (std::int64_t t = 0; t < 5; ++t) {
-    Pass pass(tape, {});
-    const auto logits = values(training.model.next_logits(pass, batch["token"].slice(t, 1), state));
+    Pass pass(tape);
+    const auto logits =
+        values(training.model.logits(pass, {"token", batch["token"].slice(t, 1)}, state));
     pass.finish();
     for (std::size_t b = 0; b < 3; ++b) {
       const float* row = logits.data() + b * kVocabulary;
@@ -164,9 +169,9 @@ TEST_P(LstmLmOn, NextLogitsContinueTheTrainedState) {
   EXPECT_NEAR(loss, sum / 15, 1e-5);
 }
 
-TEST_P(LstmLmOn, TiedWeightsGetTheGradientsOfBothUses) {
-  LstmLmConfig config = small();
-  config.embed = config.hidden;
+TEST_P(RecurrentLmOn, TiedWeightsGetTheGradientsOfBothUses) {
+  RecurrentLmConfig config = small();
+  config.embed = config.encoder.hidden;
   Training apart(config, GetParam());
   config.tie_weights = true;
   Training tied(config, GetParam());
@@ -194,9 +199,9 @@ TEST_P(LstmLmOn, TiedWeightsGetTheGradientsOfBothUses) {
                           {.absolute = 1e-7, .relative = 1e-5}));
 }
 
-TEST_P(LstmLmOn, Bf16TrainsCloseToFloat) {
-  LstmLmConfig config = small();
-  config.dropout = 0.2;
+TEST_P(RecurrentLmOn, Bf16TrainsCloseToFloat) {
+  RecurrentLmConfig config = small();
+  config.encoder.dropout = 0.2;
   Training exact(config, GetParam()), rounded(config, GetParam(), DType::bf16);
   for (std::int64_t i = 0; i < 6; ++i) {
     const Batch batch = window(GetParam(), 7 * i, 7, 3);
@@ -204,14 +209,14 @@ TEST_P(LstmLmOn, Bf16TrainsCloseToFloat) {
   }
 }
 
-class LstmLmParity : public testing::TestWithParam<DType> {};
-INSTANTIATE_TEST_SUITE_P(Types, LstmLmParity, testing::Values(DType::f32, DType::bf16),
+class RecurrentLmParity : public testing::TestWithParam<DType> {};
+INSTANTIATE_TEST_SUITE_P(Types, RecurrentLmParity, testing::Values(DType::f32, DType::bf16),
                          [](const auto& type) { return name(type.param); });
 
-TEST_P(LstmLmParity, CpuAndCudaTrainAlike) {
+TEST_P(RecurrentLmParity, CpuAndCudaTrainAlike) {
   CAROUSEL_SKIP_WITHOUT_CUDA();
-  LstmLmConfig config = small();
-  config.dropout = 0.3;
+  RecurrentLmConfig config = small();
+  config.encoder.dropout = 0.3;
   Training cpu(config, Cpu{}, GetParam()), cuda(config, *test::cuda_device(), GetParam());
   const double tolerance = GetParam() == DType::f32 ? 1e-5 : 1e-2;
   for (std::int64_t i = 0; i < 6; ++i) {
@@ -221,8 +226,8 @@ TEST_P(LstmLmParity, CpuAndCudaTrainAlike) {
   }
 }
 
-TEST(LstmLm, NamesAndShapesArePyTorchs) {
-  LstmLm model(small(), Cpu{}, DType::f32, 1);
+TEST(RecurrentLm, NamesAndShapesArePyTorchs) {
+  RecurrentLm model(small(), Cpu{}, DType::f32, 1);
   std::vector<std::string> names;
   for (std::size_t i = 0; i < model.parameters().count(); ++i) {
     names.push_back(model.parameters().name(i) + " " + model.parameters().weight(i).shape().text());
@@ -235,10 +240,10 @@ TEST(LstmLm, NamesAndShapesArePyTorchs) {
                 "lstm.bias_hh_l1 [44]", "output.weight [17, 11]", "output.bias [17]"}));
 }
 
-TEST(LstmLm, TyingNeedsEqualWidths) {
-  LstmLmConfig config = small();
+TEST(RecurrentLm, TyingNeedsEqualWidths) {
+  RecurrentLmConfig config = small();
   config.tie_weights = true;
-  EXPECT_THROW(LstmLm(config, Cpu{}, DType::f32, 1), ConfigError);
+  EXPECT_THROW(RecurrentLm(config, Cpu{}, DType::f32, 1), ConfigError);
 }
 
 }  // namespace

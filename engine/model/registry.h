@@ -1,0 +1,39 @@
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/config/options.h"
+#include "engine/data/samplers.h"
+#include "engine/model/metric.h"
+
+namespace carousel {
+
+/// The options of one kind of model, section [model] of a config.
+class ModelConfig {
+ public:
+  virtual ~ModelConfig() = default;
+  virtual void describe(OptionSection& section) = 0;
+  virtual std::unique_ptr<Model> make(const Vocabularies& vocabularies, const Device& device,
+                                      DType compute, std::uint64_t seed) const = 0;
+};
+
+/// A kind of model: what it is called, which data it reads, how it is judged, and what it can do.
+struct ModelEntry {
+  const char* kind;         ///< model.kind in a config
+  const char* description;  ///< one line
+  std::unique_ptr<ModelConfig> (*config)();
+  std::span<const char* const> columns;  ///< of the data that it reads
+  Sampler sampler;
+  Metrics (*metrics)(const Vocabularies&);
+  bool decodes = false;            ///< has a decoder: writes text
+  bool predicts = false;           ///< has a predictor: labels what it reads
+  const char* formerly = nullptr;  ///< a name of the kind in older configs
+};
+
+/// The row of a kind, by its name or its former one. ConfigError with the nearest name there is.
+const ModelEntry& find_model(std::span<const ModelEntry> models, const std::string& kind);
+
+}  // namespace carousel

@@ -1,0 +1,143 @@
+#include "engine/run/run_config.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+constexpr std::int64_t kMany = std::int64_t{1} << 40;
+
+void describe(OptionSection& section, TrainConfig& train) {
+  section.add("steps", train.steps, "optimiser steps", {1, kMany}).may_change();
+  section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
+  section.add("window", train.window, "time steps of truncated BPTT", {1, 1 << 24});
+  section.add("seed", train.seed, "of weights, masks and shuffling", {0, kMany});
+  section.add("report_every", train.report_every, "steps between lines of metrics", {1, 1 << 20})
+      .may_change();
+  section.add("evaluate_every", train.evaluate_every, "steps; 0: at the end", {0, kMany})
+      .may_change();
+  section.add("save_every", train.save_every, "steps; 0: at the end", {0, kMany}).may_change();
+  section.add("sample_every", train.sample_every, "steps; 0: never", {0, kMany}).may_change();
+  section.add("sample_tokens", train.sample_tokens, "tokens of a sample", {1, 1 << 20})
+      .may_change();
+  section
+      .add("patience", train.patience,
+           "evaluations without a new best before training stops; 0: never", {0, kMany})
+      .may_change();
+  section.add("keep", train.keep, "checkpoints kept besides the last and the best", {0, 1 << 20})
+      .may_change();
+}
+
+void describe(OptionSection& section, OptimizerConfig& optimizer, double& learning_rate) {
+  const RealRange fraction{.least = 0, .most = 1, .below_most = true};
+  section.add("kind", optimizer.kind, "sgd, adam or adamw", {"sgd", "adam", "adamw"});
+  section.add("learning_rate", learning_rate, "the highest", {.least = 0});
+  section.add("momentum", optimizer.momentum, "of sgd", fraction);
+  section.add("nesterov", optimizer.nesterov, "momentum looks ahead");
+  section.add("beta1", optimizer.beta1, "of adam", fraction);
+  section.add("beta2", optimizer.beta2, "of adam", fraction);
+  section.add("epsilon", optimizer.epsilon, "of adam", {.least = 1e-30, .most = 1});
+  section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
+  section.add("clip_norm", optimizer.clip_norm, "of the whole gradient; 0: none", {.least = 0});
+  section.add("clip_value", optimizer.clip_value, "of each element, after clip_norm; 0: none",
+              {.least = 0});
+}
+
+void describe(OptionSection& section, Schedule& schedule) {
+  section.add("kind", schedule.kind, "how the learning rate goes",
+              {"constant", "cosine", "step", "plateau"});
+  section.add("warm_up", schedule.warm_up, "steps of linear rise at the start", {0, kMany});
+  section.add("final_fraction", schedule.final_fraction, "cosine: of the rate, at the end",
+              {.least = 0, .most = 1});
+  section.add("period", schedule.period, "step: steps between decays", {1, kMany});
+  section.add("decay", schedule.decay, "step, plateau: factor of a decay",
+              {.least = 0, .most = 1, .above_least = true});
+  section.add("patience", schedule.patience, "plateau: evaluations without a best", {1, kMany});
+}
+
+}  // namespace
+
+RunConfig::RunConfig(const std::filesystem::path& file, Models models, const Overrides& overrides) {
+  apply(Config::read(file), models, overrides);
+}
+
+RunConfig::RunConfig(const std::string& text, const std::string& name, Models models,
+                     const Overrides& overrides) {
+  apply(Config::parse(text, name, std::filesystem::current_path()), models, overrides);
+}
+
+RunConfig::RunConfig(const ModelEntry& model_entry, const DataKind& data_entry)
+    : entry(&model_entry),
+      kind(model_entry.kind),
+      data_kind(data_entry.kind),
+      model(model_entry.config()),
+      data(data_entry.config()) {
+  describe();
+}
+
+void RunConfig::describe() {
+  OptionSection& section = options_.section("model", "what is trained");
+  section.add("kind", kind, "see `carousel models`").require();
+  section
+      .add("weights", weights,
+           "a safetensors file to begin with, named as PyTorch names; empty: as init says")
+      .may_change();  // a checkpoint's weights have taken its place
+  model->describe(section);
+  OptionSection& data_section = options_.section("data", "what it learns");
+  data_section.add("kind", data_kind, "see `carousel models`");
+  data->describe(data_section);
+  carousel::describe(options_.section("train", "how long, and what is kept"), train);
+  carousel::describe(options_.section("optimizer", "how weights change"), optimizer,
+                     schedule.learning_rate);
+  carousel::describe(options_.section("schedule", "the learning rate over time"), schedule);
+  machine.describe(options_.section("run", "where it runs"));
+}
+
+void RunConfig::apply(Config config, Models models, const Overrides& overrides) {
+  for (const std::string& assignment : overrides.set) config.set(assignment);
+  const auto set = [&](const char* key, const std::string& value, const std::string& typed) {
+    config.set(fmt::format("run.{}={}", key, value),
+               typed.empty() ? fmt::format("--{} {}", key, value) : typed);
+  };
+  if (overrides.device) set("device", *overrides.device, overrides.device_typed);
+  if (overrides.precision) set("precision", *overrides.precision, overrides.precision_typed);
+  if (overrides.threads) set("threads", std::to_string(*overrides.threads), {});
+  entry = &find_model(models, config.text("model", "kind", ""));
+  model = entry->config();
+  const DataKind& given = carousel::data_kind(config.text("data", "kind", data_kind));
+  expect_columns(given, entry->columns, fmt::format("model.kind = {}", entry->kind));
+  data = given.config();
+  describe();
+  options_.apply(config);
+  kind = entry->kind;  // not a former name
+  schedule.steps = train.steps;
+}
+
+SamplerOptions RunConfig::sampler_options(const Device& device, bool training) const {
+  return {.device = device,
+          .batch = train.batch,
+          .window = train.window,
+          .seed = seed(),
+          .training = training,
+          .rows = train.batch};
+}
+
+void RunConfig::expect_resumes(const RunConfig& before, const std::string& run) const {
+  const Config now = Config::parse(toml(), "config", {});
+  const Config then = Config::parse(before.toml(), "checkpoint", {});
+  for (const Setting& setting : now.settings()) {
+    const Setting* was = then.find(setting.section, setting.key);
+    if (was != nullptr && was->text == setting.text) continue;
+    if (options_.may_change(setting.name())) continue;
+    throw ConfigError(fmt::format("--resume: {} is {} now, and {} was trained with {}",
+                                  setting.name(), setting.text, run,
+                                  was == nullptr ? "no such option" : was->text));
+  }
+}
+
+}  // namespace carousel

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/data/data_kinds.h"
+#include "engine/model/registry.h"
+#include "engine/run/machine.h"
+#include "engine/training/optimizer.h"
+#include "engine/training/schedule.h"
+#include "engine/training/trainer.h"
+
+namespace carousel {
+
+/// What a command line changes in a config.
+struct Overrides {
+  std::vector<std::string> set{};          ///< "section.key=value"
+  std::optional<std::string> device{};     ///< auto | cpu | cuda; short for run.device=…
+  std::optional<std::string> precision{};  ///< f32 | tf32 | bf16
+  std::optional<int> threads{};
+  /// Where device and precision were given, for errors, if not by --device and --precision.
+  std::string device_typed{}, precision_typed{};
+};
+
+/// Everything a config file says, with defaults for the rest. The kinds of models that it may name
+/// are given; those of data are data_kinds().
+class RunConfig {
+ public:
+  using Models = std::span<const ModelEntry>;
+
+  /// The file, then the changes over it.
+  RunConfig(const std::filesystem::path& file, Models models, const Overrides& overrides = {});
+  /// A config as text, e.g. from a checkpoint; `name` stands for it in errors.
+  RunConfig(const std::string& text, const std::string& name, Models models,
+            const Overrides& overrides = {});
+  /// The defaults of a kind of model on a kind of data.
+  RunConfig(const ModelEntry& model, const DataKind& data);
+  RunConfig(const RunConfig&) = delete;  // its options refer to its members
+  RunConfig& operator=(const RunConfig&) = delete;
+
+  const ModelEntry* entry = nullptr;
+  std::string kind, data_kind = "text";
+  std::filesystem::path weights;  ///< model.weights: a file to begin with; may be empty
+  std::unique_ptr<ModelConfig> model;
+  std::unique_ptr<DataConfig> data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  Schedule schedule;
+  MachineConfig machine;
+
+  std::uint64_t seed() const { return static_cast<std::uint64_t>(train.seed); }
+  SamplerOptions sampler_options(const Device& device, bool training) const;
+
+  /// Every option as it ran: what the run's folder and its checkpoints keep.
+  std::string toml() const { return options_.toml(); }
+  /// Every option with its value and meaning, for people to read.
+  std::string help() const { return options_.help(); }
+
+  /// ConfigError that begins "--resume: " if this config asks for another run than `before`, the
+  /// config that `run` was trained with.
+  void expect_resumes(const RunConfig& before, const std::string& run) const;
+
+ private:
+  void apply(Config config, Models models, const Overrides& overrides);
+  void describe();
+  Options options_;
+};
+
+}  // namespace carousel

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "engine/files/atomic.h"
+
+namespace carousel {
+
+/// A run's folder, locked while this lives and without what killed processes left in it. A new one
+/// that fails before its first checkpoint is taken away again, so that the corrected command can be
+/// given as it was.
+class RunFolder {
+ public:
+  /// ConfigError for a folder to resume that is not there or is no run's, and for a new one that is
+  /// there already.
+  RunFolder(const std::filesystem::path& path, bool resume);
+  ~RunFolder();
+  RunFolder(const RunFolder&) = delete;
+  RunFolder& operator=(const RunFolder&) = delete;
+
+ private:
+  std::filesystem::path path_;
+  bool created_;
+  std::optional<FolderLock> lock_;
+};
+
+}  // namespace carousel

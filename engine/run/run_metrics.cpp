@@ -1,0 +1,67 @@
+#include "engine/run/run_metrics.h"
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+namespace carousel {
+namespace {
+
+double seconds_so_far(const std::filesystem::path& path) {
+  std::ifstream file(path);
+  double seconds = 0;
+  for (std::string line; std::getline(file, line);) {
+    const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (json.is_object()) seconds = json.value("seconds", seconds);
+  }
+  return seconds;
+}
+
+}  // namespace
+
+RunMetrics::RunMetrics(const std::filesystem::path& file, std::int64_t last_step,
+                       TrainObserver* next)
+    : seconds_(0), file_(file, last_step), next_(next) {
+  seconds_ = seconds_so_far(file);  // after what the last checkpoint does not know was cut off
+}
+
+void RunMetrics::on_step(const TrainingRun& run, const Arena& arena) {
+  if (next_ != nullptr) next_->on_step(run, arena);
+}
+
+void RunMetrics::on_report(const Report& r) {
+  std::vector<MetricField> line{{"step", r.step},
+                                {"epoch", r.epoch},
+                                {"tokens", r.tokens},
+                                {"seconds", r.seconds},
+                                {"loss", r.loss}};
+  for (const Score& term : r.terms) line.push_back({"loss_" + term.name, term.value});
+  line.insert(line.end(), {{"gradient_norm", r.gradient_norm},
+                           {"learning_rate", r.learning_rate},
+                           {"tokens_per_second", r.tokens_per_second}});
+  if (r.validation) {
+    for (const Score& score : r.validation->scores) {
+      line.push_back({"validation_" + score.name, score.value});
+    }
+  }
+  file_.append(line);
+  if (next_ != nullptr) next_->on_report(r);
+}
+
+void RunMetrics::before_save() {
+  file_.sync();
+  if (next_ != nullptr) next_->before_save();
+}
+
+void RunMetrics::on_save(std::int64_t step, bool is_best) {
+  if (next_ != nullptr) next_->on_save(step, is_best);
+}
+
+void RunMetrics::on_sample(const TrainingRun& run) {
+  if (next_ != nullptr) next_->on_sample(run);
+}
+
+void RunMetrics::on_graph_refused(const std::string& why) {
+  if (next_ != nullptr) next_->on_graph_refused(why);
+}
+
+}  // namespace carousel

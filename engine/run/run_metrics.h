@@ -1,0 +1,32 @@
+#pragma once
+
+#include <filesystem>
+
+#include "engine/files/metrics_file.h"
+#include "engine/training/trainer.h"
+
+namespace carousel {
+
+/// Writes a line of metrics.jsonl for each report, and passes everything on to another observer.
+class RunMetrics final : public TrainObserver {
+ public:
+  /// Lines after `last_step` are cut off; −1 starts afresh. `next` may be null.
+  RunMetrics(const std::filesystem::path& file, std::int64_t last_step, TrainObserver* next);
+
+  /// Seconds of training on the last line when this was made; 0 without one.
+  double seconds() const { return seconds_; }
+
+  void on_step(const TrainingRun& run, const Arena& arena) override;
+  void on_report(const Report& report) override;
+  void before_save() override;
+  void on_save(std::int64_t step, bool is_best) override;
+  void on_sample(const TrainingRun& run) override;
+  void on_graph_refused(const std::string& why) override;
+
+ private:
+  double seconds_;
+  MetricsFile file_;
+  TrainObserver* next_;
+};
+
+}  // namespace carousel

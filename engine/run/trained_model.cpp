@@ -1,0 +1,117 @@
+#include "engine/run/trained_model.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+#include "engine/training/training_run.h"
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+std::vector<double> softmax(std::span<const float> logits) {
+  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  std::vector<double> result;
+  double sum = 0;
+  for (const float logit : logits) {
+    result.push_back(std::exp(static_cast<double>(logit) - largest));
+    sum += result.back();
+  }
+  for (double& probability : result) probability /= sum;
+  return result;
+}
+
+}  // namespace
+
+Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies) {
+  Metadata metadata{
+      {"format", "pt"},  // what PyTorch's own files say, so that its loaders take these
+      {"carousel.version", "1"},
+      {"carousel.config", config.toml()},
+      {"carousel.gate_order", "lstm: i, f, g, o; gru: r, z, n"},
+      {"carousel.gru", "reset after the recurrent product"},
+      {"carousel.biases", "bias_ih and bias_hh are both added"}};
+  vocabularies.write(metadata);
+  return metadata;
+}
+
+const std::string& metadata_text(const SafetensorsFile& file, const char* key) {
+  const auto found = file.metadata().find(key);
+  if (found != file.metadata().end()) return found->second;
+  throw FormatError(
+      fmt::format("{}: no '{}' among its metadata, expected one of Carousel's own checkpoints",
+                  file.path().string(), key));
+}
+
+void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
+  // Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
+  const std::string name = file.path().string();
+  Vocabularies::read(file.metadata(), name).expect_same_tokens(vocabularies, name);
+  Parameters& parameters = model.parameters();
+  read_weights(file, named_weights(parameters));
+  parameters.refresh_working();
+}
+
+TrainedModel::TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
+                           const Overrides& overrides)
+    : TrainedModel(SavedCheckpoint(find_checkpoint(path)), models, overrides) {}
+
+TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models models,
+                           const Overrides& overrides)
+    : config_(metadata_text(saved.model(), "carousel.config"), saved.model().path().string(),
+              models, overrides),
+      vocabularies_(Vocabularies::read(saved.metadata(), saved.model().path().string())),
+      device_(open_device(config_.machine)),
+      model_(config_.model->make(vocabularies_, device_, compute_type(config_.machine.precision),
+                                 config_.seed())),
+      step_(saved.step()) {
+  Parameters& parameters = model_->parameters();
+  saved.restore_weights(named_weights(parameters));
+  parameters.refresh_working();
+}
+
+Evaluation TrainedModel::evaluate(const Corpus& corpus, std::int64_t rows) {
+  SamplerOptions options = config_.sampler_options(device_, /*training=*/false);
+  options.rows = rows;
+  const auto batches = config_.entry->sampler(corpus, corpus.validation, options);
+  Arena arena(device_);
+  return carousel::evaluate(*model_, *batches, arena,
+                            [this] { return config_.entry->metrics(vocabularies_); });
+}
+
+std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
+  const auto batches = config_.entry->sampler(corpus, corpus.validation,
+                                              config_.sampler_options(device_, /*training=*/false));
+  Arena arena(device_);
+  Tape tape(arena, false);
+  std::vector<std::vector<double>> result(static_cast<std::size_t>(batches->counted_per_epoch()));
+  for (std::int64_t i = 0; i < batches->batches_per_epoch(); ++i) {
+    const Batch batch = batches->next();
+    Pass pass(tape);
+    const Tensor logits = model_->predictor()->predict(pass, batch);
+    const std::vector<float> values = host_floats(logits);  // waits for the device
+    const auto classes = static_cast<std::size_t>(logits.shape().back());
+    std::vector<std::int32_t> numbers(values.size() / classes);
+    copy_to_host(batch["number"], numbers.data());
+    for (std::size_t row = 0; row < numbers.size(); ++row) {
+      if (numbers[row] < 0) continue;  // it fills up the batch
+      result[static_cast<std::size_t>(numbers[row])] =
+          softmax(std::span(values).subspan(row * classes, classes));
+    }
+    tape.clear();
+    arena.reset();
+  }
+  return result;
+}
+
+std::int32_t first_token(const Vocabulary& vocabulary) {
+  if (vocabulary.begin() >= 0) return vocabulary.begin();
+  if (vocabulary.end() >= 0) return vocabulary.end();
+  const std::int32_t newline = vocabulary.id("\n");
+  return newline >= 0 ? newline : static_cast<std::int32_t>(vocabulary.size() - 1);
+}
+
+}  // namespace carousel

@@ -1,0 +1,98 @@
+#include "engine/run/training.h"
+
+#include <fmt/format.h>
+
+#include "engine/run/run_folder.h"
+#include "engine/run/run_metrics.h"
+#include "engine/run/trained_model.h"
+#include "kernels/common/check.h"
+
+namespace carousel {
+
+Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
+    : config(of),
+      corpus(data),
+      device(on),
+      model(config.model->make(corpus.vocabularies, device, compute_type(config.machine.precision),
+                               config.seed())),
+      optimizer(config.optimizer, model->parameters()),
+      batches(config.entry->sampler(corpus, corpus.train, config.sampler_options(device, true))),
+      run{.model = *model,
+          .optimizer = optimizer,
+          .data = *batches,
+          .state = model->initial_state(config.train.batch)} {}
+
+std::unique_ptr<BatchSource> Training::validation() const {
+  if (corpus.validation.empty()) return nullptr;
+  return config.entry->sampler(corpus, corpus.validation, config.sampler_options(device, false));
+}
+
+MakeMetrics Training::metrics() const {
+  return [this] { return config.entry->metrics(corpus.vocabularies); };
+}
+
+TrainingStepParts Training::step_parts(bool graph, StepGraphs::Tell refused) const {
+  return {.schedule = config.schedule,
+          .seed = config.seed(),
+          .tf32 = config.machine.precision == Precision::tf32,
+          .graph = graph,
+          .refused = std::move(refused)};
+}
+
+RunEnd train(const RunConfig& config, const std::filesystem::path& path,
+             const TrainOptions& options) {
+  const Device device = open_device(config.machine);
+  const RunFolder folder(path, options.resume);
+  CheckpointFolder checkpoints(path, static_cast<int>(config.train.keep));
+  checkpoints.remove_leftovers();
+  std::optional<SavedCheckpoint> saved;
+  if (const auto last = checkpoints.last()) {  // none: killed before the first save, begins again
+    saved.emplace(*last);
+    const ModelEntry models[] = {*config.entry};
+    config.expect_resumes(
+        RunConfig(metadata_text(saved->model(), "carousel.config"), last->string(), models),
+        path.string());
+  }
+  std::optional<SafetensorsFile> beginning;  // opened before the text is read: that may take long
+  if (!saved && !config.weights.empty()) beginning.emplace(config.weights);
+
+  const Corpus corpus = config.data->open((path / "cache").string());
+  if (saved) {
+    try {
+      Vocabularies::read(saved->metadata(), path.string())
+          .expect_same_tokens(corpus.vocabularies, path.string());
+    } catch (const FormatError& error) {
+      throw ConfigError(fmt::format("--resume: the text has changed: {}", error.what()));
+    }
+  }
+  Training training(config, corpus, device);
+  TrainingRun& run = training.run;
+  if (saved) restore(run, *saved);
+  if (beginning) load_weights(*beginning, corpus.vocabularies, *training.model);
+  write_file_atomically(path / "config.toml", config.toml());
+
+  RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
+  if (saved) run.seconds = observer.seconds();
+  if (options.begin) options.begin(training);
+  const auto validation = training.validation();
+  Trainer trainer(run, {.config = config.train,
+                        .step = training.step_parts(
+                            config.machine.graph,
+                            [&](const std::string& why) { observer.on_graph_refused(why); }),
+                        .validation = validation.get(),
+                        .metrics = training.metrics(),
+                        .metadata = run_metadata(config, corpus.vocabularies),
+                        .checkpoints = checkpoints,
+                        .observer = observer});
+  static const std::atomic<bool> never{false};
+  const bool nothing_to_do = run.step >= config.train.steps;
+  const TrainEnd how = trainer.train(options.stop != nullptr ? *options.stop : never);
+  const RunEnd end = nothing_to_do                  ? RunEnd::nothing_to_do
+                     : how == TrainEnd::interrupted ? RunEnd::interrupted
+                     : how == TrainEnd::early       ? RunEnd::early
+                                                    : RunEnd::finished;
+  if (options.end) options.end(training, end);
+  return end;
+}
+
+}  // namespace carousel

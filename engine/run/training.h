@@ -1,0 +1,54 @@
+#pragma once
+
+#include <atomic>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "engine/run/run_config.h"
+#include "engine/training/training_run.h"
+
+namespace carousel {
+
+/// Everything that training works with, made as a config says: model, optimiser, batches, and the
+/// run at its beginning. The config and the corpus must outlive it.
+class Training {
+ public:
+  Training(const RunConfig& config, const Corpus& corpus, const Device& device);
+  Training(const Training&) = delete;  // the run refers to what is here
+  Training& operator=(const Training&) = delete;
+
+  const RunConfig& config;
+  const Corpus& corpus;
+  const Device device;
+  const std::unique_ptr<Model> model;
+  Optimizer optimizer;
+  const std::unique_ptr<BatchSource> batches;
+  TrainingRun run;
+
+  /// What it is evaluated on; null if there is nothing.
+  std::unique_ptr<BatchSource> validation() const;
+  MakeMetrics metrics() const;
+  TrainingStepParts step_parts(bool graph, StepGraphs::Tell refused) const;
+};
+
+/// How a run's training ended.
+enum class RunEnd : std::uint8_t { finished, interrupted, early, nothing_to_do };
+
+struct TrainOptions {
+  bool resume = false;                      ///< continue the run that is in the folder
+  TrainObserver* observer = nullptr;        ///< hears of it, besides the run's metrics.jsonl
+  const std::atomic<bool>* stop = nullptr;  ///< set at any time: stop after the step, and save
+  /// Called once each, with the run as it stands: before the first step, and after the last.
+  std::function<void(const Training&)> begin = {};
+  std::function<void(const Training&, RunEnd)> end = {};
+};
+
+/// Trains as the config says, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,
+/// and the tokens of its texts in cache/. ConfigError for a folder that is in use, that has
+/// something else in it, or whose run was another's.
+RunEnd train(const RunConfig& config, const std::filesystem::path& folder,
+             const TrainOptions& options = {});
+
+}  // namespace carousel

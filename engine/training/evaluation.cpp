@@ -1,0 +1,46 @@
+#include "engine/training/evaluation.h"
+
+#include <algorithm>
+
+#include "kernels/common/range.h"
+
+namespace carousel {
+
+Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& make) {
+  const Range range("evaluation");
+  const Metrics metrics = make();
+  const bool prediction = std::any_of(metrics.begin(), metrics.end(), [](const auto& metric) {
+    return metric->needs_prediction();
+  });
+  arena.reset();
+  Tape tape(arena, false);
+  State state;
+  std::int64_t rows = -1;
+  Evaluation result;
+  data.seek({});
+  for (std::int64_t i = 0; i < data.batches_per_epoch(); ++i) {
+    const Batch batch = data.next();
+    if (rows != batch.rows) {
+      rows = batch.rows;
+      state = model.initial_state(rows);
+    } else if (batch.first) {
+      state.reset();
+    }
+    Pass pass(tape, {.prediction = prediction});
+    const Objective objective = model.objective(pass, batch, state);
+    pass.finish();
+    for (const auto& metric : metrics) metric->add(batch, objective);
+    result.counted += batch.counted;
+    tape.clear();
+    arena.reset();
+  }
+  result.higher_is_better = metrics.front()->higher_is_better();
+  for (const auto& metric : metrics) {
+    const std::vector<Score> scores = metric->scores();
+    result.scores.insert(result.scores.end(), scores.begin(), scores.end());
+    if (!result.confusion) result.confusion = metric->confusion();
+  }
+  return result;
+}
+
+}  // namespace carousel

@@ -1,0 +1,83 @@
+#include "models/recurrent_lm.h"
+
+#include <fmt/format.h>
+
+#include "kernels/common/check.h"
+
+namespace carousel {
+namespace {
+
+std::size_t declare_embedding(const RecurrentLmConfig& config, Parameters& parameters) {
+  if (config.tie_weights && config.embed != config.encoder.hidden) {
+    throw ConfigError(
+        fmt::format("model.tie_weights needs model.embed == model.hidden; they are {} and {}",
+                    config.embed, config.encoder.hidden));
+  }
+  // Tied weights serve as output matrix too, whose scale must suit the softmax.
+  const Initializer tokens = config.tie_weights
+                                 ? config.encoder.matrix(1)
+                                 : Initializer{.kind = Initializer::Kind::normal, .scale = 1};
+  return parameters.declare("embedding.weight", {config.vocabulary, config.embed}, tokens);
+}
+
+}  // namespace
+
+void RecurrentLmConfig::describe(OptionSection& section) {
+  section.add("embed", embed, "width of the token embedding", {1, std::int64_t{1} << 20});
+  encoder.describe(section);
+  section.add("tie_weights", tie_weights, "use the embedding as output matrix");
+  section.add("label_smoothing", label_smoothing, "share of the target spread evenly",
+              {.least = 0, .most = 1, .below_most = true});
+}
+
+RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
+                         std::uint64_t seed)
+    : config_(config),
+      device_(device),
+      embedding_(declare_embedding(config, parameters_)),
+      encoder_(config.encoder, config.embed, parameters_) {
+  const std::int64_t V = config.vocabulary, H = config.encoder.hidden;
+  if (!config.tie_weights) {
+    output_weight_ = parameters_.declare("output.weight", {V, H}, config.encoder.matrix(1));
+  }
+  output_bias_ = parameters_.declare("output.bias", {V}, config.encoder.vector());
+  parameters_.materialize(device, compute, seed);
+}
+
+State RecurrentLm::initial_state(std::int64_t batch) const {
+  return encoder_.initial_state(device_, batch);
+}
+
+Var RecurrentLm::encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
+                        Encoder::Output output) {
+  Var x;
+  {
+    const Tape::Layer layer(pass.tape(), "embedding");
+    x = embedding(parameters_.on(pass.tape(), embedding_), token.values);  // [T, B, E]
+    x = encoder_.drop_input(pass, x);
+  }
+  return encoder_.run(pass, x, reset, token.lengths, state, output);
+}
+
+Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& state) {
+  // Without lengths: padding follows a line, and its targets are ignored.
+  const Field token{.name = "token", .values = batch["token"]};
+  const Var h = encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
+  const Tape::Layer layer(pass.tape(), "output");
+  const double smoothing = pass.training() ? config_.label_smoothing : 0;
+  return {.terms = {{"loss", linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
+                                                  parameters_.on(pass.tape(), output_bias_),
+                                                  batch["target"],
+                                                  {.label_smoothing = static_cast<float>(smoothing),
+                                                   .denominator = pass.denominator()})}}};
+}
+
+Tensor RecurrentLm::logits(Pass& pass, const Field& token, const State& state) {
+  const Var h = encode(pass, token, {}, state, Encoder::Output::last);  // [B, H]
+  const Tape::Layer layer(pass.tape(), "output");
+  return linear(h, parameters_.on(pass.tape(), output_weight()),
+                parameters_.on(pass.tape(), output_bias_))
+      .value();
+}
+
+}  // namespace carousel

@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstdint>
+
+#include "models/encoder.h"
+
+namespace carousel {
+
+struct RecurrentLmConfig {
+  std::int64_t vocabulary = 0;  ///< V, from the data
+  std::int64_t embed = 128;     ///< E
+  EncoderConfig encoder{};
+  bool tie_weights = false;  ///< the output matrix is the embedding's; asks for embed == hidden
+  double label_smoothing = 0;
+
+  void describe(OptionSection& section);
+};
+
+/// Language model of stacked recurrent layers: embedding, encoder, softmax over the next token.
+///
+///     x_t = embedding[token_t];   h_t = encoder(x_1 … x_t)
+///     p(token_{t+1} | token_1 … token_t) = softmax(W h_t + b)
+///
+/// Source   Mikolov et al. 2010, Interspeech, 1045–1048 (the recurrent language model); Zaremba,
+///          Sutskever & Vinyals 2014, arXiv:1409.2329 (stacked LSTMs with dropout); Press & Wolf
+///          2017, arXiv:1608.05859 (tied weights). Parameters have the names of PyTorch's
+///          nn.Embedding "embedding", the cell's module and nn.Linear "output".
+class RecurrentLm : public Model, public Decoder {
+ public:
+  RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
+              std::uint64_t seed);
+
+  Parameters& parameters() override { return parameters_; }
+  State initial_state(std::int64_t batch) const override;
+  Objective objective(Pass& pass, const Batch& batch, const State& state) override;
+  Decoder* decoder() override { return this; }
+  Tensor logits(Pass& pass, const Field& token, const State& state) override;
+
+ private:
+  Var encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
+             Encoder::Output output);
+  std::size_t output_weight() const { return config_.tie_weights ? embedding_ : output_weight_; }
+
+  RecurrentLmConfig config_;
+  Device device_;
+  Parameters parameters_;
+  std::size_t embedding_, output_weight_ = 0, output_bias_ = 0;
+  Encoder encoder_;
+};
+
+}  // namespace carousel

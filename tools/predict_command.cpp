@@ -1,0 +1,43 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "engine/run/trained_model.h"
+#include "models/registry.h"
+#include "tools/commands.h"
+
+namespace carousel {
+
+int predict_command(const PredictArguments& arguments, const CommonArguments& common) {
+  TrainedModel trained(arguments.run, model_registry(), common);
+  expect_ability(trained.config().entry->predicts, "predict", *trained.config().entry);
+  const bool from_standard_input = arguments.data.empty() || arguments.data == "-";
+  const Text text =
+      from_standard_input
+          ? Text::in_memory({std::istreambuf_iterator<char>(std::cin), {}}, "standard input")
+          : Text(arguments.data);
+  const Corpus corpus = trained.config().data->inputs(text, trained.vocabularies(), {});
+  const Vocabulary& labels = trained.vocabularies()["label"];
+  for (const std::vector<double>& probability : trained.predict(corpus)) {
+    const auto likeliest = std::max_element(probability.begin(), probability.end());
+    const auto label = static_cast<std::int32_t>(likeliest - probability.begin());
+    if (!common.json) {
+      fmt::print("{}\t{:.4f}\n", labels.token(label), *likeliest);
+      continue;
+    }
+    nlohmann::json all = nlohmann::json::object();
+    for (std::int32_t id = 0; id < labels.size(); ++id) {
+      all[labels.token(id)] = probability[static_cast<std::size_t>(id)];
+    }
+    fmt::print("{}\n", nlohmann::json{{"label", labels.token(label)},
+                                      {"probability", *likeliest},
+                                      {"probabilities", all}}
+                           .dump());
+  }
+  return 0;
+}
+
+}  // namespace carousel
