@@ -184,10 +184,12 @@ __global__ void recurrent_sequence_initial_state_kernel(
   });
 }
 
-inline __global__ void recurrent_sequence_zero_kernel(float* to, const std::int64_t rows,
-                                                      const std::int64_t width) {
-  for_places<float>(rows, width, [&](Place place) {
-    const float zero[kVector<float>] = {};
+/// A thread per vector: zeros in `rows` rows.
+template <class T>
+__global__ void recurrent_sequence_zero_kernel(T* to, const std::int64_t rows,
+                                               const std::int64_t width) {
+  for_places<T>(rows, width, [&](Place place) {
+    const float zero[kVector<T>] = {};
     store_units(to, place.row, width, place, zero);
   });
 }

@@ -243,7 +243,8 @@ void run_cell(const Cuda& device, const RecurrentSequenceBackward<T>& op,
   note_row_width<T>("H", width);
   if (cell.parameters > 0) {
     launch(device, grid_of_places<float>(batch * cell.parameters, width),
-           recurrent_sequence_zero_kernel, parts.d_parameter, batch * cell.parameters, width);
+           recurrent_sequence_zero_kernel<float>, parts.d_parameter, batch * cell.parameters,
+           width);
   }
 
   Gemm step = product<T>(op);
