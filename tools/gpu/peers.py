@@ -150,7 +150,7 @@ class Pytorch(parts.Part):
         shapes = dict.fromkeys(map(shape_of, cases))
         lines = []
         status = command.run(
-            [self.python, PEERS / "pytorch_lstm.py", "--device", self.device, "--precision",
+            [self.python, PEERS / "pytorch_layer.py", "--device", self.device, "--precision",
              precision, "--seconds", 0.01 if self.setting.rehearsal else 0.3, *shapes],
             log, until, self.limit, json_lines(lines))
         if status != 0:

@@ -124,7 +124,8 @@ def ways_of(a):
     """{name: (way, precision, threads)}"""
     if a.device == "cuda":
         return {way: (way, a.precision, a.threads) for way in ("eager", "graph", "compiled")}
-    return {f"{precision}-{threads}-thread{'s' if threads > 1 else ''}": ("eager", precision, threads)
+    return {f"{precision}-{threads}-thread{'s' if threads > 1 else ''}":
+            ("eager", precision, threads)
             for precision in dict.fromkeys((a.precision, "f32"))
             for threads in sorted({a.threads, 1}, reverse=True)}
 

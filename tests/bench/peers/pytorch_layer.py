@@ -1,40 +1,45 @@
 #!/usr/bin/env python3
-"""Times torch.nn.LSTM (on CUDA: cuDNN as PyTorch calls it) where recurrent_sequence_bench times ours.
+"""Times PyTorch's recurrent layers at the shapes of recurrent_sequence_bench. On CUDA PyTorch
+calls cuDNN.
 
-    pytorch_lstm.py [--device cpu|cuda] [--precision f32|tf32|bf16] T,B,I,H ...
+    pytorch_layer.py [--cell lstm] [--device cpu|cuda] [--precision f32|tf32|bf16] T,B,I,H ...
 
 One layer. forward: with what the backward pass needs; train: forward and backward, with gradients
-of input, weights and biases. Each pass is waited for, as in the benchmark. Prints a line of JSON
-for each shape and pass: the median in milliseconds of the fastest way that runs, eager or (on CUDA)
-as a CUDA graph; for bf16 in bf16 or in fp16, for which cuDNN has kernels of its own.
+of input, weights and biases. The host waits after each pass, as in the benchmark. Prints a line of
+JSON for each shape and pass: the median in milliseconds of the fastest way that runs, eager or (on
+CUDA) as a CUDA graph; for bf16 in bf16 or in fp16, for which cuDNN has kernels of its own.
 """
 
 import argparse
 import json
+import pathlib
 import statistics
+import sys
 import time
 
 import torch
-from torch import nn
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "golden"))
+from modules import CELLS
 
 DTYPES = {"f32": [torch.float32], "tf32": [torch.float32],
           "bf16": [torch.bfloat16, torch.float16]}
 
 
 class Layer:
-    def __init__(self, shape, dtype, device):
+    def __init__(self, cell, shape, dtype, device):
         steps, batch, width, hidden = shape
         torch.manual_seed(1)
-        self.lstm = nn.LSTM(width, hidden).to(device, dtype)
+        self.module = CELLS[cell].make(width, hidden, 1).to(device, dtype)
         self.x = torch.rand(steps, batch, width, device=device, dtype=dtype, requires_grad=True)
         self.d_h = torch.rand(steps, batch, hidden, device=device, dtype=dtype)
 
     def forward(self):
-        return self.lstm(self.x)[0]
+        return self.module(self.x)[0]
 
     def train(self):
         self.x.grad = None
-        self.lstm.zero_grad(set_to_none=True)
+        self.module.zero_grad(set_to_none=True)
         self.forward().backward(self.d_h)
 
 
@@ -66,6 +71,8 @@ def milliseconds(work, wait, seconds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cell", choices=[cell for cell in CELLS if cell != "linear"],
+                        default="lstm")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=DTYPES, default="f32")
     parser.add_argument("--seconds", type=float, default=0.3, help="for each way of each pass")
@@ -84,12 +91,13 @@ def main():
                 for dtype in DTYPES[a.precision]:
                     way = f"{str(dtype).split('.')[-1]} {mode}"
                     try:
-                        work = getattr(Layer(shape, dtype, a.device), name)
+                        work = getattr(Layer(a.cell, shape, dtype, a.device), name)
                         times[way] = milliseconds(captured(work) if mode == "graph" else work, wait,
                                                   a.seconds)
-                    except Exception as error:  # whatever keeps it from running is the answer
+                    except Exception as error:  # a way that does not run is a result, too
                         refused[way] = " ".join(str(error).split())[:300]
-            line = {"shape": text, "pass": name, "torch": torch.__version__, "refused": refused}
+            line = {"cell": a.cell, "shape": text, "pass": name, "torch": torch.__version__,
+                    "refused": refused}
             if times:
                 line["way"] = min(times, key=times.get)
                 line["ms"] = times[line["way"]]
