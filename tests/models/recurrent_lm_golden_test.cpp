@@ -1,4 +1,4 @@
-// The whole model against what PyTorch computed: tests/golden/lstm_lm*.json.
+// The whole model against what PyTorch computed: tests/golden/*_lm*.json.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -21,12 +21,14 @@ using test::Golden;
 using Numbers = std::vector<double>;
 
 RecurrentLmConfig config_of(const nlohmann::json& options) {
-  return {
-      .vocabulary = options.at("vocabulary"),
-      .embed = options.at("embed"),
-      .encoder = {.hidden = options.at("hidden"), .layers = options.at("layers"), .forget_bias = 0},
-      .tie_weights = options.value("tie_weights", false),
-      .label_smoothing = options.value("label_smoothing", 0.0)};
+  return {.vocabulary = options.at("vocabulary"),
+          .embed = options.at("embed"),
+          .encoder = {.cell = options.at("cell"),
+                      .hidden = options.at("hidden"),
+                      .layers = options.at("layers"),
+                      .forget_bias = 0},
+          .tie_weights = options.value("tie_weights", false),
+          .label_smoothing = options.value("label_smoothing", 0.0)};
 }
 
 class GoldenRecurrentLm : public testing::TestWithParam<std::tuple<Device, DType, const char*>> {
@@ -47,16 +49,20 @@ class GoldenRecurrentLm : public testing::TestWithParam<std::tuple<Device, DType
       ASSERT_EQ(weight.shape(), parameters.weight(i).shape()) << parameters.name(i);
       test::write(parameters.weight(i), as_double(weight));
     }
-    EXPECT_EQ(parameters.count() + 5, golden.given.size());  // beside text and state
+    const auto states = state.tensors.size() / layers();
+    EXPECT_EQ(parameters.count() + 3 + states, golden.given.size());  // besides text and state
     parameters.refresh_working();
     for (std::size_t i = 0; i < state.tensors.size(); ++i) {
-      test::write(state.tensors[i].value, of_layer(golden.given, i % 2 == 0 ? "h_0" : "c_0", i));
+      test::write(state.tensors[i].value, recorded_state(golden.given, "_0", i));
     }
   }
-  /// Of a state [layers, B, H], what belongs to entry `i` of h_l0, c_l0, h_l1, …
-  Numbers of_layer(const std::map<std::string, test::Recorded>& numbers, const char* name,
-                   std::size_t i) const {
-    return test::part(numbers.at(name).values, i / 2, state.tensors.size() / 2);
+  std::size_t layers() const { return golden.options.at("layers"); }
+  /// The part of h_0, c_0, h_n or c_n, [layers, B, H], for state tensor i: h_l0, c_l0, h_l1, …
+  Numbers recorded_state(const std::map<std::string, test::Recorded>& numbers,
+                         const std::string& when, std::size_t i) const {
+    const std::string part = state.tensors[i].name.substr(0, 1);
+    return test::part(numbers.at(part + when).values, i * layers() / state.tensors.size(),
+                      layers());
   }
 
   Tensor given(const char* name) const { return golden.tensor(name, device, DType::i32); }
@@ -74,7 +80,8 @@ class GoldenRecurrentLm : public testing::TestWithParam<std::tuple<Device, DType
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenRecurrentLm,
                          testing::Combine(testing::ValuesIn(test::devices()),
                                           testing::Values(DType::f32, DType::bf16),
-                                          testing::Values("lstm_lm", "lstm_lm_tied")),
+                                          testing::Values("lstm_lm", "lstm_lm_tied", "gru_lm",
+                                                          "tanh_lm", "relu_lm", "linear_lm")),
                          [](const auto& each) {
                            return test::device_name(std::get<0>(each.param)) + "_" +
                                   name(std::get<1>(each.param)) + "_" + std::get<2>(each.param);
@@ -111,7 +118,7 @@ TEST_P(GoldenRecurrentLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
 
   for (std::size_t i = 0; i < state.tensors.size(); ++i) {
     EXPECT_TRUE(close(
-        as_double(state.tensors[i].value), of_layer(golden.values, i % 2 == 0 ? "h_n" : "c_n", i),
+        as_double(state.tensors[i].value), recorded_state(golden.values, "_n", i),
         dtype == DType::f32 ? kRecurrentForwardTolerance.f32 : kRecurrentForwardTolerance.bf16))
         << state.tensors[i].name;
   }

@@ -1,4 +1,4 @@
-// How the model's weights begin, against how PyTorch's do: tests/golden/lstm_initial_values.json.
+// How the model's weights begin, against how PyTorch's do: tests/golden/*_initial_values.json.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/recurrent_sequence/cell.h"
 #include "models/recurrent_lm.h"
 #include "tests/support/golden.h"
 
@@ -62,13 +63,18 @@ double gram_error(const Numbers& matrix, std::size_t columns, std::size_t blocks
   return worst;
 }
 
-TEST(GoldenInitialValues, AreDistributedAsPyTorchs) {
-  const test::Golden golden("lstm_initial_values");
+class GoldenInitialValues : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Cells, GoldenInitialValues, testing::Values("lstm", "gru"));
+
+TEST_P(GoldenInitialValues, AreDistributedAsPyTorchs) {
+  const std::string cell = GetParam();
+  const test::Golden golden(cell + "_initial_values");
   for (const std::string kind : {"uniform", "xavier", "orthogonal"}) {
     const nlohmann::json& options = golden.options;
     RecurrentLm model({.vocabulary = options.at("vocabulary"),
                        .embed = options.at("embed"),
-                       .encoder = {.hidden = options.at("hidden"),
+                       .encoder = {.cell = cell,
+                                   .hidden = options.at("hidden"),
                                    .layers = options.at("layers"),
                                    .init = kind,
                                    .forget_bias = 0}},
@@ -84,9 +90,9 @@ TEST(GoldenInitialValues, AreDistributedAsPyTorchs) {
                    static_cast<double>(values.size()), kind != "orthogonal" && !is_token);
       if (want.size() > 4) {
         ASSERT_LT(want[4], 1e-12);
-        const std::size_t gates = name.starts_with("lstm") ? 4 : 1;
+        const int gates = name.starts_with(cell) ? cell_kind(cell)->gates : 1;
         const auto columns = static_cast<std::size_t>(parameters.weight(i).shape().back());
-        EXPECT_LT(gram_error(values, columns, gates), 1e-6);
+        EXPECT_LT(gram_error(values, columns, static_cast<std::size_t>(gates)), 1e-6);
       }
     }
   }
