@@ -29,7 +29,7 @@ class Optimizer {
   /// an unknown kind or a hyperparameter out of range.
   Optimizer(const OptimizerConfig& config, const Parameters& parameters);
 
-  /// Queues update number step[0], from 1. learning_rate [1] f32, step [1] i64, loss [1] f32: all
+  /// Queues update number step[0], from 1. learning_rate [1] f32, step [1] i64, loss [K] f32: all
   /// on the device.
   void step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const;
 

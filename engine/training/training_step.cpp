@@ -61,7 +61,7 @@ void TrainingStep::backward() {
 
 void TrainingStep::update() {
   const Range range("optimizer");
-  run_.optimizer.step(rate_, number_, means_.slice(0, 1));
+  run_.optimizer.step(rate_, number_, means_);
 }
 
 StepGraphs::Key TrainingStep::key() const {

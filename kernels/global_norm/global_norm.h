@@ -24,7 +24,7 @@ struct RowSparseGradient {
 ///
 ///     norm           = √ (Σ_n gradient[n]² + Σ row_sparse²)
 ///     gradient_scale = min(1, clip_norm / (norm + 10⁻⁶))        1 if clip_norm is 0
-///     finite         = 1 if norm and loss are finite, otherwise 0
+///     finite         = 1 if norm and every loss are finite, otherwise 0
 ///
 /// The host does not wait: the optimiser ops read the last two on the device. T is float, or double
 /// on the CPU.
@@ -45,7 +45,7 @@ template <class T>
 struct GlobalNorm {
   View<const T, 1> gradient;                           ///< [N]
   std::span<const RowSparseGradient<T>> row_sparse{};  ///< host memory; may be empty
-  View<const T, 1> loss{};                             ///< [1] may be absent: not looked at
+  View<const T, 1> loss{};                             ///< [K] may be absent: not looked at
   double clip_norm = 0;                                ///< 0: no clipping
   bool keep_failure = false;     ///< finite stays 0 if it is 0: no step is taken after a bad one
   View<double, 1> scratch;       ///< [≥ kGlobalNormPartials · (1 + row_sparse.size())]

@@ -26,7 +26,6 @@ double sum_of_squares(const T* values, std::int64_t count) {
 
 template <class T>
 void GlobalNorm<T>::check() const {
-  if (loss.present()) expect_extent("global_norm: loss elements", loss.extent[0], 1);
   for (const RowSparseGradient<T>& each : row_sparse) {
     expect_extent("global_norm: row_count elements", each.row_count.extent[0], 1);
   }
@@ -56,7 +55,8 @@ void GlobalNorm<T>::run(const Cpu&) const {
   norm(0) = static_cast<T>(total);
   // The comparison is this way round so that NaN does not become 1.
   gradient_scale(0) = static_cast<T>(clip_norm == 0 || scale >= 1 ? 1.0 : scale);
-  const bool good = std::isfinite(norm(0)) && (!loss.present() || std::isfinite(loss(0)));
+  bool good = std::isfinite(norm(0));
+  for (std::int64_t k = 0; k < loss.extent[0]; ++k) good = good && std::isfinite(loss(k));
   finite(0) = good && !(keep_failure && finite(0) == 0) ? 1 : 0;
 }
 

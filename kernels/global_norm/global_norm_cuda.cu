@@ -54,8 +54,10 @@ __global__ void global_norm_finish_kernel(const __grid_constant__ GlobalNorm<T> 
   op.norm.data[0] = static_cast<T>(norm);
   // The comparison is this way round so that NaN does not become 1.
   op.gradient_scale.data[0] = static_cast<T>(op.clip_norm == 0 || scale >= 1 ? 1.0 : scale);
-  const bool finite =
-      isfinite(static_cast<T>(norm)) && (!op.loss.present() || isfinite(op.loss.data[0]));
+  bool finite = isfinite(static_cast<T>(norm));
+  for (std::int64_t k = 0; k < op.loss.extent[0]; ++k) {
+    finite = finite && isfinite(op.loss.data[k]);
+  }
   op.finite.data[0] = finite && !(op.keep_failure && op.finite.data[0] == 0) ? 1 : 0;
 }
 
