@@ -117,8 +117,12 @@ void Trainer::save() {
   parts_.observer.on_save(run_.step, new_best_);
 }
 
+bool Trainer::out_of_patience() const {
+  return config_.patience > 0 && run_.evaluations_without_best >= config_.patience;
+}
+
 TrainEnd Trainer::train(const std::atomic<bool>& stop) {
-  TrainEnd end = TrainEnd::finished;
+  TrainEnd end = out_of_patience() ? TrainEnd::early : TrainEnd::finished;
   reported_at_ = Clock::now();
   while (run_.step < config_.steps && end == TrainEnd::finished) {
     queue_step();
@@ -127,8 +131,9 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
       return run_.step == config_.steps || (period > 0 && run_.step % period == 0);
     };
     if (stop) end = TrainEnd::interrupted;
-    const bool evaluating =
-        parts_.validation != nullptr && end == TrainEnd::finished && due(config_.evaluate_every);
+    // Also in an interrupted run: a resumed one does not come back to this step, and best score,
+    // patience and plateau must be those of a run that was not interrupted.
+    const bool evaluating = parts_.validation != nullptr && due(config_.evaluate_every);
     const bool sampling = config_.sample_every > 0 && run_.step % config_.sample_every == 0;
     const bool stopping = end != TrainEnd::finished;
     // Nothing is evaluated, sampled or saved before it was seen to be finite.
@@ -138,9 +143,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
       new_best_ = false;
       if (evaluating) report.validation = validate();
       parts_.observer.on_report(report);
-      if (config_.patience > 0 && run_.evaluations_without_best >= config_.patience) {
-        end = TrainEnd::early;
-      }
+      if (out_of_patience()) end = TrainEnd::early;
       if (new_best_ || due(config_.save_every) || end != TrainEnd::finished) save();
       if (sampling) parts_.observer.on_sample(run_);
       reported_at_ = Clock::now();

@@ -71,7 +71,9 @@ class Trainer {
  public:
   Trainer(TrainingRun& run, const TrainerParts& parts);
 
-  /// `stop`, set from outside at any time, ends training after the current step, with a checkpoint.
+  /// `stop`, set from outside at any time, ends training after the current step, with the
+  /// evaluation that is due and a checkpoint. A run that has ended early takes no step unless its
+  /// patience was raised.
   /// Error if a loss or a gradient stops being finite: it names the step and the first tensor that
   /// went wrong, and no checkpoint is written from then on.
   TrainEnd train(const std::atomic<bool>& stop);
@@ -83,6 +85,7 @@ class Trainer {
   void queue_step();
   Report measure();  ///< what happened since the last report; checks that it was finite
   Evaluation validate();
+  bool out_of_patience() const;
   void save();
   [[noreturn]] void explain_divergence(std::int64_t bad_step);
 
