@@ -46,8 +46,8 @@ struct TrainOptions {
 };
 
 /// Trains as the config says, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,
-/// and the tokens of its texts in cache/. ConfigError for a folder that is in use, that has
-/// something else in it, or whose run was another's.
+/// and the tokens of its texts in cache/. ConfigError for a folder that has something else in it or
+/// whose run was another's, IoError for one that is in use.
 RunEnd train(const RunConfig& config, const std::filesystem::path& folder,
              const TrainOptions& options = {});
 

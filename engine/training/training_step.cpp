@@ -77,7 +77,10 @@ StepGraphs::Key TrainingStep::key() const {
     add(field.lengths);
   }
   add(batch_.reset);
-  for (const StateTensor& tensor : run_.state.tensors) add(tensor.value);
+  for (const StateTensor& tensor : run_.state.tensors) {
+    add(tensor.value);
+    add(tensor.position);
+  }
   return key;
 }
 

@@ -1,0 +1,101 @@
+#include "engine/run/run_config.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "kernels/common/check.h"
+#include "tests/support/files.h"
+#include "tests/support/scripted_entry.h"
+
+namespace carousel {
+namespace {
+
+using test::error_text;
+
+const ModelEntry kModels[] = {test::scripted_entry()};
+const std::string kConfig = "[model]\nkind = 'scripted'\n[data]\ntext = '/text'\n";
+
+/// Another value that the option may have, as the command line gives it.
+std::string other_value(const Setting& setting) {
+  static const std::map<std::string, std::string> kTexts{
+      {"model.weights", "/weights"}, {"data.text", "/other"},   {"data.validation", "/other"},
+      {"data.tokens", "word"},       {"data.unit", "line"},     {"data.newline", "eos"},
+      {"data.document_end", "x"},    {"optimizer.kind", "sgd"}, {"schedule.kind", "cosine"},
+      {"run.device", "cuda"},        {"run.precision", "bf16"}};
+  if (const auto* integer = std::get_if<std::int64_t>(&setting.value)) {
+    return std::to_string(*integer + 1);
+  }
+  if (const auto* real = std::get_if<double>(&setting.value)) {
+    return fmt::format("{}", *real == 0 ? 0.5 : *real / 2);
+  }
+  if (const auto* flag = std::get_if<bool>(&setting.value)) return *flag ? "false" : "true";
+  return kTexts.at(setting.name());
+}
+
+// Every option but the kinds, which choose the others, changed alone.
+TEST(RunConfig, AResumedRunMayChangeHowLongAndWhereItRunsAndNothingElse) {
+  const RunConfig before(kConfig, "before", kModels);
+  std::set<std::string> may_change;
+  int refused = 0;
+  const Config written = Config::parse(before.toml(), "toml", "/");
+  for (const Setting& setting : written.settings()) {
+    const std::string name = setting.name();
+    if (name == "model.kind" || name == "data.kind") continue;
+    const std::string assignment = name + "=" + other_value(setting);
+    const RunConfig now(kConfig, "now", kModels, {.set = {assignment}});
+    ASSERT_NE(now.toml(), before.toml()) << assignment;
+    const std::string error =
+        error_text<ConfigError>([&] { now.expect_resumes(before, "runs/a"); });
+    if (error.empty()) {
+      may_change.insert(name);
+    } else {
+      ++refused;
+      EXPECT_TRUE(error.starts_with("--resume: " + name + " is ")) << error;
+      EXPECT_NE(error.find("runs/a was trained with " + setting.text), std::string::npos) << error;
+    }
+  }
+  EXPECT_EQ(may_change,
+            (std::set<std::string>{"model.weights", "data.text", "data.validation",
+                                   "data.device_bytes", "train.steps", "train.report_every",
+                                   "train.evaluate_every", "train.save_every", "train.sample_every",
+                                   "train.sample_tokens", "train.patience", "train.keep",
+                                   "run.device", "run.threads", "run.graph"}));
+  EXPECT_GT(refused, 20);
+}
+
+TEST(RunConfig, TheFormerNameOfAKindMeansTheKind) {
+  std::string former = kConfig;
+  former.replace(former.find("scripted"), 8, "recited");
+  const RunConfig config(former, "config", kModels), now(kConfig, "config", kModels);
+  EXPECT_EQ(config.entry, &kModels[0]);
+  EXPECT_EQ(config.toml(), now.toml());
+  EXPECT_NO_THROW(now.expect_resumes(config, "run"));
+  EXPECT_EQ(error_text<ConfigError>([] { find_model(kModels, "scripter"); }),
+            "model.kind is 'scripter', expected one of: scripted; did you mean 'scripted'?");
+}
+
+TEST(RunConfig, WhatItWritesReadsBackAsTheSame) {
+  const RunConfig config(kConfig, "config", kModels,
+                         {.set = {"train.steps=7", "schedule.decay=0.3", "model.loss=1e-30"}});
+  EXPECT_EQ(config.schedule.steps, 7) << "a schedule is as long as the training";
+  EXPECT_EQ(RunConfig(config.toml(), "again", kModels).toml(), config.toml());
+}
+
+TEST(RunConfig, AModelThatReadsWhatTheDataLacksIsOneError) {
+  ModelEntry reader = test::scripted_entry();
+  static constexpr const char* kColumns[] = {"token", "label"};
+  reader.columns = kColumns;
+  const ModelEntry models[] = {reader};
+  EXPECT_NE(error_text<ConfigError>([&] {
+              RunConfig(kConfig, "config", models);
+            }).find("model.kind = scripted"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace carousel
