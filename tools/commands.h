@@ -57,4 +57,7 @@ int models_command(const CommonArguments& common);
 /// ConfigError, in one line, unless the command can be given to this kind of model.
 void expect_ability(bool able, const char* command, const ModelEntry& entry);
 
+/// Tells on standard error how many tokens of a text the model does not know, if there are any.
+void tell_unknown(const char* command, const TokenRange& tokens);
+
 }  // namespace carousel

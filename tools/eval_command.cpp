@@ -41,9 +41,6 @@ void print_language(const Evaluation& result, const TokenRange& tokens, std::int
              rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
   fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters, per_character,
              per_character / std::log(2.0));
-  if (unknown > 0) {
-    fmt::print(stderr, "eval: {} tokens are unknown to the model and count as <unk>\n", unknown);
-  }
 }
 
 void print_confusion(const ConfusionMatrix& matrix) {
@@ -90,6 +87,13 @@ void print_scores(const Evaluation& result, std::int64_t step, bool json) {
 
 }  // namespace
 
+void tell_unknown(const char* command, const TokenRange& tokens) {
+  const std::int64_t unknown = tokens.store->unknown();
+  if (unknown == 0) return;
+  fmt::print(stderr, "{}: {} tokens are unknown to the model and count as <unk>\n", command,
+             unknown);
+}
+
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
   if (arguments.rows < 1) {
     throw ConfigError(fmt::format("--rows is {}, expected 1 or more", arguments.rows));
@@ -99,17 +103,22 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
       trained.config().data->evaluation(arguments.data, trained.vocabularies(), {});
   std::optional<Explanation> explanation;
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
+  if (corpus.lines && arguments.rows != 1) {
+    throw ConfigError(fmt::format(
+        "--rows is {}, expected a text that is one stream: here each line begins without a state",
+        arguments.rows));
+  }
   const Evaluation result = trained.evaluate(corpus, arguments.rows);
   if (explanation) {
     const std::size_t weights = trained.model().parameters().flat_weights().bytes();
     fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
   }
   if (trained.config().entry->decodes) {
-    const std::int64_t rows = corpus.lines ? 1 : arguments.rows;
-    print_language(result, corpus.validation["token"], trained.step(), rows, common.json);
+    print_language(result, corpus.validation["token"], trained.step(), arguments.rows, common.json);
   } else {
     print_scores(result, trained.step(), common.json);
   }
+  if (!common.json) tell_unknown("eval", corpus.validation["token"]);
   return 0;
 }
 

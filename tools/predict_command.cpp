@@ -20,6 +20,7 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
           ? Text::in_memory({std::istreambuf_iterator<char>(std::cin), {}}, "standard input")
           : Text(arguments.data);
   const Corpus corpus = trained.config().data->inputs(text, trained.vocabularies(), {});
+  tell_unknown("predict", corpus.validation["token"]);
   const Vocabulary& labels = trained.vocabularies()["label"];
   for (const std::vector<double>& probability : trained.predict(corpus)) {
     const auto likeliest = std::max_element(probability.begin(), probability.end());

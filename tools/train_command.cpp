@@ -43,11 +43,11 @@ void tell_the_beginning(ProgressBar& progress, const Training& training) {
   const auto counted = [](const BatchSource* source) {
     return count_text(source == nullptr ? 0 : static_cast<double>(source->counted_per_epoch()));
   };
-  const char* what = training.corpus.train.find("label") != nullptr ? "examples" : "tokens";
-  progress.line(
-      text + fmt::format("{} {} to train on, {} to validate; {}{}", counted(training.batches.get()),
-                         what, counted(training.validation().get()), device_text(training.device),
-                         steps_text(training.device, config.machine)));
+  progress.line(text + fmt::format("{} {} to train on, {} to validate; {}{}",
+                                   counted(training.batches.get()), counted_name(training),
+                                   counted(training.validation().get()),
+                                   device_text(training.device),
+                                   steps_text(training.device, config.machine)));
 }
 
 /// "; best validation loss 1.2345 nats per token", or nothing.
@@ -90,9 +90,9 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                       "{} --resume",
                       run.step, arguments.config, arguments.out));
     } else if (how != RunEnd::nothing_to_do) {
-      progress.line(fmt::format("{} after {} steps, {} tokens, {} of training{}",
+      progress.line(fmt::format("{} after {} steps, {} {}, {} of training{}",
                                 how == RunEnd::early ? "stopped early" : "done", run.step,
-                                count_text(static_cast<double>(run.tokens)),
+                                count_text(static_cast<double>(run.tokens)), counted_name(training),
                                 duration_text(run.seconds), best_text(training)));
     }
   };

@@ -31,6 +31,10 @@ std::string score_text(const Score& score) {
                      score.unit);
 }
 
+const char* counted_name(const Training& training) {
+  return training.corpus.train.find("label") != nullptr ? "examples" : "tokens";
+}
+
 void TrainLog::begin(const Training& training) {
   training_ = &training;
   if (explaining_) explanation_.emplace(training.device, config_.machine);
@@ -59,7 +63,8 @@ void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
 }
 
 void TrainLog::on_report(const Report& r) {
-  note_ = fmt::format("loss {:.4f}  {} tokens/s", r.loss, count_text(r.tokens_per_second));
+  note_ = fmt::format("loss {:.4f}  {} {}/s", r.loss, count_text(r.tokens_per_second),
+                      counted_name(*training_));
   for (const Score& term : r.terms) note_ += fmt::format("  {} {:.4f}", term.name, term.value);
   if (r.validation) {
     std::vector<std::string> scores;

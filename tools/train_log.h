@@ -12,6 +12,9 @@ namespace carousel {
 /// "loss 1.2345 nats per token", "accuracy 0.9123".
 std::string score_text(const Score& score);
 
+/// What a batch counts: "examples" of labelled data, otherwise "tokens".
+const char* counted_name(const Training& training);
+
 /// Progress and samples of a training run, on standard error.
 class TrainLog final : public TrainObserver {
  public:
