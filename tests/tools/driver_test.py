@@ -11,16 +11,12 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import unittest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
-
-CAROUSEL, DEVICE = sys.argv[1:3]
-# Sanitizers keep books of their own.
-SANITIZED = b"__asan_init" in pathlib.Path(CAROUSEL).read_bytes()
+from driver import CAROUSEL, DEVICE, SANITIZED, DriverCase, main, metrics, run
 
 CONFIG = """
 [model]
@@ -47,42 +43,8 @@ clip_norm = 1.0
 TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
 
 
-def run(*arguments, status=0, **options):
-    """Runs the driver; every failure must be one line on standard error and nothing else there."""
-    command = [CAROUSEL, *map(str, arguments)]
-    if arguments and arguments[0] in ("train", "eval", "generate"):
-        command += ["--device", DEVICE, "--threads", "1"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-    if result.returncode != status:
-        raise AssertionError(f"{command} returned {result.returncode}, expected {status}:\n"
-                             f"{result.stdout}\n{result.stderr}")
-    return result
-
-
-def metrics(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-class DriverTest(unittest.TestCase):
-    def setUp(self):
-        self.folder = tempfile.TemporaryDirectory()
-        self.here = pathlib.Path(self.folder.name)
-        (self.here / "text.txt").write_text(TEXT)
-        (self.here / "config.toml").write_text(CONFIG)
-
-    def tearDown(self):
-        self.folder.cleanup()
-
-    def train(self, *more, status=0, out="run"):
-        return run("train", self.here / "config.toml", "--out", self.here / out, *more,
-                   status=status)
-
-    def assert_one_line(self, result, *parts):
-        lines = result.stderr.strip().splitlines()
-        self.assertEqual(len(lines), 1, result.stderr)
-        self.assertEqual(result.stdout, "")
-        for part in parts:
-            self.assertIn(str(part), lines[0])
+class DriverTest(DriverCase):
+    FILES = {"text.txt": TEXT, "config.toml": CONFIG}
 
     # What a run leaves behind.
 
@@ -120,6 +82,17 @@ class DriverTest(unittest.TestCase):
         before = (self.here / "run" / "metrics.jsonl").read_bytes()
         self.assertIn("12", self.train("--resume").stderr)
         self.assertEqual(before, (self.here / "run" / "metrics.jsonl").read_bytes())
+
+    def test_a_model_by_its_former_name_trains_and_resumes(self):
+        self.train()
+        former = CONFIG.replace('"recurrent_lm"', '"lstm_lm"')
+        self.assertNotEqual(former, CONFIG)
+        (self.here / "config.toml").write_text(former)
+        self.train("--set", "train.steps=6", out="former")
+        self.train("--resume", out="former")
+        one, two = ((self.here / n / "checkpoints/last/state.safetensors").read_bytes()
+                    for n in ("run", "former"))
+        self.assertEqual(one, two)
 
     def train_measured(self, steps, *more):
         """Trains on a longer text, without validation: the peak that the run printed in bytes, the
@@ -310,6 +283,32 @@ class DriverTest(unittest.TestCase):
                                 "--json").stdout)
         self.assertAlmostEqual(result["bits_per_token"], result["nats_per_token"] / 0.693147, 4)
         self.assertEqual(result["tokens"], len(TEXT) - 1)
+
+    def test_eval_reads_one_stream_unless_told_to_cut_it_into_rows(self):
+        self.train()
+        data = ("eval", self.here / "run", "--data", self.here / "text.txt")
+
+        def nats(*more):
+            result = json.loads(run(*data, "--json", *more).stdout)
+            self.assertEqual(result["tokens"], len(TEXT) - 1)
+            return result["rows"], result["nats_per_token"]
+
+        rows, one = nats()
+        self.assertEqual(rows, 1)
+        for window in (3, len(TEXT) * 2):  # the second has all tokens in one window
+            of_window = nats("--set", f"train.window={window}", "--set", "train.batch=1")[1]
+            self.assertAlmostEqual(of_window, one, delta=1e-6)
+        rows, four = nats("--rows", 4)
+        self.assertEqual(rows, 4)
+        self.assertGreater(abs(four - one), 1e-5)
+        self.assertIn("in 4 rows", run(*data, "--rows", 4).stdout)
+        self.assertNotIn("rows", run(*data).stdout)
+        self.assert_one_line(run(*data, "--rows", 0, status=1), "--rows is 0")
+
+    def test_predict_is_for_models_that_label(self):
+        self.train()
+        refused = run("predict", self.here / "run", status=1, input="the\n")
+        self.assert_one_line(refused, "predict", "recurrent_lm", "generate")
 
     def test_generate_prints_the_text_alone_and_repeats_by_seed(self):
         self.train()
@@ -527,4 +526,4 @@ class DriverTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=[sys.argv[0], *sys.argv[3:]])
+    main()
