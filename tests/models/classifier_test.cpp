@@ -124,20 +124,24 @@ TEST_P(ClassifierOn, PaddingAndRowsThatFillUpTheBatchChangeNothing) {
   EXPECT_NEAR(with_rows.loss, plain.loss, 1e-6);
   EXPECT_TRUE(close(with_rows.gradients, plain.gradients, {.absolute = 1e-7, .relative = 1e-5}));
 
-  const Field& token = filled.at("token");
-  const std::int64_t rows = filled.rows;
+  // More steps of padding, and other tokens in all of it.
+  Field token = filled.at("token");
+  const std::int64_t rows = filled.rows, steps = token.values.shape()[0] + 5;
   const auto lengths = read<std::int32_t>(token.lengths);
   auto values = read<std::int32_t>(token.values);
+  values.resize(static_cast<std::size_t>(steps * rows));
   int changed = 0;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const auto row = static_cast<std::int64_t>(i) % rows, t = static_cast<std::int64_t>(i) / rows;
     if (t < lengths[static_cast<std::size_t>(row)]) continue;
     values[i] = 3 + changed++ % 5;
   }
-  ASSERT_GT(changed, 40);
-  copy_from_host(token.values, values.data());
-  const Judged with_padding(model, filled);
-  EXPECT_EQ(with_padding.loss, with_rows.loss);
+  ASSERT_GT(changed, 5 * rows + 40);
+  token.values = test::tensor_of(device(), {steps, rows}, values);
+  Batch padded = filled;
+  padded.fields = {token, filled.at("label")};
+  const Judged with_padding(model, padded);
+  EXPECT_NEAR(with_padding.loss, with_rows.loss, 1e-6);
   // A token's gradient is a sum in the order of its places, of which some add 0.
   EXPECT_TRUE(
       close(with_padding.gradients, with_rows.gradients, {.absolute = 1e-7, .relative = 1e-5}));
