@@ -34,9 +34,8 @@ Initializer EncoderConfig::vector() const { return init == "uniform" ? matrix(1)
 
 namespace {
 
-/// PyTorch's module: nn.LSTM, nn.GRU, and nn.RNN of the cells with one gate.
 std::string module_name(CellKind cell) {
-  return cell->gates == 1 ? "rnn" : std::string(cell->name);
+  return std::string(cell->module.empty() ? cell->name : cell->module);
 }
 
 }  // namespace
@@ -62,6 +61,9 @@ Encoder::Encoder(const EncoderConfig& config, std::int64_t input, Parameters& pa
          .weight_hh = parameters.declare(name("weight_hh"), {G * H, H}, matrix),
          .bias_ih = parameters.declare(name("bias_ih"), {G * H}, bias_ih),
          .bias_hh = parameters.declare(name("bias_hh"), {G * H}, config.vector())});
+    if (const std::int64_t P = cell_->parameters; P > 0) {
+      layers_.back().per_unit = parameters.declare(name("per_unit"), {P, H}, config.vector());
+    }
   }
 }
 
@@ -97,12 +99,14 @@ Var Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, 
     for (std::size_t i = 0; i < states && !state.tensors.empty(); ++i) {
       initial.push_back(tape.constant(state.tensors[l * states + i].value));
     }
-    const RecurrentOutput y = recurrent_sequence(cell_, x,
-                                                 {.weight_ih = weight(weights.weight_ih),
-                                                  .weight_hh = weight(weights.weight_hh),
-                                                  .bias_ih = weight(weights.bias_ih),
-                                                  .bias_hh = weight(weights.bias_hh)},
-                                                 initial, reset, {.begin = {}, .end = lengths});
+    const RecurrentOutput y =
+        recurrent_sequence(cell_, x,
+                           {.weight_ih = weight(weights.weight_ih),
+                            .weight_hh = weight(weights.weight_hh),
+                            .bias_ih = weight(weights.bias_ih),
+                            .bias_hh = weight(weights.bias_hh),
+                            .per_unit = weights.per_unit ? weight(*weights.per_unit) : Var{}},
+                           initial, reset, {.begin = {}, .end = lengths});
     for (std::size_t i = 0; i < initial.size(); ++i) {
       pass.carry(y.last[i].value(), initial[i].value());  // [B, H]
     }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,7 @@ class Encoder {
   struct Layer {
     std::string name;
     std::size_t weight_ih, weight_hh, bias_ih, bias_hh;
+    std::optional<std::size_t> per_unit{};  ///< of a cell that has such parameters
   };
   /// Streams of random numbers: 0 for what is read, l + 1 for the output of layer l.
   Var drop(Pass& pass, Var x, std::uint64_t place) const;

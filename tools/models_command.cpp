@@ -19,17 +19,26 @@ std::vector<std::string> abilities(const ModelEntry& entry) {
   return all;
 }
 
-/// The kind of data with the fewest columns that has those which the model reads.
-const DataKind& data_for(const ModelEntry& entry) {
-  const DataKind* best = nullptr;
+/// The kinds of data that have all columns which the model reads.
+std::vector<std::string> data_for(const ModelEntry& entry) {
+  std::vector<std::string> kinds;
   for (const DataKind& kind : data_kinds()) {
     const bool has_all = std::all_of(entry.columns.begin(), entry.columns.end(), [&](auto wanted) {
       return std::any_of(kind.columns.begin(), kind.columns.end(),
                          [&](std::string_view column) { return column == wanted; });
     });
-    if (has_all && (best == nullptr || kind.columns.size() < best->columns.size())) best = &kind;
+    if (has_all) kinds.emplace_back(kind.kind);
   }
-  return *best;
+  return kinds;
+}
+
+/// The options of a kind of model or of data.
+template <class Kind>
+std::string own_options(const Kind& kind, const char* section) {
+  const auto config = kind.config();
+  Options options;
+  config->describe(options.section(section, kind.description));
+  return options.help();
 }
 
 }  // namespace
@@ -46,15 +55,21 @@ int models_command(const CommonArguments& common) {
     for (const ModelEntry& entry : model_registry()) {
       list.push_back({{"kind", entry.kind},
                       {"description", entry.description},
-                      {"commands", abilities(entry)}});
+                      {"commands", abilities(entry)},
+                      {"data", data_for(entry)}});
     }
     fmt::print("{}\n", list.dump());
     return 0;
   }
   for (const ModelEntry& entry : model_registry()) {
-    fmt::print("{}: {}\ncommands: {}\n\n{}\n", entry.kind, entry.description,
-               fmt::join(abilities(entry), ", "), RunConfig(entry, data_for(entry)).help());
+    fmt::print("model.kind = \"{}\"; commands: {}; data.kind: {}\n{}\n", entry.kind,
+               fmt::join(abilities(entry), ", "), fmt::join(data_for(entry), ", "),
+               own_options(entry, "model"));
   }
+  for (const DataKind& kind : data_kinds()) {
+    fmt::print("data.kind = \"{}\"\n{}\n", kind.kind, own_options(kind, "data"));
+  }
+  fmt::print("with every kind\n{}", RunConfig::common_help());
   return 0;
 }
 

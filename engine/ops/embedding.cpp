@@ -62,7 +62,8 @@ Var embedding(Var weight, const Tensor& token) {
     });
   });
   // Rows are copied; between precisions they differ by the rounding of a bf16 matrix.
-  tape.label(result, {.forward = {.f32 = {}, .bf16 = {.relative = 0x1p-8}},
+  tape.label(result, {.name = tape.layer_name().empty() ? "embedding" : "",
+                      .forward = {.f32 = {}, .bf16 = {.relative = 0x1p-8}},
                       .backward = kEmbeddingTolerance});
   return result;
 }

@@ -71,31 +71,26 @@ RunConfig::RunConfig(const std::string& text, const std::string& name, Models mo
   apply(Config::parse(text, name, std::filesystem::current_path()), models, overrides);
 }
 
-RunConfig::RunConfig(const ModelEntry& model_entry, const DataKind& data_entry)
-    : entry(&model_entry),
-      kind(model_entry.kind),
-      data_kind(data_entry.kind),
-      model(model_entry.config()),
-      data(data_entry.config()) {
-  describe();
-}
-
 void RunConfig::describe() {
   OptionSection& section = options_.section("model", "what is trained");
-  section.add("kind", kind, "see `carousel models`").require();
+  section.add("kind", kind, "the kind of model: `carousel models` lists all").require();
   section
       .add("weights", weights,
            "a safetensors file to begin with, named as PyTorch names; empty: as init says")
       .may_change();  // a checkpoint's weights have taken its place
-  model->describe(section);
-  OptionSection& data_section = options_.section("data", "what it learns");
-  data_section.add("kind", data_kind, "see `carousel models`");
-  data->describe(data_section);
+  options_.section("data", "what it learns")
+      .add("kind", data_kind, "the kind of data: `carousel models` lists all");
   carousel::describe(options_.section("train", "how long, and what is kept"), train);
   carousel::describe(options_.section("optimizer", "how weights change"), optimizer,
                      schedule.learning_rate);
   carousel::describe(options_.section("schedule", "the learning rate over time"), schedule);
   machine.describe(options_.section("run", "where it runs"));
+}
+
+std::string RunConfig::common_help() {
+  RunConfig config;
+  config.describe();
+  return config.options_.help();
 }
 
 void RunConfig::apply(Config config, Models models, const Overrides& overrides) {
@@ -113,6 +108,8 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   expect_columns(given, entry->columns, fmt::format("model.kind = {}", entry->kind));
   data = given.config();
   describe();
+  model->describe(options_.section("model"));
+  data->describe(options_.section("data"));
   options_.apply(config);
   kind = entry->kind;  // not a former name
   schedule.steps = train.steps;

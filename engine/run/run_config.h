@@ -38,8 +38,6 @@ class RunConfig {
   /// A config as text, e.g. from a checkpoint; `name` stands for it in errors.
   RunConfig(const std::string& text, const std::string& name, Models models,
             const Overrides& overrides = {});
-  /// The defaults of a kind of model on a kind of data.
-  RunConfig(const ModelEntry& model, const DataKind& data);
   RunConfig(const RunConfig&) = delete;  // its options refer to its members
   RunConfig& operator=(const RunConfig&) = delete;
 
@@ -58,16 +56,17 @@ class RunConfig {
 
   /// Every option as it ran: what the run's folder and its checkpoints keep.
   std::string toml() const { return options_.toml(); }
-  /// Every option with its value and meaning, for people to read.
-  std::string help() const { return options_.help(); }
+  /// The options that all kinds of models and of data have, with defaults and meanings.
+  static std::string common_help();
 
   /// ConfigError that begins "--resume: " if this config asks for another run than `before`, the
   /// config that `run` was trained with.
   void expect_resumes(const RunConfig& before, const std::string& run) const;
 
  private:
+  RunConfig() = default;
   void apply(Config config, Models models, const Overrides& overrides);
-  void describe();
+  void describe();  ///< what is common to all kinds
   Options options_;
 };
 

@@ -1,6 +1,7 @@
 #include "engine/run/trained_model.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -8,6 +9,7 @@
 
 #include "engine/training/training_run.h"
 #include "kernels/common/check.h"
+#include "kernels/recurrent_sequence/cell.h"
 
 namespace carousel {
 namespace {
@@ -24,6 +26,17 @@ std::vector<double> softmax(std::span<const float> logits) {
   return result;
 }
 
+/// "lstm: i, f, g, o; gru: r, z, n": of every cell with more than one gate.
+std::string gate_orders() {
+  std::vector<std::string> orders;
+  for (const CellKind cell : cell_kinds()) {
+    const std::span gates(cell->gate_names.begin(), static_cast<std::size_t>(cell->gates));
+    if (cell->gates > 1)
+      orders.push_back(fmt::format("{}: {}", cell->name, fmt::join(gates, ", ")));
+  }
+  return fmt::format("{}", fmt::join(orders, "; "));
+}
+
 }  // namespace
 
 Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies) {
@@ -31,7 +44,7 @@ Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies)
       {"format", "pt"},  // what PyTorch's own files say, so that its loaders take these
       {"carousel.version", "1"},
       {"carousel.config", config.toml()},
-      {"carousel.gate_order", "lstm: i, f, g, o; gru: r, z, n"},
+      {"carousel.gate_order", gate_orders()},
       {"carousel.gru", "reset after the recurrent product"},
       {"carousel.biases", "bias_ih and bias_hh are both added"}};
   vocabularies.write(metadata);
@@ -83,6 +96,10 @@ Evaluation TrainedModel::evaluate(const Corpus& corpus, std::int64_t rows) {
 }
 
 std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
+  Predictor* const predictor = model_->predictor();
+  if (predictor == nullptr) {
+    throw ConfigError(fmt::format("predict: model.kind = {} has no predictor", config_.kind));
+  }
   const auto batches = config_.entry->sampler(corpus, corpus.validation,
                                               config_.sampler_options(device_, /*training=*/false));
   Arena arena(device_);
@@ -91,7 +108,7 @@ std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
   for (std::int64_t i = 0; i < batches->batches_per_epoch(); ++i) {
     const Batch batch = batches->next();
     Pass pass(tape);
-    const Tensor logits = model_->predictor()->predict(pass, batch);
+    const Tensor logits = predictor->predict(pass, batch);
     const std::vector<float> values = host_floats(logits);  // waits for the device
     const auto classes = static_cast<std::size_t>(logits.shape().back());
     std::vector<std::int32_t> numbers(values.size() / classes);

@@ -38,6 +38,7 @@ class TrainedModel {
   /// which begins without a state: one row gives the exact loss.
   Evaluation evaluate(const Corpus& corpus, std::int64_t rows = 1);
   /// The probabilities of the classes, for each example of the validation part, in its order.
+  /// ConfigError for a model that has no predictor.
   std::vector<std::vector<double>> predict(const Corpus& corpus);
 
  private:

@@ -8,6 +8,20 @@
 #include "kernels/common/check.h"
 
 namespace carousel {
+namespace {
+
+/// RunConfig::expect_resumes() for the text of a config, whose model may be of another kind.
+void expect_resumes(const RunConfig& config, const std::string& before, const std::string& run) {
+  const ModelEntry& entry = *config.entry;
+  const std::string kind = Config::parse(before, run, {}).text("model", "kind", "");
+  if (kind != entry.kind && (entry.formerly == nullptr || kind != entry.formerly)) {
+    throw ConfigError(fmt::format("--resume: model.kind is {} now, and {} was trained with {}",
+                                  entry.kind, run, kind));
+  }
+  config.expect_resumes(RunConfig(before, run, std::span(&entry, 1)), run);
+}
+
+}  // namespace
 
 Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
     : config(of),
@@ -48,10 +62,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   std::optional<SavedCheckpoint> saved;
   if (const auto last = checkpoints.last()) {  // none: killed before the first save, begins again
     saved.emplace(*last);
-    const ModelEntry models[] = {*config.entry};
-    config.expect_resumes(
-        RunConfig(metadata_text(saved->model(), "carousel.config"), last->string(), models),
-        path.string());
+    expect_resumes(config, metadata_text(saved->model(), "carousel.config"), path.string());
   }
   std::optional<SafetensorsFile> beginning;  // opened before the text is read: that may take long
   if (!saved && !config.weights.empty()) beginning.emplace(config.weights);

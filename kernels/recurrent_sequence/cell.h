@@ -11,6 +11,9 @@ inline constexpr int kMostGates = 4, kMostStates = 4, kMostPhases = 3;
 /// What the time loop and its callers must know about a recurrent cell.
 struct CellInfo {
   std::string_view name;
+  /// Of the torch.nn module that names its weights, "rnn" in "rnn.weight_ih_l0", and whose recording
+  /// in tests/golden/ judges it. Empty if PyTorch does not have the cell: its own name names them.
+  std::string_view module{};
   int gates = 1;  ///< blocks of H columns of W_ih·x, in the order of gate_names
   std::array<std::string_view, kMostGates> gate_names{};
   int states = 1;  ///< the first is h, stored as T; the others are float

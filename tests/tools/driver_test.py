@@ -332,10 +332,14 @@ class DriverTest(DriverCase):
         self.assertTrue(result.stdout.startswith("the \u00e9\u4e16"))
 
     def test_models_lists_kinds_and_options(self):
-        self.assertIn("recurrent_lm", run("models").stdout)
+        listed = run("models").stdout
+        for part in ('model.kind = "recurrent_lm"', 'data.kind = "text"', 'data.kind = "labelled"',
+                     "document_end", "split_seed", "learning_rate"):
+            self.assertIn(part, listed)
         kinds = {entry["kind"]: entry for entry in json.loads(run("models", "--json").stdout)}
         self.assertIn("generate", kinds["recurrent_lm"]["commands"])
         self.assertIn("predict", kinds["classifier"]["commands"])
+        self.assertEqual(kinds["classifier"]["data"], ["labelled"])
 
     # compare.
 

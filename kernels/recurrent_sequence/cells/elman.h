@@ -8,7 +8,8 @@ namespace carousel {
 /// gate is h itself, before it is rounded.
 template <class Activation>
 struct Elman {
-  static constexpr CellInfo kInfo{.name = Activation::kName, .gates = 1, .gate_names = {"h"}};
+  static constexpr CellInfo kInfo{
+      .name = Activation::kName, .module = "rnn", .gates = 1, .gate_names = {"h"}};
 
   template <class Math, class U>
   [[gnu::always_inline]] static constexpr void forward(CellPhase<0>, U& u) {

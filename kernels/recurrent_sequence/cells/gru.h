@@ -12,8 +12,12 @@ namespace carousel {
 ///     n    = tanh(x_n + r ∘ u_n)      x_n = W_in·x + b_in,  u_n = W_hn·ĥ + b_hn
 ///     h[t] = n + z ∘ (ĥ − n)
 struct Gru {
-  static constexpr CellInfo kInfo{
-      .name = "gru", .gates = 3, .gate_names = {"r", "z", "n"}, .split = 1, .reads_h = true};
+  static constexpr CellInfo kInfo{.name = "gru",
+                                  .module = "gru",
+                                  .gates = 3,
+                                  .gate_names = {"r", "z", "n"},
+                                  .split = 1,
+                                  .reads_h = true};
 
   template <class Math, class U>
   [[gnu::always_inline]] static constexpr void forward(CellPhase<0>, U& u) {

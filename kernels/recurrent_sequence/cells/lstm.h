@@ -13,6 +13,7 @@ namespace carousel {
 ///     h[t] = o ∘ tanh c[t]
 struct Lstm {
   static constexpr CellInfo kInfo{.name = "lstm",
+                                  .module = "lstm",
                                   .gates = 4,
                                   .gate_names = {"i", "f", "g", "o"},
                                   .states = 2,

@@ -86,6 +86,7 @@ TEST_P(GoldenOps, EveryRecurrentCellInTwoLayersFromAGivenState) {
   constexpr std::size_t kLayers = 2;
   const std::string kNames[] = {"h", "c"};
   for (const CellKind cell : cell_kinds()) {
+    if (cell->module.empty()) continue;
     SCOPED_TRACE(cell->name);
     const Golden golden{std::string(cell->name)};
     tape.clear(), arena.reset(), gradients.clear();
