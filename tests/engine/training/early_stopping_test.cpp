@@ -53,6 +53,7 @@ TEST(EarlyStopping, StopsEarlyAfterExactlySoManyEvaluationsWithoutANewBest) {
     EXPECT_EQ(got.step, c.step);
     EXPECT_EQ(got.end, c.end);
     EXPECT_EQ(got.best, c.best);
+    ASSERT_FALSE(got.saved.empty());
     EXPECT_EQ(got.saved.back(), c.step) << "the end is saved";
   }
 }
@@ -103,6 +104,7 @@ TEST(EarlyStopping, AResumedRunDecidesAsTheUnbrokenOne) {
       const test::TemporaryFolder folder;
       const Outcome first = train(Cpu{}, scenario, folder.path(), stop);
       EXPECT_EQ(first.end, TrainEnd::interrupted);
+      ASSERT_FALSE(first.saved.empty());
       EXPECT_EQ(first.saved.back(), stop);
       const Outcome second = train(Cpu{}, scenario, folder.path());
       EXPECT_EQ(second.end, whole.end);
