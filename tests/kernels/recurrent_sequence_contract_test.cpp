@@ -157,7 +157,8 @@ TEST_P(RecurrentContract, PaddingHasNoInfluence) {
     const RecurrentProblem rough =
         with_padding(random_problem<bf16>(GetParam(), {5, 19, 4, 7}, {.ranges = true}, 39),
                      std::numeric_limits<double>::quiet_NaN());
-    for (const auto& [name, values] : all_of(solve<bf16>(device, rough))) {
+    const RecurrentSolution solution = solve<bf16>(device, rough);
+    for (const auto& [name, values] : all_of(solution)) {
       EXPECT_TRUE(std::none_of(values->begin(), values->end(), [](double v) { return v != v; }))
           << name;
     }
