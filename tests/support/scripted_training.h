@@ -34,9 +34,15 @@ class Points final : public Metric {
   MeanLoss mean_{"points"};
 };
 
+inline Schedule steady_rate() {
+  Schedule schedule;
+  schedule.learning_rate = 0.125;
+  return schedule;
+}
+
 struct Scenario {
   TrainConfig config;
-  Schedule schedule{.learning_rate = 0.125};
+  Schedule schedule = steady_rate();
   std::vector<float> validation{};  ///< what the evaluations find; none: there are none
   bool higher_is_better = false;
   std::function<float(std::int64_t)> loss = [](std::int64_t) { return 1.0F; };  ///< of batch n

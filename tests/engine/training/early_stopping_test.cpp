@@ -68,10 +68,11 @@ TEST_P(EarlyStoppingOn, APlateauLowersTheRateOfTheStepsAfterIt) {
   for (const float sign : {1.0F, -1.0F}) {  // the lower the better, and the higher
     std::vector<float> validation{3, 4, 4, 2, 2, 2, 1, 1, 1};
     for (float& score : validation) score *= sign;
+    const Schedule plateau{.kind = "plateau", .learning_rate = 1, .decay = 0.5, .patience = 2};
     const Outcome got =
         train(GetParam(),
               {.config = {.steps = 9, .report_every = 1, .evaluate_every = 1, .save_every = 0},
-               .schedule = {.kind = "plateau", .learning_rate = 1, .decay = 0.5, .patience = 2},
+               .schedule = plateau,
                .validation = validation,
                .higher_is_better = sign < 0});
     ASSERT_EQ(got.reports.size(), rates.size());
