@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -27,8 +28,19 @@ struct LossOptions {
 /// The cross-entropy, in nats, of softmax(logits [N, V]) and target [N]: one loss per row, [N].
 Var cross_entropy(Var logits, const Tensor& target, float label_smoothing = 0);
 
+/// Where the elements of a dropout's mask are drawn.
+enum class MaskDraw : std::uint8_t {
+  each,  ///< one for every element
+  once,  ///< one for every [B, H] of x [T, B, H], the same at all steps: "variational" dropout
+};
 /// Sets elements of x to zero with the given probability and scales up the others; x itself at 0.
-Var dropout(Var x, float drop_probability, const RandomSource& source);
+Var dropout(Var x, float drop_probability, const RandomSource& source,
+            MaskDraw draw = MaskDraw::each);
+
+/// The weight with elements set to zero as by dropout(), for use in its place (DropConnect; Wan et
+/// al. 2013, ICML 28(3):1058; of W_hh: Merity, Keskar & Socher 2018, arXiv:1708.02182, section 2).
+/// The gradient of the weight is that of the result under the mask; both are float as a parameter's.
+Var weight_drop(Var weight, float drop_probability, const RandomSource& source);
 
 /// Rows of a parameter [V, E] for token [T, B]: [T, B, E].
 Var embedding(Var weight, const Tensor& token);

@@ -95,6 +95,15 @@ Var Tape::overwritten(Tensor value, std::initializer_list<Var> inputs) {
   return result;
 }
 
+Var Tape::weight(Tensor value, std::initializer_list<Var> inputs) {
+  const Var result = output(std::move(value), inputs);
+  Slot& slot = slots_[result.index_];
+  if (slot.needs_gradient && slot.value.dtype() == DType::bf16) {
+    slot.gradient = tensor(slot.value.shape(), DType::f32);
+  }
+  return result;
+}
+
 Tape::Layer::Layer(Tape& tape, std::string name)
     : tape_(tape), name_(std::move(name)), range_(name_.c_str()) {
   tape_.rules_.push_back({.mark = Mark::layer_begins});

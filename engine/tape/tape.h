@@ -157,6 +157,9 @@ class Tape {
 
   /// An op's output. It needs a gradient if one of the inputs does; absent inputs do not.
   Var output(Tensor value, std::initializer_list<Var> inputs);
+  /// An output that takes the place of a parameter: its gradient is float though the value may be
+  /// bf16.
+  Var weight(Tensor value, std::initializer_list<Var> inputs);
   /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
   /// least one output was reached. Ignored when no output needs a gradient; absent ones need none.
   void on_backward(std::initializer_list<Var> outputs, std::function<void()> rule);

@@ -10,8 +10,11 @@
 namespace carousel {
 namespace {
 
-// Elements per task: the threads draw disjoint blocks, so that any division gives the same bits.
+// Elements per task, if it has rows enough: any division gives the same bits.
 constexpr std::int64_t kChunk = 32'768;
+
+// Columns of a task: their factors stay in the first-level cache while rows stream past.
+constexpr std::int64_t kColumns = 1024;
 
 // Philox blocks drawn at a time. Lanes of a vector are blocks, not words of one block: ten rounds
 // over arrays of counters are then plain loops. 64 blocks fill four to sixteen vector registers'
@@ -90,23 +93,37 @@ void apply(const T* from, T* to, const float* factor, bool accumulate, std::int6
   }
 }
 
+/// The elements are rows of one period each. A task has some columns of several rows, draws their
+/// factors once and applies them row by row.
 template <class T>
-void dropout(View<const T, 1> from, const Gradient<T, 1>& to, const Factors& factors) {
-  const std::int64_t size = from.extent[0];
-#pragma omp parallel for schedule(static) if (size > kChunk)
-  for (std::int64_t chunk = 0; chunk < size; chunk += kChunk) {
-    const std::int64_t end = std::min(size, chunk + kChunk);
-    alignas(64) std::array<float, kElements> factor;
-    if (factors.threshold == 0) factor.fill(1.0F);
-    for (std::int64_t n = chunk; n < end; n += kElements) {
-      if (factors.threshold != 0) factors.draw(n, factor.data());
-      apply(from.data + n, to.view.data + n, factor.data(), to.accumulate,
-            std::min(kElements, end - n));
+void dropout(View<const T, 1> from, const Gradient<T, 1>& to, const Factors& factors,
+             std::int64_t period) {
+  const std::int64_t size = from.extent[0], columns = period == 0 ? size : period;
+  if (size == 0) return;
+  const std::int64_t rows = size / columns, width = std::min(columns, kColumns);
+  const std::int64_t rows_each = std::max<std::int64_t>(1, kChunk / width);
+#pragma omp parallel for collapse(2) schedule(static) if (size > kChunk)
+  for (std::int64_t row = 0; row < rows; row += rows_each) {
+    for (std::int64_t column = 0; column < columns; column += width) {
+      const std::int64_t count = std::min(width, columns - column);
+      alignas(64) std::array<float, kColumns> factor;
+      if (factors.threshold == 0) factor.fill(1.0F);
+      for (std::int64_t i = 0; i < count && factors.threshold != 0; i += kElements) {
+        factors.draw(column + i, factor.data() + i);
+      }
+      for (std::int64_t r = row; r < std::min(rows, row + rows_each); ++r) {
+        const std::int64_t n = r * columns + column;
+        apply(from.data + n, to.view.data + n, factor.data(), to.accumulate, count);
+      }
     }
   }
 }
 
-void check_probability(float drop_probability) {
+void check_options(std::int64_t size, std::int64_t period, float drop_probability) {
+  if (period < 0 || (period > 0 && size % period != 0)) {
+    throw ShapeError(
+        fmt::format("dropout: period is {}, expected a divisor of {} elements", period, size));
+  }
   if (!(drop_probability >= 0.0F && drop_probability <= 1.0F)) {
     throw ConfigError(
         fmt::format("dropout: drop_probability is {}, expected 0 to 1", drop_probability));
@@ -119,24 +136,24 @@ template <class T>
 void DropoutForward<T>::check() const {
   expect_extent("dropout: y elements", y.extent[0], x.extent[0]);
   expect_present("dropout: source.step", source.step.present());
-  check_probability(drop_probability);
+  check_options(x.extent[0], period, drop_probability);
 }
 
 template <class T>
 void DropoutBackward<T>::check() const {
   expect_extent("dropout: d_x elements", d_x.view.extent[0], d_y.extent[0]);
   expect_present("dropout: source.step", source.step.present());
-  check_probability(drop_probability);
+  check_options(d_y.extent[0], period, drop_probability);
 }
 
 template <class T>
 void DropoutForward<T>::run(const Cpu&) const {
-  dropout(x, Gradient<T, 1>{y}, Factors(source, drop_probability));
+  dropout(x, Gradient<T, 1>{y}, Factors(source, drop_probability), period);
 }
 
 template <class T>
 void DropoutBackward<T>::run(const Cpu&) const {
-  dropout(d_y, d_x, Factors(source, drop_probability));
+  dropout(d_y, d_x, Factors(source, drop_probability), period);
 }
 
 template struct DropoutForward<float>;

@@ -14,7 +14,7 @@ namespace {
 
 using test::Buffer;
 
-template <class T, bool kBackward>
+template <class T, bool kBackward, std::int64_t kSteps = 0>
 void dropout(benchmark::State& state) {
   const auto device = test::bench_device(state);
   if (!device) return;
@@ -23,17 +23,22 @@ void dropout(benchmark::State& state) {
   const Buffer<T> y(*device, static_cast<std::size_t>(size));
   const Buffer<std::int64_t> step(*device, std::vector<std::int64_t>{5});
   const RandomSource source{.seed = 1, .stream = 2, .step = step.view(1)};
+  const std::int64_t period = kSteps == 0 ? 0 : size / kSteps;
   constexpr auto kBytes = static_cast<std::int64_t>(sizeof(T));
   if constexpr (kBackward) {
     run(*device, Fill<T>{.to = y.view(size), .value = T(0.0F)});
     const DropoutBackward<T> op{.d_y = x.view(size),
                                 .d_x = {y.view(size), true},
                                 .drop_probability = 0.2F,
-                                .source = source};
+                                .source = source,
+                                .period = period};
     test::time_gigabytes(state, *device, 3 * kBytes * size, [&] { run(*device, op); });
   } else {
-    const DropoutForward<T> op{
-        .x = x.view(size), .y = y.view(size), .drop_probability = 0.2F, .source = source};
+    const DropoutForward<T> op{.x = x.view(size),
+                               .y = y.view(size),
+                               .drop_probability = 0.2F,
+                               .source = source,
+                               .period = period};
     test::time_gigabytes(state, *device, 2 * kBytes * size, [&] { run(*device, op); });
   }
 }
@@ -47,6 +52,9 @@ BENCHMARK(dropout<float, false>)->Apply(sizes);
 BENCHMARK(dropout<bf16, false>)->Apply(sizes);
 BENCHMARK(dropout<float, true>)->Apply(sizes);
 BENCHMARK(dropout<bf16, true>)->Apply(sizes);
+// One mask for all of 64 steps.
+BENCHMARK(dropout<float, false, 64>)->Apply(sizes);
+BENCHMARK(dropout<bf16, false, 64>)->Apply(sizes);
 
 }  // namespace
 }  // namespace carousel

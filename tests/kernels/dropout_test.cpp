@@ -29,6 +29,7 @@ struct Problem {
   std::vector<double> before{};  ///< what the backward pass adds to; empty: it overwrites
   std::size_t shift = 0;         ///< views begin this many elements into their memory
   bool in_place = false;
+  std::int64_t period = 0;
 };
 
 template <class T>
@@ -58,11 +59,13 @@ Solution<T> solve(const Device& device, const Problem& p) {
   run(device, DropoutForward<T>{.x = view(x),
                                 .y = view(y_or_x),
                                 .drop_probability = p.drop_probability,
-                                .source = source});
+                                .source = source,
+                                .period = p.period});
   run(device, DropoutBackward<T>{.d_y = view(d_y),
                                  .d_x = {view(d_x_or_d_y), !p.before.empty()},
                                  .drop_probability = p.drop_probability,
-                                 .source = source});
+                                 .source = source,
+                                 .period = p.period});
   const auto unshifted = [&](std::vector<T> values) {
     values.erase(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(shift));
     return values;
@@ -99,11 +102,26 @@ TEST(Dropout, OfZeroCopiesAndOfOneGivesZeros) {
   }
 }
 
+// One mask of three elements, repeated at all four steps.
+TEST(Dropout, OfOnePeriodRepeatsItsMask) {
+  const std::vector<double> ones(12, 1.0);
+  for (const Device& device : test::devices()) {
+    const auto y =
+        solve<float>(device, {.x = ones, .drop_probability = 0.5F, .draw = {1, 2, 3}, .period = 3})
+            .y;
+    const auto once =
+        solve<float>(device, {.x = ones, .drop_probability = 0.5F, .draw = {1, 2, 3}}).y;
+    for (std::size_t n = 0; n < 12; ++n) EXPECT_EQ(y[n], once[n % 3]) << n;
+    EXPECT_NE(y, once);
+  }
+}
+
 // Leg 2: y is linear in x, so that central differences have no error but rounding.
 TEST(Dropout, BackwardAgreesWithCentralDifferencesInDouble) {
   std::mt19937_64 random(5);
-  Problem p{.x = random_values(37, random), .drop_probability = 0.3F, .draw = {7, 1, 9}};
-  const auto weight = random_values(37, random);  // L = Σ weight·y
+  Problem p{
+      .x = random_values(36, random), .drop_probability = 0.3F, .draw = {7, 1, 9}, .period = 9};
+  const auto weight = random_values(36, random);  // L = Σ weight·y
   const auto loss = [&](const std::vector<double>& x) {
     Problem moved = p;
     moved.x = x;
@@ -124,29 +142,42 @@ TEST(Dropout, BackwardAgreesWithCentralDifferencesInDouble) {
 }
 
 // Leg 3, exact: awkward sizes, aligned or not, in place or not, overwriting and adding.
+// Of a size: no period, itself, and what divides it, down to one element.
+std::vector<std::int64_t> periods(std::size_t size) {
+  std::vector<std::int64_t> result{0};
+  for (const std::size_t parts : {1, 3, 4, 17, 25, 4099}) {
+    if (size > 0 && size % parts == 0) result.push_back(static_cast<std::int64_t>(size / parts));
+  }
+  return result;
+}
+
 template <class T>
 double sweep_excess(const Device& device, const Tolerance& tolerance) {
   std::mt19937_64 random(11);
   double worst = 0;
   for (const std::size_t size :
        {0, 1, 3, 4, 5, 31, 32, 33, 255, 256, 257, 1023, 1025, 4099, 40'001}) {
-    for (const float drop_probability : {0.0F, 0x1p-24F, 0.1F, 0.5F, 0.9F, 1 - 0x1p-24F, 1.0F}) {
-      Problem p{.x = random_values(size, random),
-                .drop_probability = drop_probability,
-                .draw = {random(), random() % 100, static_cast<std::int64_t>(random() >> 1)},
-                .shift = random() % 3};
-      auto want = reference::dropout(p.x, p.draw, static_cast<double>(drop_probability));
-      p.in_place = random() % 2 == 0;
-      const Solution<T> written = solve<T>(device, p);
-      worst = std::max(worst, test::worst_excess(written.y, test::stored<T>(want), tolerance));
-      worst = std::max(worst, test::worst_excess(written.d_x, test::stored<T>(want), tolerance));
+    for (const std::int64_t period : periods(size)) {
+      for (const float drop_probability : {0.0F, 0x1p-24F, 0.1F, 0.5F, 0.9F, 1 - 0x1p-24F, 1.0F}) {
+        Problem p{.x = random_values(size, random),
+                  .drop_probability = drop_probability,
+                  .draw = {random(), random() % 100, static_cast<std::int64_t>(random() >> 1)},
+                  .shift = random() % 3,
+                  .period = period};
+        auto want = reference::dropout(p.x, p.draw, static_cast<double>(drop_probability),
+                                       period == 0 ? size + 1 : static_cast<std::size_t>(period));
+        p.in_place = random() % 2 == 0;
+        const Solution<T> written = solve<T>(device, p);
+        worst = std::max(worst, test::worst_excess(written.y, test::stored<T>(want), tolerance));
+        worst = std::max(worst, test::worst_excess(written.d_x, test::stored<T>(want), tolerance));
 
-      if (size == 0) continue;  // an empty `before` says overwrite
-      p.in_place = false;
-      p.before = random_values(size, random);
-      for (std::size_t n = 0; n < size; ++n) want[n] += p.before[n];
-      const Solution<T> added = solve<T>(device, p);
-      worst = std::max(worst, test::worst_excess(added.d_x, test::stored<T>(want), tolerance));
+        if (size == 0) continue;  // an empty `before` says overwrite
+        p.in_place = false;
+        p.before = random_values(size, random);
+        for (std::size_t n = 0; n < size; ++n) want[n] += p.before[n];
+        const Solution<T> added = solve<T>(device, p);
+        worst = std::max(worst, test::worst_excess(added.d_x, test::stored<T>(want), tolerance));
+      }
     }
   }
   return worst;
@@ -197,6 +228,16 @@ TEST(Dropout, RefusesWhatItsContractRefuses) {
       ShapeError);
   EXPECT_THROW(run(cpu, DropoutForward<float>{.x = x.view(3), .y = y.view(3), .source = {}}),
                ShapeError);
+  for (const std::int64_t bad : {-1, 2, 4}) {
+    EXPECT_THROW(
+        run(cpu,
+            DropoutForward<float>{.x = x.view(3), .y = y.view(3), .source = source, .period = bad}),
+        ShapeError);
+    EXPECT_THROW(run(cpu,
+                     DropoutBackward<float>{
+                         .d_y = x.view(3), .d_x = {y.view(3)}, .source = source, .period = bad}),
+                 ShapeError);
+  }
 }
 
 TEST(Dropout, ADroppedNaNStaysNaN) {
@@ -239,14 +280,19 @@ TEST(Dropout, WhatSurvivesAHigherProbabilitySurvivesALowerOne) {
 
 TEST(Dropout, TheNumberOfThreadsChangesNothing) {
   std::mt19937_64 random(29);
-  const Problem p{.x = random_values(100'003, random), .drop_probability = 0.4F, .draw = {3, 2, 1}};
-  const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const auto one = solve<float>(Cpu{}, p).y;
-  omp_set_num_threads(3);
-  const auto three = solve<float>(Cpu{}, p).y;
-  omp_set_num_threads(threads);
-  EXPECT_EQ(one, three);
+  for (const std::int64_t period : {0, 3333, 9}) {
+    const Problem p{.x = random_values(99'990, random),
+                    .drop_probability = 0.4F,
+                    .draw = {3, 2, 1},
+                    .period = period};
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
+    const auto one = solve<float>(Cpu{}, p).y;
+    omp_set_num_threads(3);
+    const auto three = solve<float>(Cpu{}, p).y;
+    omp_set_num_threads(threads);
+    EXPECT_EQ(one, three);
+  }
 }
 
 }  // namespace

@@ -51,14 +51,15 @@ inline double dropout_mask(const Draw& draw, std::uint64_t n, double drop_probab
   return u < drop_probability ? 0.0 : 1.0;
 }
 
-/// y[n] = scale·mask[n]·x[n], with the scale rounded to float: forward and, of d_y, backward.
+/// y[n] = scale·mask[n mod period]·x[n], with the scale rounded to float: forward and, of d_y,
+/// backward.
 inline std::vector<double> dropout(const std::vector<double>& x, const Draw& draw,
-                                   double drop_probability) {
+                                   double drop_probability, std::size_t period) {
   const double scale =
       drop_probability == 1.0 ? 0.0 : static_cast<float>(1.0 / (1.0 - drop_probability));
   std::vector<double> y(x.size());
   for (std::size_t n = 0; n < x.size(); ++n) {
-    y[n] = scale * dropout_mask(draw, n, drop_probability) * x[n];
+    y[n] = scale * dropout_mask(draw, n % period, drop_probability) * x[n];
   }
   return y;
 }
