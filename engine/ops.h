@@ -42,8 +42,10 @@ Var dropout(Var x, float drop_probability, const RandomSource& source,
 /// The gradient of the weight is that of the result under the mask; both are float as a parameter's.
 Var weight_drop(Var weight, float drop_probability, const RandomSource& source);
 
-/// Rows of a parameter [V, E] for token [T, B]: [T, B, E].
-Var embedding(Var weight, const Tensor& token);
+/// Rows of a parameter [V, E] for token [T, B]: [T, B, E]. With a drop_probability, whole rows of the
+/// parameter are dropped, each in all its places or in none.
+Var embedding(Var weight, const Tensor& token, float drop_probability = 0,
+              const RandomSource& source = {});
 
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);

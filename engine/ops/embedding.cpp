@@ -8,7 +8,8 @@ namespace {
 
 /// Gives the row-sparse gradient memory of this step and queues its sums.
 template <class T>
-void row_backward(Var weight, const Tensor& d_y, const Tensor& token, RowGradient& to) {
+void row_backward(Var weight, const Tensor& d_y, const Tensor& token, const RowDropout& dropout,
+                  RowGradient& to) {
   Tape& tape = weight.tape();
   const Shape& shape = weight.shape();
   to = {.row = tape.tensor({token.size()}, DType::i32),
@@ -20,7 +21,8 @@ void row_backward(Var weight, const Tensor& d_y, const Tensor& token, RowGradien
                               .token = token.view<std::int32_t, 1>(),
                               .row = to.row.mutable_view<std::int32_t, 1>(),
                               .row_count = to.count.mutable_view<std::int32_t, 1>(),
-                              .d_row = to.values.mutable_view<Accumulator<T>, 2>()});
+                              .d_row = to.values.mutable_view<Accumulator<T>, 2>(),
+                              .dropout = dropout});
 }
 
 /// The shape of `token` with a dimension of `width` behind it.
@@ -40,31 +42,36 @@ Shape with_width(const Shape& token, std::int64_t width) {
 
 }  // namespace
 
-Var embedding(Var weight, const Tensor& token) {
+Var embedding(Var weight, const Tensor& token, float drop_probability, const RandomSource& source) {
+  const RowDropout dropout{drop_probability, source};
   Tape& tape = weight.tape();
   const std::int64_t width = weight.shape().back();
   const Tensor y = tape.tensor(with_width(token.shape(), width), weight.dtype());
   visit_float(weight.dtype(), [&]<class T>(std::type_identity<T>) {
     run(tape.device(), EmbeddingForward<T>{.weight = weight.value().view<T, 2>(),
                                            .token = token.view<std::int32_t, 1>(),
-                                           .y = y.mutable_view<T, 2>()});
+                                           .y = y.mutable_view<T, 2>(),
+                                           .dropout = dropout});
   });
-  const Var result = tape.record(y, {weight}, [weight, token](const Tensor& d_y) {
+  const Var result = tape.record(y, {weight}, [weight, token, dropout](const Tensor& d_y) {
     visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
       if (RowGradient* const rows = weight.row_gradient()) {
-        row_backward<T>(weight, d_y, token, *rows);
+        row_backward<T>(weight, d_y, token, dropout, *rows);
         return;
       }
       weight.tape().run_with_scratch(
           EmbeddingBackward<T>{.d_y = d_y.view<T, 2>(),
                                .token = token.view<std::int32_t, 1>(),
-                               .d_weight = weight.gradient().as<Accumulator<T>, 2>()});
+                               .d_weight = weight.gradient().as<Accumulator<T>, 2>(),
+                               .dropout = dropout});
     });
   });
-  // Rows are copied; between precisions they differ by the rounding of a bf16 matrix.
-  tape.label(result, {.name = tape.layer_name().empty() ? "embedding" : "",
-                      .forward = {.f32 = {}, .bf16 = {.relative = 0x1p-8}},
-                      .backward = kEmbeddingTolerance});
+  // Rows are copied; between precisions they differ by the rounding of a bf16 matrix and, with
+  // dropout, by that of the scaled rows.
+  tape.label(result,
+             {.name = tape.layer_name().empty() ? "embedding" : "",
+              .forward = {.f32 = {}, .bf16 = {.relative = drop_probability == 0 ? 0x1p-8 : 0x1p-7}},
+              .backward = kEmbeddingTolerance});
   return result;
 }
 

@@ -9,25 +9,44 @@
 #include "kernels/common/device.h"
 #include "kernels/common/tolerance.h"
 #include "kernels/common/view.h"
+#include "kernels/dropout/dropout.h"
 
 namespace carousel {
 
+/// Drops whole rows of an embedding: a word of the vocabulary is dropped wherever it occurs in a
+/// step, or nowhere,
+///
+///     factor[v] = scale · [dropout_keeps(source, step, v, drop_probability)],    scale as in dropout
+///
+/// At a drop_probability of 0 all factors are 1, and nothing is drawn.
+struct RowDropout {
+  float drop_probability = 0;
+  RandomSource source{};  ///< with its step on the device; not needed at 0
+  void check() const;
+};
+
 /// Looks up the embedding of every token:
 ///
-///     y[n,e] = weight[token[n], e]
+///     y[n,e] = factor[token[n]] · weight[token[n], e]
 ///
 /// N = T·B tokens, V = vocabulary size, E = embedding width.
 ///
-/// Values   a token outside [0, V) gives a row of NaN and reads nothing out of bounds.
-/// Errors   ShapeError if the extents disagree. N == 0 or E == 0 does nothing.
-/// Accuracy exact: a copy.
-/// Memory   reads N rows of weight, writes y once.
-/// Source   Bengio et al. 2003, JMLR 3:1137, section 2: the shared matrix C.
+/// Values   a token outside [0, V) gives a row of NaN and reads nothing out of bounds. A dropped NaN
+///          or infinity gives NaN, as the product says.
+/// Errors   ShapeError if the extents disagree or a source that is needed has no step; ConfigError
+///          if drop_probability is not in [0, 1]. N == 0 or E == 0 does nothing.
+/// Accuracy exact: the product in float, rounded once to T. Without dropout, a copy.
+/// Memory   reads N rows of weight, writes y once. Factors are drawn as tokens are looked up: there
+///          is no work of size V.
+/// Source   Bengio et al. 2003, JMLR 3:1137, section 2: the shared matrix C. Gal & Ghahramani 2016,
+///          arXiv:1512.05287, section 4.2, and Merity, Keskar & Socher 2018, arXiv:1708.02182,
+///          section 4.3: the dropout.
 template <class T>
 struct EmbeddingForward {
   View<const T, 2> weight;            ///< [V, E]
   View<const std::int32_t, 1> token;  ///< [N]
   View<T, 2> y;                       ///< [N, E] out
+  RowDropout dropout{};
   void check() const;
   void run(const Cpu&) const;
   void run(const Cuda&) const;
@@ -35,19 +54,21 @@ struct EmbeddingForward {
 
 /// The gradient of the weight, given d_y = ∂L/∂y: every row sums the gradients of its token,
 ///
-///     d_weight[v,e] (+)= Σ_{n: token[n] = v} d_y[n,e]
+///     d_weight[v,e] (+)= factor[v] · Σ_{n: token[n] = v} d_y[n,e]
 ///
 /// in a fixed order. The positions n, sorted stably by token, are cut into tiles of
 /// embedding_tile(N) positions; the terms of one token within a tile are added in order of n, and
-/// so are the sums of the tiles, and the result, when accumulating, is added to what was there.
+/// so are the sums of the tiles, and the sum is multiplied by its factor; when accumulating, this
+/// product and what was there are one fused multiply-add.
 /// Tiles hold equally many positions whatever the tokens are, so neither a token that occurs 10⁵
 /// times nor a vocabulary of 10⁶ that is hardly touched unbalances the work.
 ///
 /// Values   a row no token hit becomes 0, or stays when accumulating. A token outside [0, V)
 ///          contributes nothing and writes nothing: its row of y was NaN, so the loss shows it.
-/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹.
+/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹; and those of
+///          dropout in the forward pass.
 /// Accuracy within kEmbeddingTolerance. Equal bit for bit on every device and
-///          for every number of threads: nothing but additions, in the order above.
+///          for every number of threads: additions in the order above and one product.
 /// Memory   reads d_y once, writes d_weight once (and reads it once when accumulating), sorts N
 ///          pairs, and keeps at most 2·N / embedding_tile(N) partial rows in scratch.
 template <class T>
@@ -55,6 +76,7 @@ struct EmbeddingBackward {
   View<const T, 2> d_y;                  ///< [N, E]
   View<const std::int32_t, 1> token;     ///< [N]    as in the forward pass
   Gradient<Accumulator<T>, 2> d_weight;  ///< [V, E] out
+  RowDropout dropout{};                  ///< as in the forward pass
   View<std::byte, 1> scratch{};          ///< scratch_bytes(device, op), aligned to 256
   void check() const;
   void run(const Cpu&) const;
@@ -66,13 +88,14 @@ struct EmbeddingBackward {
 /// The same gradient, row-sparse: only the rows that tokens hit, at a cost that does not grow with
 /// V. With v_0 < v_1 < … the distinct tokens inside [0, V):
 ///
-///     row_count[0] = how many there are,   row[r] = v_r,   d_row[r,e] = Σ_{n: token[n] = v_r} d_y[n,e]
+///     row_count[0] = how many there are,   row[r] = v_r
+///     d_row[r,e] = factor[v_r] · Σ_{n: token[n] = v_r} d_y[n,e]
 ///
 /// summed in the order of EmbeddingBackward, and so equal to its rows bit for bit.
 ///
-/// Values   entries of row and rows of d_row from row_count[0] on are left as they are. A token
+/// Values   a dropped row is among the rows, with a gradient of 0. Entries of row and rows of d_row from row_count[0] on are left as they are. A token
 ///          outside [0, V) contributes nothing. N == 0 gives row_count[0] = 0.
-/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹.
+/// Errors   those of EmbeddingBackward.
 /// Accuracy that of EmbeddingBackward.
 /// Memory   reads d_y once, writes row_count[0] rows, sorts N pairs, and keeps at most
 ///          2·N / embedding_tile(N) partial rows in scratch.
@@ -84,6 +107,7 @@ struct EmbeddingRowBackward {
   View<std::int32_t, 1> row;          ///< [N] out
   View<std::int32_t, 1> row_count;    ///< [1] out
   View<Accumulator<T>, 2> d_row;      ///< [N, E] out
+  RowDropout dropout{};               ///< as in the forward pass
   View<std::byte, 1> scratch{};       ///< scratch_bytes(device, op), aligned to 256
   void check() const;
   void run(const Cpu&) const;

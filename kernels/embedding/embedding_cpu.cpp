@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -58,9 +59,19 @@ void sort_by_token(const EmbeddingSum<T>& s) {
   }
 }
 
-/// to[e] (+)= Σ of `count` rows of width `width`, row(i) giving the i-th, in order.
+/// Where a sum of rows of `width` is written, times a factor, and whether it is added.
+template <class A>
+struct SumTarget {
+  A* to;
+  std::int64_t width;
+  A factor = 1;
+  bool accumulate = false;
+};
+
+/// Sums `count` rows, row(i) giving the i-th, in order.
 template <class A, class Row>
-void sum_rows(A* to, std::int64_t width, bool accumulate, std::int64_t count, const Row& row) {
+void sum_rows(const SumTarget<A>& target, std::int64_t count, const Row& row) {
+  const auto [to, width, factor, accumulate] = target;
   std::array<A, kColumns> sum;
   for (std::int64_t first = 0; first < width; first += kColumns) {
     const std::int64_t columns = std::min(kColumns, width - first);
@@ -80,7 +91,7 @@ void sum_rows(A* to, std::int64_t width, bool accumulate, std::int64_t count, co
     }
     for (std::int64_t c = 0; c < columns; ++c) {
       const A total = sum[static_cast<std::size_t>(c)];
-      to[first + c] = accumulate ? to[first + c] + total : total;
+      to[first + c] = accumulate ? std::fma(total, factor, to[first + c]) : total * factor;
     }
   }
 }
@@ -88,6 +99,7 @@ void sum_rows(A* to, std::int64_t width, bool accumulate, std::int64_t count, co
 /// The runs of one tile: complete ones go to their row, those that cross an edge to scratch.
 template <class T>
 void sum_tile(const EmbeddingSum<T>& s, std::int64_t k) {
+  using A = Accumulator<T>;
   const std::int64_t width = s.width;
   const std::int64_t begin = k * s.tile, end = std::min(s.tokens, begin + s.tile);
   for (std::int64_t i = begin; i < end && s.keys[i] != s.outside;) {
@@ -99,11 +111,11 @@ void sum_tile(const EmbeddingSum<T>& s, std::int64_t k) {
     const bool goes_on = last == end && end < s.tokens && s.keys[end] == key;
     const auto row = [&](std::int64_t j) { return s.d_y + s.positions[i + j] * width; };
     if (enters) {
-      sum_rows(s.head + k * width, width, false, last - i, row);
+      sum_rows<A>({s.head + k * width, width}, last - i, row);
     } else if (goes_on) {
-      sum_rows(s.tail + k * width, width, false, last - i, row);
+      sum_rows<A>({s.tail + k * width, width}, last - i, row);
     } else {
-      sum_rows(s.row_of(i, key), width, s.accumulate, last - i, row);
+      sum_rows<A>({s.row_of(i, key), width, s.factor(key), s.accumulate}, last - i, row);
     }
     i = last;
   }
@@ -121,8 +133,9 @@ void join_from(const EmbeddingSum<T>& s, std::int64_t k) {
 
   std::int64_t pieces = 1;
   while ((k + pieces) * s.tile < s.tokens && s.keys[(k + pieces) * s.tile] == key) ++pieces;
-  sum_rows(s.row_of(end, key), width, s.accumulate, pieces,
-           [&](std::int64_t i) { return i == 0 ? s.tail + k * width : s.head + (k + i) * width; });
+  sum_rows<Accumulator<T>>(
+      {s.row_of(end, key), width, s.factor(key), s.accumulate}, pieces,
+      [&](std::int64_t i) { return i == 0 ? s.tail + k * width : s.head + (k + i) * width; });
 }
 
 /// All sums, each to its row; the tokens are sorted.
@@ -164,21 +177,40 @@ void check_backward(const View<const T, 2>& d_y, const View<const std::int32_t, 
 
 }  // namespace
 
+void RowDropout::check() const {
+  if (!(drop_probability >= 0.0F && drop_probability <= 1.0F)) {
+    throw ConfigError(
+        fmt::format("embedding: drop_probability is {}, expected 0 to 1", drop_probability));
+  }
+  expect_present("embedding: source.step", drop_probability == 0.0F || source.step.present());
+}
+
 template <class T>
 void EmbeddingForward<T>::check() const {
   expect_extent("embedding: y rows", y.extent[0], token.extent[0]);
   expect_extent("embedding: y columns", y.extent[1], weight.extent[1]);
+  dropout.check();
 }
 
 template <class T>
 void EmbeddingForward<T>::run(const Cpu&) const {
   const auto [tokens, width] = y.extent;
   const std::int64_t vocab = weight.extent[0];
+  const RowFactor factor_of(dropout);
 #pragma omp parallel for schedule(static) if (tokens * width > kWorthThreads)
   for (std::int64_t n = 0; n < tokens; ++n) {
     T* const to = y.data + n * width;
     if (known_token(token(n), vocab)) {
-      std::copy_n(weight.data + token(n) * width, width, to);
+      const T* const from = weight.data + token(n) * width;
+      const auto factor = static_cast<Accumulator<T>>(factor_of(token(n)));
+      if (factor == 1) {
+        std::copy_n(from, width, to);
+        continue;
+      }
+#pragma GCC ivdep
+      for (std::int64_t e = 0; e < width; ++e) {
+        to[e] = static_cast<T>(factor * static_cast<Accumulator<T>>(from[e]));
+      }
     } else {
       std::fill_n(to, width, static_cast<T>(std::numeric_limits<float>::quiet_NaN()));
     }
@@ -189,6 +221,7 @@ template <class T>
 void EmbeddingBackward<T>::check() const {
   check_backward(d_y, token);
   expect_extent("embedding: d_weight columns", d_weight.view.extent[1], d_y.extent[1]);
+  dropout.check();
 }
 
 template <class T>
@@ -216,6 +249,7 @@ void EmbeddingRowBackward<T>::check() const {
   expect_extent("embedding: row_count elements", row_count.extent[0], 1);
   expect_extent("embedding: d_row rows", d_row.extent[0], d_y.extent[0]);
   expect_extent("embedding: d_row columns", d_row.extent[1], d_y.extent[1]);
+  dropout.check();
   if (vocab > std::int64_t{1} << 31) {
     throw ShapeError(fmt::format("embedding: vocab is {}, expected at most 2^31", vocab));
   }

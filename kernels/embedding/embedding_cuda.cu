@@ -18,18 +18,22 @@ constexpr int kBatch = 8;
 
 // One row of threads per token.
 template <class T>
-__global__ void embedding_forward_kernel(const __grid_constant__ EmbeddingForward<T> op) {
+__global__ void embedding_forward_kernel(const __grid_constant__ EmbeddingForward<T> op,
+                                         const __grid_constant__ RowFactor factor_of) {
   constexpr int kWide = kVector<T>;
   const std::int64_t tokens = op.y.extent[0], width = op.y.extent[1];
   const std::int64_t vocab = op.weight.extent[0];
   for (std::int64_t n = first_item(); n < tokens; n += item_stride()) {
     const std::int32_t token = op.token.data[n];
     const bool known = known_token(token, vocab);
+    const float factor = known ? factor_of(token) : 1.0F;
     const T* const from = op.weight.data + (known ? token * width : 0);
     for (std::int64_t c = threadIdx.x * kWide; c < width; c += blockDim.x * kWide) {
       float values[kWide];
       if (known) {
         load(from + c, width - c, values);
+#pragma unroll
+        for (int i = 0; i < kWide; ++i) values[i] *= factor;
       } else {
 #pragma unroll
         for (int i = 0; i < kWide; ++i) values[i] = NAN;
@@ -147,11 +151,14 @@ struct RunSum {
 #pragma unroll
     for (int i = 0; i < N; ++i) value[i] += row[i];
   }
-  __device__ void write(float* to, std::int64_t columns, bool accumulate) const {
+  __device__ void write(float* to, std::int64_t columns, float factor = 1,
+                        bool accumulate = false) const {
     float result[N];
     if (accumulate) load(to, columns, result);
 #pragma unroll
-    for (int i = 0; i < N; ++i) result[i] = accumulate ? result[i] + value[i] : value[i];
+    for (int i = 0; i < N; ++i) {
+      result[i] = accumulate ? fmaf(value[i], factor, result[i]) : value[i] * factor;
+    }
     store(to, columns, result);
   }
 };
@@ -175,11 +182,11 @@ __global__ void embedding_tile_kernel(const __grid_constant__ Plan<T> plan) {
     RunSum<kWide> sum;
     const auto finish_run = [&](std::int64_t last, bool goes_on) {
       if (enters) {
-        sum.write(s.head + tile * width + column, columns, false);
+        sum.write(s.head + tile * width + column, columns);
       } else if (goes_on) {
-        sum.write(s.tail + tile * width + column, columns, false);
+        sum.write(s.tail + tile * width + column, columns);
       } else if (key != s.outside) {
-        sum.write(s.row_of(last, key) + column, columns, s.accumulate);
+        sum.write(s.row_of(last, key) + column, columns, s.factor(key), s.accumulate);
       }
     };
     for (std::int64_t i = begin; i < end; i += kBatch) {
@@ -236,7 +243,7 @@ __global__ void embedding_join_kernel(const __grid_constant__ Plan<T> plan) {
         if (piece + j <= last) sum.add(row[j]);
       }
     }
-    sum.write(s.row_of(end, key) + column, columns, s.accumulate);
+    sum.write(s.row_of(end, key) + column, columns, s.factor(key), s.accumulate);
   }
 }
 
@@ -279,7 +286,7 @@ void EmbeddingForward<T>::run(const Cuda& device) const {
   if (y.size() == 0) return;
   note_row_width<T>("E", y.extent[1]);
   launch(device, RowGrid(y.extent[1], kVector<T>, kThreads).launch_for(y.extent[0]),
-         embedding_forward_kernel<T>, *this);
+         embedding_forward_kernel<T>, *this, RowFactor(dropout));
 }
 
 template <class T>

@@ -22,6 +22,22 @@ constexpr std::uint32_t embedding_key(std::int32_t token, std::int64_t vocab) {
   return known_token(token, vocab) ? static_cast<std::uint32_t>(token) : embedding_outside(vocab);
 }
 
+/// RowDropout as a kernel takes it, with the scale computed.
+struct RowFactor {
+  float drop_probability, scale;
+  RandomSource source;
+
+  explicit RowFactor(const RowDropout& dropout)
+      : drop_probability(dropout.drop_probability),
+        scale(dropout_scale(dropout.drop_probability)),
+        source(dropout.source) {}
+
+  constexpr float operator()(std::int64_t row) const {
+    if (drop_probability == 0.0F) return 1.0F;
+    return dropout_keeps(source, source.step.data[0], row, drop_probability) ? scale : 0.0F;
+  }
+};
+
 /// What the two backward passes share, on either device: the sum of a token's gradients goes to a
 /// row of `to`, which the token itself names (dense) or its rank among the distinct tokens (row-
 /// sparse). The arrays lie in scratch memory. Private to the op.
@@ -34,6 +50,7 @@ struct EmbeddingSum {
   std::uint32_t outside;  ///< the key of tokens that are none
   Accumulator<T>* to;
   bool accumulate = false;
+  RowFactor factor;  ///< of the row that a key names
 
   std::int64_t tile;   ///< positions per tile
   std::int64_t tiles;  ///< the last one may be shorter
@@ -46,11 +63,12 @@ struct EmbeddingSum {
   std::int32_t* rank = nullptr;  ///< [N] of the sorted key at i: distinct keys up to it; if sparse
 
   EmbeddingSum(ScratchCutter& cut, const EmbeddingBackward<T>& op)
-      : EmbeddingSum(cut, op.d_y, op.token, op.d_weight.view.extent[0], op.d_weight.view.data) {
+      : EmbeddingSum(cut, op.d_y, op.token, op.d_weight.view.extent[0], op.d_weight.view.data,
+                     op.dropout) {
     accumulate = op.d_weight.accumulate;
   }
   EmbeddingSum(ScratchCutter& cut, const EmbeddingRowBackward<T>& op)
-      : EmbeddingSum(cut, op.d_y, op.token, op.vocab, op.d_row.data) {
+      : EmbeddingSum(cut, op.d_y, op.token, op.vocab, op.d_row.data, op.dropout) {
     rank = cut.take<std::int32_t>(tokens);
   }
 
@@ -68,7 +86,7 @@ struct EmbeddingSum {
 
  private:
   EmbeddingSum(ScratchCutter& cut, View<const T, 2> gradient, View<const std::int32_t, 1> of,
-               std::int64_t vocabulary, Accumulator<T>* target)
+               std::int64_t vocabulary, Accumulator<T>* target, const RowDropout& dropout)
       : d_y(gradient.data),
         token(of.data),
         tokens(gradient.extent[0]),
@@ -76,6 +94,7 @@ struct EmbeddingSum {
         vocab(vocabulary),
         outside(embedding_outside(vocabulary)),
         to(target),
+        factor(dropout),
         tile(embedding_tile(tokens)),
         tiles((tokens + tile - 1) / tile),
         unsorted_keys(cut.take<std::uint32_t>(tokens)),

@@ -5,6 +5,7 @@
 
 #include "engine/ops.h"
 #include "kernels/common/check.h"
+#include "kernels/dropout/dropout.h"
 #include "tests/support/device.h"
 #include "tests/support/tensors.h"
 
@@ -26,6 +27,43 @@ TEST(EmbeddingRule, TwoUsesOfOneWeightShareItsGradient) {
     test::sum(z);
     tape.backward();
     EXPECT_EQ(test::read<float>(gradient), (std::vector<float>{2, 2, 0, 0, 3, 3}));
+  }
+}
+
+// With tied weights the output matrix is the raw parameter: no row of it is dropped, and its
+// gradient joins that of the rows that were kept.
+TEST(EmbeddingRule, DropsRowsInTheLookupAndNowhereElse) {
+  for (const Device& device : test::devices()) {
+    for (const bool row_sparse : {false, true}) {
+      Arena arena(device);
+      Tape tape(arena, true);
+      const std::int64_t vocab = 40;
+      const Tensor weight = test::tensor_of<float>(device, {vocab, 1}, std::vector<float>(40, 1));
+      const Tensor gradient(device, {vocab, 1}, DType::f32);
+      std::vector<std::int32_t> tokens;
+      for (std::int32_t n = 0; n < 80; ++n) tokens.push_back(n % 40);
+      const Tensor step = test::tensor_of<std::int64_t>(device, {1}, {4});
+      const RandomSource source{.seed = 1, .stream = 2, .step = step.view<std::int64_t, 1>()};
+      RowGradient rows;
+      const Var w =
+          row_sparse ? tape.row_sparse_parameter(weight, &rows) : tape.parameter(weight, gradient);
+      const Tensor token = test::tensor_of<std::int32_t>(device, {80}, tokens);
+      const Var y = embedding(w, token, 0.5F, source);
+      EXPECT_EQ(test::read<float>(embedding(tape.constant(weight), token).value()),
+                std::vector<float>(80, 1));
+      test::sum(y);
+      const Var x = tape.constant(test::tensor_of<float>(device, {3, 1}, {1, 1, 1}));
+      if (!row_sparse) test::sum(matmul(x, w, true));
+      tape.backward();
+      const auto value = test::read<float>(y.value());
+      const auto got = test::read<float>(row_sparse ? rows.values.slice(0, vocab) : gradient);
+      for (std::size_t v = 0; v < 40; ++v) {
+        const bool kept = dropout_keeps(source, 4, static_cast<std::int64_t>(v), 0.5F);
+        EXPECT_EQ(value[v], kept ? 2 : 0);
+        EXPECT_EQ(value[v + 40], value[v]);
+        EXPECT_EQ(got[v], (kept ? 4 : 0) + (row_sparse ? 0 : 3));
+      }
+    }
   }
 }
 
