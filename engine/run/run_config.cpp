@@ -35,13 +35,21 @@ void describe(OptionSection& section, TrainConfig& train) {
 
 void describe(OptionSection& section, OptimizerConfig& optimizer, double& learning_rate) {
   const RealRange fraction{.least = 0, .most = 1, .below_most = true};
-  section.add("kind", optimizer.kind, "sgd, adam or adamw", {"sgd", "adam", "adamw"});
+  section.add("kind", optimizer.kind, "the update rule",
+              {OptimizerConfig::kKinds.begin(), OptimizerConfig::kKinds.end()});
   section.add("learning_rate", learning_rate, "the highest", {.least = 0});
-  section.add("momentum", optimizer.momentum, "of sgd", fraction);
-  section.add("nesterov", optimizer.nesterov, "momentum looks ahead");
-  section.add("beta1", optimizer.beta1, "of adam", fraction);
-  section.add("beta2", optimizer.beta2, "of adam", fraction);
-  section.add("epsilon", optimizer.epsilon, "of adam", {.least = 1e-30, .most = 1});
+  section.add("momentum", optimizer.momentum, "sgd, rmsprop", fraction);
+  section.add("nesterov", optimizer.nesterov, "sgd: momentum looks ahead");
+  section.add("beta1", optimizer.beta1, "adam, adamw", fraction);
+  section.add("beta2", optimizer.beta2, "adam, adamw", fraction);
+  section.add("epsilon", optimizer.epsilon, "all but sgd: added to what the gradient is divided by",
+              {.least = 1e-30, .most = 1});
+  section.add("alpha", optimizer.alpha, "rmsprop: of the mean square that is kept", fraction);
+  section.add("centered", optimizer.centered, "rmsprop: divide by the deviation from the mean");
+  section.add("rate_decay", optimizer.rate_decay,
+              "adagrad: the rate is divided by 1 + this for each update before", {.least = 0});
+  section.add("initial_accumulator", optimizer.initial_accumulator,
+              "adagrad: what the sums of squares begin with", {.least = 0});
   section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
   section.add("clip_norm", optimizer.clip_norm, "of the whole gradient; 0: none", {.least = 0});
   section.add("clip_value", optimizer.clip_value, "of each element, after clip_norm; 0: none",

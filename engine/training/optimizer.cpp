@@ -1,6 +1,9 @@
 #include "engine/training/optimizer.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
@@ -10,9 +13,9 @@
 namespace carousel {
 namespace {
 
-Tensor zeros(const Device& device, const Shape& shape) {
+Tensor filled(const Device& device, const Shape& shape, float value) {
   Tensor result(device, shape, DType::f32);
-  run(device, Fill<float>{.to = result.mutable_view<float, 1>(), .value = 0});
+  run(device, Fill<float>{.to = result.mutable_view<float, 1>(), .value = value});
   return result;
 }
 
@@ -29,6 +32,23 @@ decltype(auto) Optimizer::with_rule(F&& f) const {
     if (config_.momentum == 0) return f(Sgd{});
     return f(Momentum{.momentum = config_.momentum, .nesterov = config_.nesterov});
   }
+  if (config_.kind == "rmsprop") {
+    const auto rmsprop = [&]<bool centered, bool with_momentum>() {
+      return f(RmsProp<centered, with_momentum>{
+          .alpha = config_.alpha, .epsilon = config_.epsilon, .momentum = config_.momentum});
+    };
+    if (config_.centered) {
+      return config_.momentum == 0 ? rmsprop.template operator()<true, false>()
+                                   : rmsprop.template operator()<true, true>();
+    }
+    return config_.momentum == 0 ? rmsprop.template operator()<false, false>()
+                                 : rmsprop.template operator()<false, true>();
+  }
+  if (config_.kind == "adagrad") {
+    return f(Adagrad{.epsilon = config_.epsilon,
+                     .rate_decay = config_.rate_decay,
+                     .initial_state = config_.initial_accumulator});
+  }
   return f(Adam{.beta1 = config_.beta1,
                 .beta2 = config_.beta2,
                 .epsilon = config_.epsilon,
@@ -41,19 +61,24 @@ Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters
       norm_(parameters.device(), {1}, DType::f32),
       scale_(parameters.device(), {1}, DType::f32),
       finite_(parameters.device(), {1}, DType::i32) {
-  if (config_.kind != "sgd" && config_.kind != "adam" && config_.kind != "adamw") {
-    throw ConfigError(
-        fmt::format("optimizer.kind is '{}', expected sgd, adam or adamw", config_.kind));
+  const auto& kinds = OptimizerConfig::kKinds;
+  if (std::find(kinds.begin(), kinds.end(), config_.kind) == kinds.end()) {
+    throw ConfigError(fmt::format("optimizer.kind is '{}', expected one of {}", config_.kind,
+                                  fmt::join(kinds, ", ")));
   }
   if (config_.kind == "sgd" && config_.nesterov && config_.momentum == 0) {
     throw ConfigError("optimizer.nesterov is set with momentum 0, expected a positive momentum");
   }
+  float initial = 0;  // of all states: no rule with another one has more than one
   with_rule([&](const auto& rule) {
     rule.check();
     names_.assign(rule.kStateNames.begin(), rule.kStateNames.end());
+    if constexpr (requires { rule.initial_state; })
+      initial = static_cast<float>(rule.initial_state);
   });
   for (std::size_t i = 0; i < names_.size(); ++i) {
-    flat_state_.push_back(zeros(parameters.device(), parameters.flat_gradients().shape()));
+    flat_state_.push_back(
+        filled(parameters.device(), parameters.flat_gradients().shape(), initial));
   }
   for (const Parameters::Stretch& stretch : parameters.stretches()) {
     Part part{.group = stretch.group,
@@ -73,7 +98,7 @@ Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters
               .state = {},
               .row_sparse = i};
     for (std::size_t s = 0; s < names_.size(); ++s) {
-      part.state.push_back(zeros(parameters.device(), part.weight.shape()));
+      part.state.push_back(filled(parameters.device(), part.weight.shape(), initial));
     }
     parts_.push_back(std::move(part));
   }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -11,10 +13,17 @@
 namespace carousel {
 
 struct OptimizerConfig {
-  std::string kind = "adamw";                         ///< sgd | adam | adamw
-  double momentum = 0;                                ///< sgd
-  bool nesterov = false;                              ///< sgd
-  double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;  ///< adam, adamw
+  static constexpr std::array<std::string_view, 5> kKinds{"sgd", "adam", "adamw", "rmsprop",
+                                                          "adagrad"};
+  std::string kind = "adamw";         ///< one of kKinds
+  double momentum = 0;                ///< sgd, rmsprop
+  bool nesterov = false;              ///< sgd
+  double beta1 = 0.9, beta2 = 0.999;  ///< adam, adamw
+  double epsilon = 1e-8;              ///< all but sgd
+  double alpha = 0.99;                ///< rmsprop
+  bool centered = false;              ///< rmsprop
+  double rate_decay = 0;              ///< adagrad
+  double initial_accumulator = 0;     ///< adagrad
   double weight_decay = 0;
   double clip_norm = 0;   ///< of the whole gradient; 0: no clipping
   double clip_value = 0;  ///< of each element, after clip_norm; 0: no clipping

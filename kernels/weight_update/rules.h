@@ -14,6 +14,7 @@ namespace carousel {
 //
 //     kStates, kStateNames   its states, one number each per weight, named as PyTorch names them
 //     kTolerance             of weights and states after one update, float, operands of order 1
+//     initial_state          what states begin with; without it 0
 //     check()                ConfigError if a hyperparameter is out of range
 //     Step<T>, at<T>()       what is the same for all weights of an update
 //     update()               one weight and its states, by the clipped gradient g
@@ -136,6 +137,126 @@ struct Adam {
     m = s.beta1 * m + s.rest1 * g;
     v = s.beta2 * v + s.rest2 * (g * g);
     weight -= s.keep * weight + s.size * (m / (std::sqrt(v) * s.root + s.epsilon));
+  }
+};
+
+/// RMSProp, with a mean of the gradients if `centered` and a buffer if `with_momentum`:
+///
+///     g += weight_decay · weight
+///     v = alpha · v + (1 − alpha) · g²
+///     m = alpha · m + (1 − alpha) · g            centered; otherwise m is 0
+///     u = g / (√(v − m²) + epsilon)
+///     b = momentum · b + u                       with_momentum; otherwise b is u
+///     weight −= learning_rate · b
+///
+/// v − m² is a variance. Where rounding makes it negative, it counts as 0; where it is small beside
+/// v, it has few correct digits, and so has the update.
+///
+/// Source: Tieleman & Hinton 2012, COURSERA: Neural Networks for Machine Learning, lecture 6e;
+/// Graves 2013, arXiv:1308.0850, equations 38 to 41 (centered); where epsilon and the learning rate
+/// stand is as in PyTorch's torch.optim.RMSprop.
+template <bool centered, bool with_momentum>
+struct RmsProp {
+  double alpha = 0.99;    ///< in [0, 1)
+  double epsilon = 1e-8;  ///< positive, as a float too
+  double momentum = 0;    ///< in (0, ∞) with_momentum
+  static constexpr std::size_t kStates = 1 + with_momentum + centered;
+  static constexpr std::array<const char*, kStates> kStateNames = [] {
+    std::array<const char*, kStates> names{"square_avg"};
+    if (with_momentum) names[1] = "momentum_buffer";
+    if (centered) names[kStates - 1] = "grad_avg";
+    return names;
+  }();
+  static constexpr Tolerance kTolerance{.absolute = 1e-5, .relative = 2e-6, .worst = 0.75};
+  void check() const;
+
+  template <class T>
+  struct Step {
+    T rate, decay, alpha, rest, epsilon, momentum;
+  };
+  template <class T>
+  constexpr Step<T> at(double rate, std::int64_t, double weight_decay) const {
+    return {.rate = static_cast<T>(rate),
+            .decay = static_cast<T>(weight_decay),
+            .alpha = static_cast<T>(alpha),
+            .rest = static_cast<T>(1 - alpha),
+            .epsilon = static_cast<T>(epsilon),
+            .momentum = static_cast<T>(momentum)};
+  }
+  template <class T, class... More>
+  static constexpr void update(const Step<T>& s, T g, T& weight, T& v, More&... more) {
+    g += s.decay * weight;
+    v = s.alpha * v + s.rest * (g * g);
+    if constexpr (centered) {
+      descend(s, g, weight, v, more...);
+    } else {
+      move(s, g / (std::sqrt(v) + s.epsilon), weight, more...);
+    }
+  }
+
+ private:
+  /// Centered: the mean is the last state, after the buffer if there is one.
+  template <class T>
+  static constexpr void descend(const Step<T>& s, T g, T& weight, T v, T& mean) {
+    move(s, g / (deviation(s, g, v, mean) + s.epsilon), weight);
+  }
+  template <class T>
+  static constexpr void descend(const Step<T>& s, T g, T& weight, T v, T& buffer, T& mean) {
+    move(s, g / (deviation(s, g, v, mean) + s.epsilon), weight, buffer);
+  }
+  template <class T>
+  static constexpr T deviation(const Step<T>& s, T g, T v, T& mean) {
+    mean = s.alpha * mean + s.rest * g;
+    const T variance = v - mean * mean;
+    return std::sqrt(variance < T{0} ? T{0} : variance);  // NaN compares false and stays
+  }
+  template <class T>
+  static constexpr void move(const Step<T>& s, T u, T& weight) {
+    weight -= s.rate * u;
+  }
+  template <class T>
+  static constexpr void move(const Step<T>& s, T u, T& weight, T& buffer) {
+    buffer = s.momentum * buffer + u;
+    weight -= s.rate * buffer;
+  }
+};
+
+/// Adagrad. With t = the number of the update:
+///
+///     g += weight_decay · weight
+///     sum += g²
+///     weight −= learning_rate / (1 + (t − 1) · rate_decay) · g / (√sum + epsilon)
+///
+/// t < 1 makes every weight NaN.
+///
+/// Source: Duchi, Hazan & Singer 2011, JMLR 12:2121, figure 1 with diagonal matrices; rate_decay and
+/// where epsilon stands are those of PyTorch's torch.optim.Adagrad.
+struct Adagrad {
+  double epsilon = 1e-10;    ///< positive, as a float too
+  double rate_decay = 0;     ///< at least 0
+  double initial_state = 0;  ///< at least 0
+  static constexpr std::size_t kStates = 1;
+  static constexpr std::array<const char*, kStates> kStateNames{"sum"};
+  static constexpr Tolerance kTolerance{.absolute = 2e-7, .relative = 2e-7, .worst = 0.6};
+  void check() const;
+
+  template <class T>
+  struct Step {
+    T rate, decay, epsilon;
+  };
+  template <class T>
+  constexpr Step<T> at(double rate, std::int64_t t, double weight_decay) const {
+    const double updates =
+        t < 1 ? std::numeric_limits<double>::quiet_NaN() : static_cast<double>(t - 1);
+    return {.rate = static_cast<T>(rate / (1 + updates * rate_decay)),
+            .decay = static_cast<T>(weight_decay),
+            .epsilon = static_cast<T>(epsilon)};
+  }
+  template <class T>
+  static constexpr void update(const Step<T>& s, T g, T& weight, T& sum) {
+    g += s.decay * weight;
+    sum += g * g;
+    weight -= s.rate * (g / (std::sqrt(sum) + s.epsilon));
   }
 };
 

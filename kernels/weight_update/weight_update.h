@@ -11,7 +11,8 @@
 
 namespace carousel {
 
-/// One update of weights by an optimiser's rule (Sgd, Momentum or Adam, see rules.h):
+/// One update of weights by an optimiser's rule (Sgd, Momentum, Adam, RmsProp or Adagrad, see
+/// rules.h):
 ///
 ///     g = clamp(gradient · gradient_scale, −clip_value, +clip_value)
 ///     weight, state = rule(g, weight, state)  with learning_rate · learning_rate_factor
@@ -24,12 +25,13 @@ namespace carousel {
 /// step and weight decay acts on touched rows alone, as lazy optimisers do (PyTorch's SparseAdam,
 /// which has no weight decay; SGD there refuses it).
 ///
-/// Clipping by value comes after scaling and before weight decay. States start at 0. T is float, or
-/// double on the CPU.
+/// Clipping by value comes after scaling and before weight decay. States start at 0, or at what the
+/// rule says. T is float, or double on the CPU.
 ///
 /// Values   where finite is 0 nothing at all is written. Otherwise NaN in gradient, scale or
 ///          learning rate reaches the weights: clamping keeps it. An element whose weight, gradient
-///          and states are 0 keeps them, so padding between parameters stays 0. The first
+///          and states are as at the start, the first two 0, keeps them, so padding between
+///          parameters stays 0. The first
 ///          row_count[0] entries of `row` are distinct and in [0, V), as EmbeddingRowBackward
 ///          gives them.
 /// Errors   ShapeError if the views disagree; ConfigError if a number is out of range. No elements,

@@ -18,6 +18,16 @@ void expect_not_negative(const char* what, double got) {
   expect_that(got >= 0 && std::isfinite(got), what, got, "0 or a positive number");
 }
 
+void expect_positive(const char* what, double got) {
+  expect_that(got > 0 && std::isfinite(got), what, got, "a positive number");
+}
+
+/// Not 0, nor what is 0 as a float: where a gradient was always 0, as in padding, 0 / 0 would be the
+/// update.
+void expect_epsilon(const char* what, double got) {
+  expect_that(static_cast<float>(got) > 0 && std::isfinite(got), what, got, "a positive number");
+}
+
 /// The `count` weights from `first` on, by the gradients from `gradient` on.
 template <class Rule, class T, std::size_t... S>
 void update(const WeightUpdate<Rule, T>& op,
@@ -39,18 +49,30 @@ void update(const WeightUpdate<Rule, T>& op,
 
 }  // namespace
 
-void Momentum::check() const {
-  expect_that(momentum > 0 && std::isfinite(momentum), "sgd: momentum", momentum,
-              "a positive number");
-}
+void Momentum::check() const { expect_positive("sgd: momentum", momentum); }
 
 void Adam::check() const {
   expect_that(beta1 >= 0 && beta1 < 1, "adam: beta1", beta1, "a number in [0, 1)");
   expect_that(beta2 >= 0 && beta2 < 1, "adam: beta2", beta2, "a number in [0, 1)");
-  // Not 0, nor what is 0 as a float: where a gradient was always 0, as in padding, 0 / 0 would be
-  // the update.
-  expect_that(static_cast<float>(epsilon) > 0 && std::isfinite(epsilon), "adam: epsilon", epsilon,
-              "a positive number");
+  expect_epsilon("adam: epsilon", epsilon);
+}
+
+template <bool centered, bool with_momentum>
+void RmsProp<centered, with_momentum>::check() const {
+  expect_that(alpha >= 0 && alpha < 1, "rmsprop: alpha", alpha, "a number in [0, 1)");
+  expect_epsilon("rmsprop: epsilon", epsilon);
+  if (with_momentum) expect_positive("rmsprop: momentum", momentum);
+}
+
+template void RmsProp<false, false>::check() const;
+template void RmsProp<false, true>::check() const;
+template void RmsProp<true, false>::check() const;
+template void RmsProp<true, true>::check() const;
+
+void Adagrad::check() const {
+  expect_epsilon("adagrad: epsilon", epsilon);
+  expect_not_negative("adagrad: rate_decay", rate_decay);
+  expect_not_negative("adagrad: initial_state", initial_state);
 }
 
 template <class Rule, class T>
@@ -107,5 +129,15 @@ template struct WeightUpdate<Momentum, float>;
 template struct WeightUpdate<Momentum, double>;
 template struct WeightUpdate<Adam, float>;
 template struct WeightUpdate<Adam, double>;
+template struct WeightUpdate<RmsProp<false, false>, float>;
+template struct WeightUpdate<RmsProp<false, false>, double>;
+template struct WeightUpdate<RmsProp<false, true>, float>;
+template struct WeightUpdate<RmsProp<false, true>, double>;
+template struct WeightUpdate<RmsProp<true, false>, float>;
+template struct WeightUpdate<RmsProp<true, false>, double>;
+template struct WeightUpdate<RmsProp<true, true>, float>;
+template struct WeightUpdate<RmsProp<true, true>, double>;
+template struct WeightUpdate<Adagrad, float>;
+template struct WeightUpdate<Adagrad, double>;
 
 }  // namespace carousel

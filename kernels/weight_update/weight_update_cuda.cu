@@ -100,5 +100,10 @@ void WeightUpdate<Rule, T>::run(const Cuda& device) const {
 template void WeightUpdate<Sgd, float>::run(const Cuda&) const;
 template void WeightUpdate<Momentum, float>::run(const Cuda&) const;
 template void WeightUpdate<Adam, float>::run(const Cuda&) const;
+template void WeightUpdate<RmsProp<false, false>, float>::run(const Cuda&) const;
+template void WeightUpdate<RmsProp<false, true>, float>::run(const Cuda&) const;
+template void WeightUpdate<RmsProp<true, false>, float>::run(const Cuda&) const;
+template void WeightUpdate<RmsProp<true, true>, float>::run(const Cuda&) const;
+template void WeightUpdate<Adagrad, float>::run(const Cuda&) const;
 
 }  // namespace carousel

@@ -95,6 +95,8 @@ void vocabularies(benchmark::internal::Benchmark* b) {
 BENCHMARK(weight_update<Sgd>)->Apply(sizes);
 BENCHMARK(weight_update<Momentum>)->Apply(sizes);
 BENCHMARK(weight_update<Adam>)->Apply(sizes);
+BENCHMARK(weight_update<RmsProp<true, true>>)->Apply(sizes);
+BENCHMARK(weight_update<Adagrad>)->Apply(sizes);
 BENCHMARK(weight_update_rows<Sgd>)->Apply(vocabularies);
 BENCHMARK(weight_update_rows<Adam>)->Apply(vocabularies);
 

@@ -147,7 +147,12 @@ def rates(steps, highest, warm_up):
     return torch.tensor([round(rate(t) * 2**20) / 2**20 for t in range(steps)])
 
 
-STATE = ("momentum_buffer", "exp_avg", "exp_avg_sq")
+STATE = ("momentum_buffer", "exp_avg", "exp_avg_sq", "square_avg", "grad_avg", "sum")
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW,
+              "rmsprop": torch.optim.RMSprop, "adagrad": torch.optim.Adagrad}
+# What Carousel calls PyTorch's options.
+NAMES = {"eps": "epsilon", "lr_decay": "rate_decay",
+         "initial_accumulator_value": "initial_accumulator"}
 
 
 def trajectory(kind, clip_norm=0.0, clip_value=0.0, **options):
@@ -159,11 +164,10 @@ def trajectory(kind, clip_norm=0.0, clip_value=0.0, **options):
     weights = [leaf(draw(*shape)) for shape in shapes]
     given = {"weight": torch.cat([w.detach().flatten() for w in weights]).clone(),
              "gradient": draw(steps, sum(sizes)), "learning_rate": rates(steps, 2**-5, warm_up=4)}
-    make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
     named = {key: value for key, value in options.items() if not key.startswith("beta")}
     if "beta1" in options:
         named["betas"] = (options["beta1"], options["beta2"])
-    optimizer = make(weights, lr=1.0, **named)
+    optimizer = OPTIMIZERS[kind](weights, lr=1.0, **named)
     norms, trail = [], []
     for gradient, rate in zip(given["gradient"], given["learning_rate"]):
         for weight, part in zip(weights, gradient.split(sizes)):
@@ -176,8 +180,7 @@ def trajectory(kind, clip_norm=0.0, clip_value=0.0, **options):
         trail.append(torch.cat([w.detach().flatten() for w in weights]))
     state = {name: torch.cat([optimizer.state[w][name].flatten() for w in weights])
              for name in STATE if optimizer.state[weights[0]].get(name) is not None}
-    if "eps" in options:
-        options["epsilon"] = options.pop("eps")
+    options = {NAMES.get(key, key): value for key, value in options.items()}
     return {"options": {"kind": kind, "clip_norm": clip_norm, "clip_value": clip_value} | options,
             "given": given,
             "values": {"norm": torch.stack(norms), "weight": torch.stack(trail)} | state}
@@ -307,6 +310,17 @@ CASES = {
                           "weight_decay": 0.1, "clip_value": 0.5}),
     "adamw": (trajectory, {"kind": "adamw", "beta1": 0.9, "beta2": 0.999, "eps": 1e-8,
                            "weight_decay": 0.1, "clip_norm": 1.5}),
+    "rmsprop": (trajectory, {"kind": "rmsprop", "alpha": 0.9, "eps": 1e-8, "weight_decay": 0.1,
+                             "clip_value": 0.5}),
+    "rmsprop_momentum": (trajectory, {"kind": "rmsprop", "alpha": 0.95, "eps": 1e-4,
+                                      "momentum": 0.9, "weight_decay": 0.1}),
+    "rmsprop_centered": (trajectory, {"kind": "rmsprop", "alpha": 0.9, "eps": 1e-4,
+                                      "momentum": 0.8, "centered": True, "weight_decay": 0.1,
+                                      "clip_norm": 1.5}),
+    "adagrad": (trajectory, {"kind": "adagrad", "eps": 1e-10, "weight_decay": 0.1,
+                             "clip_norm": 1.5}),
+    "adagrad_decay": (trajectory, {"kind": "adagrad", "eps": 1e-4, "lr_decay": 0.125,
+                                   "initial_accumulator_value": 0.25, "weight_decay": 0.1}),
     "clipping": (clipping, {}),
     **{f"{cell}_lm": (recurrent_lm, {"cell": cell, "clip_norm": limit}) for cell, limit in (
         ("lstm", 0.4), ("gru", 1.0), ("tanh", 1.5), ("relu", 0.5), ("linear", 2.75))},

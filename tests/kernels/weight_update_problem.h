@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -16,6 +17,8 @@ namespace carousel::test {
 
 using Settings = reference::OptimizerSettings;
 inline constexpr auto kAdam = Settings::Kind::adam;
+inline constexpr auto kRmsProp = Settings::Kind::rmsprop;
+inline constexpr auto kAdagrad = Settings::Kind::adagrad;
 
 template <class T>
 std::vector<T> random_values(std::size_t count, unsigned seed) {
@@ -29,9 +32,24 @@ std::vector<T> random_values(std::size_t count, unsigned seed) {
 /// Calls f with the rule that the settings mean.
 template <class F>
 decltype(auto) with_rule(const Settings& s, F&& f) {
+  const auto rmsprop = [&]<bool centered, bool with_momentum>() {
+    return f(RmsProp<centered, with_momentum>{
+        .alpha = s.alpha, .epsilon = s.epsilon, .momentum = s.momentum});
+  };
   if (s.kind == kAdam) {
     return f(
         Adam{.beta1 = s.beta1, .beta2 = s.beta2, .epsilon = s.epsilon, .decoupled = s.decoupled});
+  }
+  if (s.kind == kRmsProp && s.centered) {
+    return s.momentum == 0 ? rmsprop.template operator()<true, false>()
+                           : rmsprop.template operator()<true, true>();
+  }
+  if (s.kind == kRmsProp) {
+    return s.momentum == 0 ? rmsprop.template operator()<false, false>()
+                           : rmsprop.template operator()<false, true>();
+  }
+  if (s.kind == kAdagrad) {
+    return f(Adagrad{.epsilon = s.epsilon, .rate_decay = s.rate_decay, .initial_state = s.initial});
   }
   if (s.momentum == 0) return f(Sgd{});
   return f(Momentum{.momentum = s.momentum, .nesterov = s.nesterov});
@@ -51,17 +69,19 @@ struct Rows {
 };
 
 /// A matrix of weights and their state on a device, `shift` elements from an aligned address.
+/// Every state begins with `initial`.
 template <class T>
 struct State {
   State(const Device& on, const std::vector<T>& start, std::size_t from_aligned = 0,
-        std::size_t width_of_rows = 0)
+        std::size_t width_of_rows = 0, double initial = 0)
       : device(on),
         shift(from_aligned),
         size(start.size()),
         width(width_of_rows == 0 ? size : width_of_rows),
         weight(device, padded(start)),
-        first(device, padded(std::vector<T>(size))),
-        second(device, padded(std::vector<T>(size))),
+        states{Buffer<T>(device, padded(std::vector<T>(size, static_cast<T>(initial)))),
+               Buffer<T>(device, padded(std::vector<T>(size))),
+               Buffer<T>(device, padded(std::vector<T>(size)))},
         working(device, std::vector<bf16>(shift + size, bf16(-7.0F))) {}
 
   std::vector<T> padded(const std::vector<T>& values) const {
@@ -82,9 +102,9 @@ struct State {
   }
   /// Weight, states and copy, as numbers that tell every bit pattern but those of NaN apart.
   std::vector<std::vector<double>> everything() const {
-    std::vector<std::vector<double>> all{
-        as_double(read(weight)), as_double(read(first)), as_double(read(second)), {}};
-    for (const bf16 w : read(working)) all[3].push_back(w.bits);
+    std::vector<std::vector<double>> all{{}, as_double(read(weight))};
+    for (const bf16 w : read(working)) all[0].push_back(w.bits);
+    for (const Buffer<T>& each : states) all.push_back(as_double(read(each)));
     return all;
   }
 
@@ -111,8 +131,7 @@ struct State {
                                .learning_rate_factor = 2,
                                .weight_decay = s.weight_decay,
                                .clip_value = s.clip_value};
-      if constexpr (Rule::kStates > 0) op.state[0] = view(first);
-      if constexpr (Rule::kStates > 1) op.state[1] = view(second);
+      for (std::size_t i = 0; i < Rule::kStates; ++i) op.state[i] = view(states[i]);
       if (rows != nullptr) {
         op.gradient = gradient.view(rows->row.size(), width);
         op.row = row.view(rows->row.size());
@@ -124,7 +143,8 @@ struct State {
 
   Device device;
   std::size_t shift, size, width;
-  Buffer<T> weight, first, second;
+  Buffer<T> weight;
+  std::array<Buffer<T>, 3> states;
   Buffer<bf16> working;
 };
 
@@ -154,6 +174,31 @@ inline const std::vector<Settings> kCases{
      .clip_value = 1,
      .gradient_scale = 0.9,
      .beta1 = 0,
-     .decoupled = true}};
+     .decoupled = true},
+    {.kind = kRmsProp, .learning_rate = 0.01},
+    {.kind = kRmsProp,
+     .learning_rate = 0.02,
+     .weight_decay = 0.1,
+     .clip_value = 0.5,
+     .gradient_scale = 0.6,
+     .momentum = 0.8,
+     .epsilon = 1e-3,
+     .alpha = 0.9},
+    {.kind = kRmsProp, .learning_rate = 0.01, .alpha = 0.9, .centered = true},
+    {.kind = kRmsProp,
+     .learning_rate = 0.01,
+     .weight_decay = 0.1,
+     .momentum = 0.9,
+     .epsilon = 1e-4,
+     .alpha = 0.95,
+     .centered = true},
+    {.kind = kAdagrad, .learning_rate = 0.1, .epsilon = 1e-10},
+    {.kind = kAdagrad,
+     .learning_rate = 0.2,
+     .weight_decay = 0.1,
+     .clip_value = 1,
+     .gradient_scale = 0.9,
+     .rate_decay = 0.1,
+     .initial = 0.5}};
 
 }  // namespace carousel::test

@@ -28,6 +28,10 @@ OptimizerConfig config_of(const nlohmann::json& options) {
   config.beta1 = options.value("beta1", 0.9);
   config.beta2 = options.value("beta2", 0.999);
   config.epsilon = options.value("epsilon", 1e-8);
+  config.alpha = options.value("alpha", 0.99);
+  config.centered = options.value("centered", false);
+  config.rate_decay = options.value("rate_decay", 0.0);
+  config.initial_accumulator = options.value("initial_accumulator", 0.0);
   config.weight_decay = options.at("weight_decay");
   config.clip_norm = options.at("clip_norm");
   config.clip_value = options.at("clip_value");
@@ -64,7 +68,9 @@ class GoldenTrajectory : public testing::TestWithParam<std::tuple<Device, const 
 INSTANTIATE_TEST_SUITE_P(Optimizers, GoldenTrajectory,
                          testing::Combine(testing::ValuesIn(test::devices()),
                                           testing::Values("sgd", "sgd_momentum", "sgd_nesterov",
-                                                          "adam", "adamw")),
+                                                          "adam", "adamw", "rmsprop",
+                                                          "rmsprop_momentum", "rmsprop_centered",
+                                                          "adagrad", "adagrad_decay")),
                          [](const auto& each) {
                            return test::device_name(std::get<0>(each.param)) + "_" +
                                   std::get<1>(each.param);

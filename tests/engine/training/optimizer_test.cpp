@@ -85,7 +85,11 @@ TEST_P(OptimizerOn, FollowsTheOracleForTwentySteps) {
        {.kind = kAdam, .weight_decay = 0.1, .beta1 = 0.8}},
       {{.kind = "sgd", .weight_decay = 0.1, .clip_norm = 5}, {.weight_decay = 0.1}},
       {{.kind = "sgd", .momentum = 0.9, .nesterov = true, .clip_value = 0.5},
-       {.clip_value = 0.5, .momentum = 0.9, .nesterov = true}}};
+       {.clip_value = 0.5, .momentum = 0.9, .nesterov = true}},
+      {{.kind = "rmsprop", .momentum = 0.5, .epsilon = 0.1, .alpha = 0.9, .clip_norm = 5},
+       {.kind = Settings::Kind::rmsprop, .momentum = 0.5, .epsilon = 0.1, .alpha = 0.9}},
+      {{.kind = "adagrad", .rate_decay = 0.1, .initial_accumulator = 0.5},
+       {.kind = Settings::Kind::adagrad, .rate_decay = 0.1, .initial = 0.5}}};
   for (const auto& [config, settings] : cases) {
     const auto start = random_values(kSize, 1);
     Model model(config, GetParam(), start);
@@ -109,11 +113,12 @@ TEST_P(OptimizerOn, FollowsTheOracleForTwentySteps) {
 }
 
 TEST_P(OptimizerOn, ABadStepAndAllAfterItChangeNothing) {
-  for (const char* kind : {"sgd", "adam", "adamw"}) {
+  for (const std::string_view kind : OptimizerConfig::kKinds) {
     for (const bool bad_loss : {false, true}) {
-      const double momentum = std::string(kind) == "sgd" ? 0.9 : 0;
-      Model model({.kind = kind, .momentum = momentum, .weight_decay = 0.1, .clip_norm = 1},
-                  GetParam(), random_values(kSize, 1));
+      const double momentum = kind == "sgd" ? 0.9 : 0;
+      Model model(
+          {.kind = std::string(kind), .momentum = momentum, .weight_decay = 0.1, .clip_norm = 1},
+          GetParam(), random_values(kSize, 1));
       model.update(random_values(kSize, 2), 1, 0.1F);
       const auto before = model.everything();
 
@@ -166,6 +171,14 @@ TEST(Optimizer, KeepsOnlyTheStateItsKindNeeds) {
   EXPECT_EQ(Model({.kind = "sgd"}, Cpu{}, start).optimizer.state().size(), 0);
   EXPECT_EQ(Model({.kind = "sgd", .momentum = 0.5}, Cpu{}, start).optimizer.state().size(), 1);
   EXPECT_EQ(Model({.kind = "adam"}, Cpu{}, start).optimizer.state().size(), 2);
+  EXPECT_EQ(Model({.kind = "adagrad"}, Cpu{}, start).optimizer.state().size(), 1);
+  for (const bool centered : {false, true}) {
+    for (const double momentum : {0.0, 0.5}) {
+      const OptimizerConfig config{.kind = "rmsprop", .momentum = momentum, .centered = centered};
+      EXPECT_EQ(Model(config, Cpu{}, start).optimizer.state().size(),
+                1 + (momentum > 0) + centered);
+    }
+  }
 }
 
 // Weights that were loaded are in the bf16 copy too: the next forward pass reads it.
@@ -190,6 +203,8 @@ TEST(Optimizer, RefusesWhatMakesNoSense) {
   refuses({.kind = "adam", .beta1 = 1});
   refuses({.kind = "adam", .clip_norm = -1});
   refuses({.kind = "adamw", .epsilon = 0});
+  refuses({.kind = "rmsprop", .alpha = 1});
+  refuses({.kind = "adagrad", .initial_accumulator = -1});
 }
 
 }  // namespace

@@ -161,8 +161,9 @@ TEST_P(RowSparseOn, TrainsAsADenseTableDoes) {
 TEST_P(RowSparseOn, UntouchedRowsAndTheirMomentsKeepTheirBits) {
   for (const OptimizerConfig& optimizer :
        {OptimizerConfig{.kind = "sgd", .momentum = 0.9, .weight_decay = 0.1},
-        OptimizerConfig{.kind = "adam", .weight_decay = 0.1},
-        OptimizerConfig{.kind = "adamw", .weight_decay = 0.1}}) {
+        OptimizerConfig{.kind = "adamw", .weight_decay = 0.1},
+        OptimizerConfig{.kind = "rmsprop", .momentum = 0.5, .centered = true},
+        OptimizerConfig{.kind = "adagrad", .initial_accumulator = 0.5}}) {
     Net::Options o{.optimizer = optimizer};
     Net sparse(GetParam(), o);
     o.row_sparse = false;
@@ -180,7 +181,7 @@ TEST_P(RowSparseOn, UntouchedRowsAndTheirMomentsKeepTheirBits) {
           EXPECT_EQ(sparse.row(r), old) << optimizer.kind << ", row " << r;
         } else {
           EXPECT_NE(sparse.row(r), old) << optimizer.kind << ", row " << r;
-          // At first touch all moments are 0, as the dense ones are.
+          // At first touch all moments are as at the start, as the dense ones are.
           if (seed == 1) {
             EXPECT_EQ(sparse.row(r), dense.row(r)) << optimizer.kind << ", row " << r;
           }
