@@ -62,7 +62,11 @@ void describe(OptionSection& section, Schedule& schedule) {
   section.add("warm_up", schedule.warm_up, "steps of linear rise at the start", {0, kMany});
   section.add("final_fraction", schedule.final_fraction, "cosine: of the rate, at the end",
               {.least = 0, .most = 1});
-  section.add("period", schedule.period, "step: steps between decays", {1, kMany});
+  section.add("onset", schedule.onset,
+              "step: steps after warm_up before the first decay; 0: as many as period", {0, kMany});
+  section.add("period", schedule.period,
+              "step: steps between decays; training begins with saying how many an epoch has",
+              {1, kMany});
   section.add("decay", schedule.decay, "step, plateau: factor of a decay",
               {.least = 0, .most = 1, .above_least = true});
   section.add("patience", schedule.patience, "plateau: evaluations without a best", {1, kMany});

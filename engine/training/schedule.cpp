@@ -18,7 +18,9 @@ double learning_rate(const Schedule& s, std::int64_t step) {
     return s.learning_rate * (s.final_fraction + (1 - s.final_fraction) * height);
   }
   if (s.kind == "step") {
-    return s.learning_rate * std::pow(s.decay, static_cast<double>((after - 1) / s.period));
+    const std::int64_t onset = s.onset == 0 ? s.period : s.onset;
+    const std::int64_t decays = after <= onset ? 0 : (after - 1 - onset) / s.period + 1;
+    return s.learning_rate * std::pow(s.decay, static_cast<double>(decays));
   }
   return s.learning_rate;
 }

@@ -14,6 +14,7 @@ struct Schedule {
   std::int64_t steps = 0;         ///< of the whole run; train.steps
   std::int64_t warm_up = 0;       ///< steps of linear rise from 0, before any kind
   double final_fraction = 0;      ///< cosine: what is left of the rate at the last step
+  std::int64_t onset = 0;         ///< step: steps before the first decay; 0: as many as a period
   std::int64_t period = 1000;     ///< step: steps between two decays
   double decay = 0.5;             ///< step, plateau: factor of a decay
   std::int64_t patience = 2;      ///< plateau: evaluations without a new best before a decay
@@ -24,7 +25,9 @@ struct Schedule {
 ///     rises linearly to learning_rate over the first `warm_up` steps;
 ///     cosine: then falls along half a cosine to final_fraction of it at step `steps`
 ///             (Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5, without restarts);
-///     step:   then decays once every `period` steps.
+///     step:   then decays after `onset` steps, and again every `period` steps. Of Zaremba, Sutskever
+///             & Vinyals 2014 (arXiv:1409.2329, section 4.1) the small model: with steps that make an
+///             epoch as period, and an onset of four times as many.
 double learning_rate(const Schedule& schedule, std::int64_t step);
 
 /// What decay on plateau remembers.

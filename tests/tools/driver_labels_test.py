@@ -57,7 +57,7 @@ class DriverLabelsTest(DriverCase):
     def test_training_reports_scores_and_the_first_decides(self):
         talk = self.train().stderr
         self.assertIn("3 labels", talk)
-        self.assertIn("48 examples to train on, 12 to validate", talk)
+        self.assertIn("48 examples to train on in 7 steps an epoch, 12 to validate", talk)
         self.assertNotIn("tokens", talk)
         lines = metrics(self.here / "run")
         self.assertEqual([l["step"] for l in lines if "validation_accuracy" in l], [10, 20, 30])

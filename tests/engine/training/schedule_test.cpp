@@ -44,6 +44,22 @@ TEST(Schedule, StepDecaysAtTheEndOfEachPeriodAfterTheWarmUp) {
   expect_rates(s, {1, 2, 3, 5, 6, 8, 9}, {4, 8, 8, 8, 4, 4, 2});
 }
 
+// Ten steps are an epoch here.
+TEST(Schedule, StepMayDecayEachEpochFromALaterOneOn) {
+  // Zaremba's small model: the rate is halved after the fourth epoch and each one after it.
+  const Schedule zaremba{
+      .kind = "step", .learning_rate = 1, .onset = 40, .period = 10, .decay = 0.5};
+  expect_rates(zaremba, {1, 40, 41, 50, 51, 130}, {1, 1, 0.5, 0.5, 0.25, 1.0 / 512});
+  // char-rnn: 0.97 of the rate after the tenth epoch and each one after it.
+  const Schedule char_rnn{
+      .kind = "step", .learning_rate = 2e-3, .onset = 100, .period = 10, .decay = 0.97};
+  expect_rates(char_rnn, {100, 101, 110, 111}, {2e-3, 1.94e-3, 1.94e-3, 1.8818e-3});
+  // An onset that is no number of periods, after a warm-up.
+  const Schedule odd{
+      .kind = "step", .learning_rate = 8, .warm_up = 2, .onset = 1, .period = 3, .decay = 0.5};
+  expect_rates(odd, {2, 3, 4, 6, 7}, {8, 8, 4, 4, 2});
+}
+
 TEST(Plateau, DecaysWhenPatienceRunsOut) {
   const Schedule s{.kind = "plateau", .decay = 0.5, .patience = 2};
   PlateauState state;
