@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/training/parameter_groups.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -51,6 +52,9 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
   section.add("initial_accumulator", optimizer.initial_accumulator,
               "adagrad: what the sums of squares begin with", {.least = 0});
   section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
+  section.add("groups", optimizer.groups,
+              "settings of parameters by name: \"*bias*: weight_decay=0; output.*: frozen\", also "
+              "learning_rate_factor; the last group that a name is like holds");
   section.add("clip_norm", optimizer.clip_norm, "of the whole gradient; 0: none", {.least = 0});
   section.add("clip_value", optimizer.clip_value, "of each element, after clip_norm; 0: none",
               {.least = 0});
@@ -125,6 +129,7 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   options_.apply(config);
   kind = entry->kind;  // not a former name
   schedule.steps = train.steps;
+  parameter_groups(optimizer.groups);  // refuses what is none
 }
 
 SamplerOptions RunConfig::sampler_options(const Device& device, bool training) const {

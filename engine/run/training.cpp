@@ -5,6 +5,7 @@
 #include "engine/run/run_folder.h"
 #include "engine/run/run_metrics.h"
 #include "engine/run/trained_model.h"
+#include "engine/training/parameter_groups.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -21,14 +22,21 @@ void expect_resumes(const RunConfig& config, const std::string& before, const st
   config.expect_resumes(RunConfig(before, run, std::span(&entry, 1)), run);
 }
 
+std::unique_ptr<Model> model_to_train(const RunConfig& config, const Corpus& corpus,
+                                      const Device& device) {
+  std::unique_ptr<Model> model = config.model->make(
+      corpus.vocabularies, device, compute_type(config.machine.precision), config.seed());
+  group(model->parameters(), parameter_groups(config.optimizer.groups));
+  return model;
+}
+
 }  // namespace
 
 Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
     : config(of),
       corpus(data),
       device(on),
-      model(config.model->make(corpus.vocabularies, device, compute_type(config.machine.precision),
-                               config.seed())),
+      model(model_to_train(config, corpus, device)),
       optimizer(config.optimizer, model->parameters()),
       batches(config.entry->sampler(corpus, corpus.train, config.sampler_options(device, true))),
       run{.model = *model,

@@ -1,6 +1,7 @@
 #include "engine/tape/parameters.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -27,6 +28,16 @@ std::uint64_t stream_of(const std::string& name) {
   return hash;
 }
 
+/// Whether the name is the pattern, with any text in place of each *.
+bool is_like(std::string_view name, std::string_view pattern) {
+  if (pattern.empty()) return name.empty();
+  if (pattern.front() == '*') {
+    return is_like(name, pattern.substr(1)) || (!name.empty() && is_like(name.substr(1), pattern));
+  }
+  return !name.empty() && name.front() == pattern.front() &&
+         is_like(name.substr(1), pattern.substr(1));
+}
+
 }  // namespace
 
 std::size_t Parameters::declare(std::string name, Shape shape, Initializer initializer,
@@ -50,25 +61,34 @@ std::size_t Parameters::declare(std::string name, Shape shape, Initializer initi
   return entries_.size() - 1;
 }
 
-void Parameters::set_group(std::string_view prefix, const ParameterGroup& group) {
+void Parameters::set_group(std::string_view pattern, const ParameterGroup& group) {
   const auto expect_number = [&](const char* what, double got) {
     if (!(got >= 0 && std::isfinite(got))) {
-      throw ConfigError(
-          fmt::format("parameters: {} of group '{}' is {}, expected 0 or more", what, prefix, got));
+      throw ConfigError(fmt::format("parameters: {} of group '{}' is {}, expected 0 or more", what,
+                                    pattern, got));
     }
   };
   expect_number("learning_rate_factor", group.learning_rate_factor);
   expect_number("weight_decay", group.weight_decay.value_or(0));
+  std::vector<std::string_view> names;
   bool found = false;
   for (Entry& entry : entries_) {
-    if (!entry.name.starts_with(prefix)) continue;
+    names.push_back(entry.name);
+    if (!is_like(entry.name, pattern)) continue;
     entry.options.group = group;
     found = true;
   }
   if (!found) {
     throw ConfigError(
-        fmt::format("parameters: no parameter's name begins with '{}', as a group's does", prefix));
+        fmt::format("parameters: no name is like '{}', a group's pattern; they are {}", pattern,
+                    fmt::join(names, ", ")));
   }
+  if (!weights_) return;
+  std::vector<Tensor> values;
+  for (const Entry& entry : entries_) values.push_back(entry.weight);
+  allocate(device());
+  for (std::size_t i = 0; i < entries_.size(); ++i) copy(values[i], entries_[i].weight);
+  refresh_working();
 }
 
 /// Gives every parameter its place in the flat buffers and returns their size: group after group,
@@ -97,33 +117,40 @@ std::int64_t Parameters::lay_out() {
   return end;
 }
 
-void Parameters::materialize(const Device& device, DType compute, std::uint64_t seed) {
-  compute_ = compute;
+void Parameters::allocate(const Device& device) {
   const std::int64_t total = lay_out();
   const std::int64_t trained =
       stretches_.empty() ? 0 : stretches_.back().first + stretches_.back().count;
-  weights_ = Tensor(device, {total}, DType::f32);
-  gradients_ = Tensor(device, {trained}, DType::f32);
-  if (compute == DType::bf16) working_ = Tensor(device, {total}, DType::bf16);
-
-  std::vector<float> values(static_cast<std::size_t>(total));
+  const auto zeros = [&](const Shape& shape) {
+    Tensor result(device, shape, DType::f32);
+    run(device, Fill<float>{.to = result.mutable_view<float, 1>(), .value = 0});
+    return result;
+  };
+  const bool rounded = compute_ == DType::bf16;
+  weights_ = zeros({total});
+  gradients_ = zeros({trained});
+  working_ = rounded ? Tensor(device, {total}, DType::bf16) : Tensor{};
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
-    const auto begun = initial_values(entry.initializer, entry.shape, seed, stream_of(entry.name));
-    if (entry.options.row_sparse) {
-      entry.weight = Tensor(device, entry.shape, DType::f32);
-      copy_from_host(entry.weight, begun.data());
-      if (working_) entry.working = Tensor(device, entry.shape, DType::bf16);
-      if (!entry.options.group.frozen) entry.rows = std::make_shared<RowGradient>();
-      continue;
-    }
-    std::copy(begun.begin(), begun.end(), values.begin() + entry.first);
-    entry.weight = part_of(weights_, i);
+    const bool apart = entry.options.row_sparse;
+    entry.weight = apart ? Tensor(device, entry.shape, DType::f32) : part_of(weights_, i);
     entry.gradient = part_of(gradients_, i);
-    if (working_) entry.working = part_of(working_, i);
+    entry.working = {};
+    if (rounded) {
+      entry.working = apart ? Tensor(device, entry.shape, DType::bf16) : part_of(working_, i);
+    }
+    const bool sparse_gradient = apart && !entry.options.group.frozen;
+    entry.rows = sparse_gradient ? std::make_shared<RowGradient>() : nullptr;
   }
-  copy_from_host(weights_, values.data());
-  run(device, Fill<float>{.to = gradients_.mutable_view<float, 1>(), .value = 0});
+}
+
+void Parameters::materialize(const Device& device, DType compute, std::uint64_t seed) {
+  compute_ = compute;
+  allocate(device);
+  for (const Entry& entry : entries_) {
+    const auto begun = initial_values(entry.initializer, entry.shape, seed, stream_of(entry.name));
+    copy_from_host(entry.weight, begun.data());
+  }
   refresh_working();
 }
 

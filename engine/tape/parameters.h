@@ -39,9 +39,11 @@ class Parameters {
   std::size_t declare(std::string name, Shape shape, Initializer initializer,
                       const ParameterOptions& options = {});
 
-  /// Puts every declared parameter whose name begins with `prefix` into the group, instead of its
-  /// own. Before materialize(). ConfigError if there is none or the group makes no sense.
-  void set_group(std::string_view prefix, const ParameterGroup& group);
+  /// Puts every declared parameter whose name is like `pattern`, in which * stands for any text, into
+  /// the group, instead of its own. What was materialised keeps its values, but not its memory: it
+  /// is too late once an Optimizer or a tape refers to it. ConfigError if no name is like the
+  /// pattern or the group makes no sense.
+  void set_group(std::string_view pattern, const ParameterGroup& group);
 
   /// Allocates and initialises. `compute` is the storage type of the products: f32, or bf16, in
   /// which case matrices are read through a rounded copy while the float weights stay the truth.
@@ -100,6 +102,7 @@ class Parameters {
     Var var;
   };
   std::int64_t lay_out();
+  void allocate(const Device& device);
 
   std::vector<Entry> entries_;
   std::vector<Stretch> stretches_;

@@ -25,6 +25,7 @@ struct OptimizerConfig {
   double rate_decay = 0;              ///< adagrad
   double initial_accumulator = 0;     ///< adagrad
   double weight_decay = 0;
+  std::string groups{};   ///< settings of some parameters: see parameter_groups()
   double clip_norm = 0;   ///< of the whole gradient; 0: no clipping
   double clip_value = 0;  ///< of each element, after clip_norm; 0: no clipping
 };

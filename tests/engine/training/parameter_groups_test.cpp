@@ -2,13 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "engine/ops.h"
 #include "engine/training/optimizer.h"
+#include "engine/training/parameter_groups.h"
 #include "kernels/common/check.h"
 #include "tests/support/device.h"
+#include "tests/support/files.h"
 #include "tests/support/tensors.h"
 
 namespace carousel {
@@ -70,7 +73,7 @@ TEST_P(ParameterGroupsOn, EachTrainsAsIfItsSettingsWereThoseOfAll) {
     const ParameterGroup in{.learning_rate_factor = 0.25, .weight_decay = 0},
         bias{.learning_rate_factor = 2};
     Parameters grouped = declared();
-    grouped.set_group("in.", in);
+    grouped.set_group("in.*", in);
     grouped.set_group("in.bias", bias);  // the later of two that match
     grouped.set_group("out.bias", bias);
     const Trained got(GetParam(), config, std::move(grouped));
@@ -79,7 +82,7 @@ TEST_P(ParameterGroupsOn, EachTrainsAsIfItsSettingsWereThoseOfAll) {
     const std::vector<ParameterGroup> groups{in, {}, bias, bias};
     for (std::size_t i = 0; i < groups.size(); ++i) {
       Parameters alike = declared();
-      alike.set_group("", groups[i]);
+      alike.set_group("*", groups[i]);
       const Trained want(GetParam(), config, std::move(alike));
       EXPECT_EQ(want.parameters.stretches().size(), 1);
       EXPECT_EQ(got.begun[i], want.begun[i]);
@@ -93,7 +96,7 @@ TEST_P(ParameterGroupsOn, EachTrainsAsIfItsSettingsWereThoseOfAll) {
 TEST_P(ParameterGroupsOn, FrozenOnesStayAndCostNoGradientNormOrMoment) {
   for (const OptimizerConfig& config : kConfigs) {
     Parameters all = declared();
-    all.set_group("out.", {.frozen = true});
+    all.set_group("out*", {.frozen = true});
     const Trained got(GetParam(), config, std::move(all));
     const Trained want(GetParam(), config, declared());
     EXPECT_FLOAT_EQ(got.norm, std::sqrt(400.0F));
@@ -145,9 +148,68 @@ TEST_P(ParameterGroupsOn, AGradientOfAnEarlierStepIsNotKept) {
 
 TEST(ParameterGroups, RefuseWhatMakesNoSense) {
   Parameters parameters = declared();
-  EXPECT_THROW(parameters.set_group("inn.", {}), ConfigError);
-  EXPECT_THROW(parameters.set_group("in.", {.learning_rate_factor = -1}), ConfigError);
-  EXPECT_THROW(parameters.set_group("in.", {.weight_decay = std::nan("")}), ConfigError);
+  EXPECT_EQ(test::error_text<ConfigError>([&] { parameters.set_group("in.", {}); }),
+            "parameters: no name is like 'in.', a group's pattern; they are in.weight, out.weight, "
+            "in.bias, out.bias");
+  EXPECT_THROW(parameters.set_group("in.*", {.learning_rate_factor = -1}), ConfigError);
+  EXPECT_THROW(parameters.set_group("in.*", {.weight_decay = std::nan("")}), ConfigError);
+}
+
+TEST(ParameterGroups, AStarStandsForAnyText) {
+  const std::map<std::string, std::vector<int>> likes{
+      {"*", {1, 1, 1, 1}},         {"in*", {1, 0, 1, 0}},      {"*bias", {0, 0, 1, 1}},
+      {"*.*i*", {1, 1, 1, 1}},     {"out.bias", {0, 0, 0, 1}}, {"*t*t*", {0, 1, 0, 0}},
+      {"*in.bias*", {0, 0, 1, 0}}, {"**a*s", {0, 0, 1, 1}}};
+  for (const auto& [pattern, members] : likes) {
+    Parameters parameters = declared();
+    parameters.set_group(pattern, {.frozen = true});
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      EXPECT_EQ(parameters.group(i).frozen, members[i] == 1)
+          << parameters.name(i) << " and " << pattern;
+    }
+  }
+}
+
+// A model comes with memory and values; its groups are set after that.
+TEST_P(ParameterGroupsOn, MaterialisedParametersKeepTheirValues) {
+  const auto declare = [] {
+    Parameters parameters = declared();
+    parameters.declare("table", {5, 3}, kDrawn, {.row_sparse = true});
+    return parameters;
+  };
+  Parameters before = declare(), after = declare();
+  for (Parameters* each : {&before, &after}) {
+    for (const char* pattern : {"in.*", "table"}) {
+      if (each == &before) each->set_group(pattern, {.frozen = true});
+    }
+    each->materialize(GetParam(), DType::bf16, 3);
+  }
+  group(after, parameter_groups("in.*: frozen; table: frozen"));
+  EXPECT_EQ(after.stretches().size(), before.stretches().size());
+  EXPECT_EQ(read<float>(after.flat_weights()), read<float>(before.flat_weights()));
+  EXPECT_EQ(host_floats(after.flat_working()), host_floats(before.flat_working()));
+  EXPECT_EQ(read<float>(after.weight(4)), read<float>(before.weight(4)));
+  EXPECT_EQ(host_floats(after.working(4)), host_floats(before.working(4)));
+  EXPECT_EQ(after.row_gradient(4), nullptr);
+  EXPECT_EQ(after.flat_gradients().size(), before.flat_gradients().size());
+}
+
+TEST(ParameterGroups, AreReadFromAText) {
+  EXPECT_TRUE(parameter_groups(" ").empty());
+  const ParameterGroups got = parameter_groups(
+      "*bias*: weight_decay = 0 ;\n a.b:learning_rate_factor=1e-1,weight_decay=2; c*: frozen;");
+  const ParameterGroups want{{"*bias*", {.weight_decay = 0}},
+                             {"a.b", {.learning_rate_factor = 0.1, .weight_decay = 2}},
+                             {"c*", {.frozen = true}}};
+  EXPECT_EQ(got, want);
+  for (const char* bad : {"*", "*:", ": frozen", "*: frozen=1", "*: thawed", "*: weight_decay",
+                          "*: weight_decay=", "*: weight_decay=-1", "*: weight_decay=nan",
+                          "*: weight_decay=1x", "*: frozen,, frozen", ";"}) {
+    EXPECT_TRUE(test::error_text<ConfigError>([&] {
+                  parameter_groups(bad);
+                }).starts_with("optimizer.groups: '"))
+        << bad;
+  }
 }
 
 }  // namespace
