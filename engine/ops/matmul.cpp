@@ -50,21 +50,10 @@ void sum_columns(Tape& tape, const GradientTarget& to, const Tensor& x) {
   });
 }
 
-Shape with_last(const Shape& s, std::int64_t last) {
-  switch (s.rank()) {
-    case 3:
-      return {s[0], s[1], last};
-    case 4:
-      return {s[0], s[1], s[2], last};
-    default:
-      return {s[0], last};
-  }
-}
-
 Var product(const Var& a, const Var& b, bool transpose_b, const Var* bias) {
   Tape& tape = a.tape();
   const std::int64_t columns = b.shape()[transpose_b ? 0 : 1];
-  const Tensor y = tape.tensor(with_last(a.shape(), columns), a.dtype());
+  const Tensor y = tape.tensor(a.shape().with_last(columns), a.dtype());
   multiply(tape, {.tensor = y}, {a.value()}, {b.value(), transpose_b},
            bias == nullptr ? Tensor{} : bias->value());
 

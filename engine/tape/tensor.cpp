@@ -75,6 +75,12 @@ std::int64_t Shape::size_without_last() const {
   return product;
 }
 
+Shape Shape::with_last(std::int64_t extent) const {
+  Shape result = *this;
+  if (rank_ > 0) result.extents_[static_cast<std::size_t>(rank_ - 1)] = extent;
+  return result;
+}
+
 std::int64_t Shape::size() const { return rank_ == 0 ? 1 : size_without_last() * back(); }
 
 std::string Shape::text() const {

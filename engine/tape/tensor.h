@@ -58,7 +58,8 @@ class Shape {
   std::int64_t size() const;
   std::int64_t rows() const {
     return rank_ == 0 ? 1 : size_without_last();
-  }  ///< product of all but the last
+  }                                            ///< product of all but the last
+  Shape with_last(std::int64_t extent) const;  ///< the same but for the last dimension
   bool operator==(const Shape&) const = default;
   std::string text() const;  ///< "[64, 32, 256]"
 
