@@ -67,6 +67,12 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);
 
+/// a [..., A] and b [..., B] of equal leading dimensions, side by side: [..., A + B].
+Var concatenate(Var a, Var b);
+
+/// a + b of equal shapes; b may be a.
+Var add(Var a, Var b);
+
 /// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.
 Var pool(Var x, Pooling kind, const Tensor& lengths = {});
