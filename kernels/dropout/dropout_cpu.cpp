@@ -13,7 +13,8 @@ namespace {
 // Elements per task, if it has rows enough: any division gives the same bits.
 constexpr std::int64_t kChunk = 32'768;
 
-// Columns of a task: their factors stay in the first-level cache while rows stream past.
+// Columns of a task of several rows: their factors stay in the first-level cache while rows stream
+// past. With one row, drawing the next factors hides the time that a few elements take to come.
 constexpr std::int64_t kColumns = 1024;
 
 // Philox blocks drawn at a time. Lanes of a vector are blocks, not words of one block: ten rounds
@@ -100,7 +101,8 @@ void dropout(View<const T, 1> from, const Gradient<T, 1>& to, const Factors& fac
              std::int64_t period) {
   const std::int64_t size = from.extent[0], columns = period == 0 ? size : period;
   if (size == 0) return;
-  const std::int64_t rows = size / columns, width = std::min(columns, kColumns);
+  const std::int64_t rows = size / columns;
+  const std::int64_t width = std::min(columns, rows == 1 ? kElements : kColumns);
   const std::int64_t rows_each = std::max<std::int64_t>(1, kChunk / width);
 #pragma omp parallel for collapse(2) schedule(static) if (size > kChunk)
   for (std::int64_t row = 0; row < rows; row += rows_each) {
