@@ -53,9 +53,9 @@ Var linear(Var x, Var weight, Var bias);
 /// A loss, whose gradients are written already: no gradient flows back through these values. Labelled
 /// "mean loss" and "loss per token".
 struct Loss {
-  Var mean;      ///< [1] nats, weighted, per unit of denominator
-  Var rows;      ///< in the shape of the target: nats, not weighted, 0 where ignored
-  Tensor count;  ///< [1] i32: targets that are not ignored
+  Var mean;        ///< [1] nats, weighted, per unit of denominator
+  Var rows{};      ///< in the shape of the target: nats, not weighted, 0 where ignored
+  Tensor count{};  ///< [1] i32: targets that are not ignored
 };
 
 /// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever holding
@@ -100,5 +100,12 @@ struct RecurrentOutput {
 RecurrentOutput recurrent_sequence(CellKind cell, Var x, const RecurrentParameters& parameters,
                                    std::span<const Var> initial = {}, const Tensor& reset = {},
                                    const RowRange& rows = {});
+
+/// The mean of h² over the steps of h [T, B, H], as a loss without rows and targets; writes the
+/// gradients of term_weight · mean at once. For training alone.
+Loss activation_penalty(Var h, float term_weight, const RowRange& rows = {});
+/// The same of (h[t+1] − h[t])², over the pairs of steps of which the second does not reset.
+Loss temporal_penalty(Var h, float term_weight, const Tensor& reset = {},
+                      const RowRange& rows = {});
 
 }  // namespace carousel

@@ -44,6 +44,7 @@ class Pass {
 };
 
 /// One part of what training makes small. Its gradients, times `weight`, are written already.
+/// Evaluation has the losses of predictions alone: a model adds penalties when it trains.
 struct LossTerm {
   std::string name;  ///< in reports: "loss"
   Loss loss;
