@@ -5,16 +5,23 @@
 #include "kernels/recurrent_sequence/cells/elman.h"
 #include "kernels/recurrent_sequence/cells/gru.h"
 #include "kernels/recurrent_sequence/cells/lstm.h"
+#include "kernels/recurrent_sequence/cells/slstm.h"
 
 namespace carousel {
 
 /// Every recurrent cell, one row each: all else about a cell is in its file.
 using CellTable = std::tuple<  //
     Lstm,                      //
+    PeepholeLstm,              //
+    LayerNormLstm,             //
+    Slstm,                     //
     Gru,                       //
+    ResetBeforeGru,            //
     Elman<Tanh>,               //
     Elman<Relu>,               //
-    Elman<Linear>>;
+    Elman<Linear>,             //
+    IndRnn<Relu>,              //
+    IndRnn<Tanh>>;
 
 /// What `Code<Cell>::value` is for the cell of that kind.
 template <template <class> class Code>
