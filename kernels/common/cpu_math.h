@@ -153,8 +153,8 @@ template <class R>
 inline R cpu_log_sigmoid(R x) {
   constexpr int kTerms = sizeof(R) == 4 ? 8 : 17;
   const R e = cpu_exp(-std::fabs(x)), s = e / (2 + e), square = s * s;
-  R sum = R{1} / (2 * kTerms - 1);
-  for (int k = kTerms - 1; k > 0; --k) sum = sum * square + R{1} / (2 * k - 1);
+  R sum = 1 / static_cast<R>(2 * kTerms - 1);
+  for (int k = kTerms - 1; k > 0; --k) sum = sum * square + 1 / static_cast<R>(2 * k - 1);
   return (x > 0 ? R{0} : x) - 2 * s * sum;
 }
 

@@ -49,6 +49,11 @@ struct CellInfo {
   constexpr bool is_normalized(int phase) const {
     return phase > 0 && phase < phases && gates_of(phase) == 0;
   }
+  constexpr int normalized_phases() const {
+    int count = 0;
+    for (int p = 1; p < phases; ++p) count += is_normalized(p) ? 1 : 0;
+    return count;
+  }
   /// Tensors [T, B, H] that a forward pass keeps besides gates and states: the recurrent parts of
   /// the split gates, then the operands of the phases 1, 2, …
   constexpr int saved() const { return split + phases - 1; }

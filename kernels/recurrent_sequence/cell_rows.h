@@ -28,6 +28,14 @@ struct CpuCellMath {
   static constexpr R tanh(R x) {
     return cpu_tanh(x);
   }
+  template <class R>
+  static constexpr R exp(R x) {
+    return cpu_exp(x);
+  }
+  template <class R>
+  static constexpr R log_sigmoid(R x) {
+    return cpu_log_sigmoid(x);
+  }
 };
 
 namespace cell_rows {

@@ -24,6 +24,14 @@ struct DeviceCellMath {
   static constexpr R tanh(R x) {
     return tanhf(x);
   }
+  template <class R>
+  static constexpr R exp(R x) {
+    return expf(x);
+  }
+  template <class R>
+  static constexpr R log_sigmoid(R x) {
+    return fminf(x, 0.0F) - log1pf(expf(-fabsf(x)));
+  }
 };
 
 /// The units a thread works on: `count` from `unit` on, of which a vector at most.

@@ -129,6 +129,23 @@ void RecurrentSequenceBackward<T>::check() const {
   expect_states("d_state0", d_states, cell, {s.batch, s.width});
 }
 
+template <class T>
+int RecurrentSequenceForward<T>::saved_count() const {
+  return cell->saved() + (weight_hr.present() ? 1 : 0);
+}
+template <class T>
+int RecurrentSequenceBackward<T>::saved_count() const {
+  return cell->saved() + (weight_hr.present() ? 1 : 0);
+}
+template <class T>
+int RecurrentSequenceForward<T>::normalizations() const {
+  return cell->normalized_phases() + (gain.present() ? 2 : 0);
+}
+template <class T>
+int RecurrentSequenceBackward<T>::normalizations() const {
+  return cell->normalized_phases() + (gain.present() ? 2 : 0);
+}
+
 template struct RecurrentSequenceForward<float>;
 template struct RecurrentSequenceForward<bf16>;
 template struct RecurrentSequenceForward<double>;
