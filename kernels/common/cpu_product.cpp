@@ -33,10 +33,11 @@ void widen(const bf16* from, float* to, std::int64_t count) {
 
 /// The empty sum: what a product is when k is 0.
 template <class Acc, class Out>
-void bias_only(std::int64_t m, std::int64_t n, const Acc* bias, Out* c, bool accumulate) {
+void bias_only(std::int64_t m, std::int64_t n, const Acc* bias, Out* c, std::int64_t row_of_c,
+               bool accumulate) {
   for (std::int64_t i = 0; i < m; ++i) {
     for (std::int64_t j = 0; j < n; ++j) {
-      Out& out = c[i * n + j];
+      Out& out = c[i * row_of_c + j];
       const Acc sum = accumulate ? static_cast<Acc>(out) : Acc{0};
       out = static_cast<Out>(bias == nullptr ? sum : sum + bias[j]);
     }
@@ -60,6 +61,8 @@ void multiply_float(const CpuProduct<float>& p) {
                                   .n = p.n,
                                   .k = p.k,
                                   .row_of_a = p.row_of_a(),
+                                  .row_of_b = p.row_of_b(),
+                                  .row_of_c = p.row_of_c(),
                                   .transpose_a = p.transpose_a,
                                   .transpose_b = p.transpose_b,
                                   .accumulate = p.accumulate,
@@ -79,11 +82,19 @@ void multiply_float(const CpuProduct<float>& p) {
     journal->note(product.text() + ": oneDNN sgemm");
   }
   const bool adds = p.accumulate || p.bias != nullptr;
-  if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.accumulate);
+  if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.row_of_c(), p.accumulate);
   dnnl::error::wrap_c_api(
       dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, 1.0F, p.a,
-                 p.row_of_a(), p.b, p.transpose_b ? p.k : p.n, adds ? 1.0F : 0.0F, p.c, p.n),
+                 p.row_of_a(), p.b, p.row_of_b(), adds ? 1.0F : 0.0F, p.c, p.row_of_c()),
       "oneDNN could not run a product");
+}
+
+/// Calls f(from, to, count) for all rows of a matrix and its contiguous copy.
+template <class From, class To, class F>
+void for_matrix(From* from, std::int64_t row, To* to, std::int64_t rows, std::int64_t columns,
+                const F& f) {
+  if (row == columns) return f(from, to, rows * columns);
+  for (std::int64_t i = 0; i < rows; ++i) f(from + i * row, to + i * columns, columns);
 }
 
 template <class Out>
@@ -91,14 +102,8 @@ void multiply_bf16(const CpuProduct<bf16, Out>& p) {
   Workspace& own = Workspace::mine();
   float* const a = own.a.floats(p.m * p.k);
   float* const b = own.b.floats(p.k * p.n);
-  const std::int64_t columns = p.a_columns(), row = p.row_of_a();
-  const std::int64_t rows = p.transpose_a ? p.k : p.m;
-  if (row == columns) {
-    widen(p.a, a, rows * columns);
-  } else {
-    for (std::int64_t i = 0; i < rows; ++i) widen(p.a + i * row, a + i * columns, columns);
-  }
-  widen(p.b, b, p.k * p.n);
+  for_matrix(p.a, p.row_of_a(), a, p.transpose_a ? p.k : p.m, p.a_columns(), widen);
+  for_matrix(p.b, p.row_of_b(), b, p.transpose_b ? p.n : p.k, p.b_columns(), widen);
   CpuProduct<float> wide{.transpose_a = p.transpose_a,
                          .transpose_b = p.transpose_b,
                          .accumulate = p.accumulate,
@@ -110,30 +115,32 @@ void multiply_bf16(const CpuProduct<bf16, Out>& p) {
                          .bias = p.bias,
                          .c = nullptr};
   if constexpr (std::is_same_v<Out, float>) {
-    wide.c = p.c;
+    wide.c = p.c, wide.c_stride = p.c_stride;
     multiply_float(wide);
   } else {
     float* const c = own.c.floats(p.m * p.n);
-    if (p.accumulate) widen(p.c, c, p.m * p.n);
+    if (p.accumulate) for_matrix(p.c, p.row_of_c(), c, p.m, p.n, widen);
     wide.c = c;
     multiply_float(wide);
-    for_pieces(p.m * p.n, [=](std::int64_t first, std::int64_t last) {
-      for (std::int64_t i = first; i < last; ++i) p.c[i] = bf16(c[i]);
+    for_matrix(p.c, p.row_of_c(), c, p.m, p.n, [](bf16* to, const float* from, std::int64_t count) {
+      for_pieces(count, [=](std::int64_t first, std::int64_t last) {
+        for (std::int64_t i = first; i < last; ++i) to[i] = bf16(from[i]);
+      });
     });
   }
 }
 
 void multiply_double(const CpuProduct<double>& p) {
-  bias_only(p.m, p.n, p.bias, p.c, p.accumulate);
+  bias_only(p.m, p.n, p.bias, p.c, p.row_of_c(), p.accumulate);
 #pragma omp parallel for schedule(static) if (p.m * p.n * p.k >= kParallelElements)
   for (std::int64_t i = 0; i < p.m; ++i) {
-    double* const row = p.c + i * p.n;
+    double* const row = p.c + i * p.row_of_c();
     for (std::int64_t l = 0; l < p.k; ++l) {
       const double x = p.a[p.transpose_a ? l * p.row_of_a() + i : i * p.row_of_a() + l];
       if (p.transpose_b) {
-        for (std::int64_t j = 0; j < p.n; ++j) row[j] += x * p.b[j * p.k + l];
+        for (std::int64_t j = 0; j < p.n; ++j) row[j] += x * p.b[j * p.row_of_b() + l];
       } else {
-        for (std::int64_t j = 0; j < p.n; ++j) row[j] += x * p.b[l * p.n + j];
+        for (std::int64_t j = 0; j < p.n; ++j) row[j] += x * p.b[l * p.row_of_b() + j];
       }
     }
   }
@@ -145,7 +152,8 @@ template <class T, class Out>
 void multiply(const CpuProduct<T, Out>& product) {
   if (product.m == 0 || product.n == 0) return;
   if (product.k == 0) {
-    return bias_only(product.m, product.n, product.bias, product.c, product.accumulate);
+    return bias_only(product.m, product.n, product.bias, product.c, product.row_of_c(),
+                     product.accumulate);
   }
   if constexpr (std::is_same_v<T, float>) multiply_float(product);
   if constexpr (std::is_same_v<T, double>) multiply_double(product);
@@ -194,23 +202,29 @@ PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool trans
 }
 
 template <class Acc>
-void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const {
+void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate,
+                                 std::int64_t a_stride, std::int64_t c_stride) const {
   const auto [k, n, rows] = shape_;
+  const std::int64_t row_of_a = a_stride > 0 ? a_stride : k, row_of_c = c_stride > 0 ? c_stride : n;
   if (m == 0 || n == 0) return;
-  if (k == 0) return bias_only(m, n, static_cast<const Acc*>(nullptr), c, accumulate);
+  if (k == 0) return bias_only(m, n, static_cast<const Acc*>(nullptr), c, row_of_c, accumulate);
   if constexpr (std::is_same_v<Acc, double>) {
     multiply_double({.accumulate = accumulate,
                      .m = m,
                      .n = n,
                      .k = k,
                      .a = a,
+                     .a_stride = row_of_a,
                      .b = static_cast<const double*>(storage_),
-                     .c = c});
+                     .c = c,
+                     .c_stride = row_of_c});
   } else {
     Workspace::mine().run({.m = m,
                            .n = n,
                            .k = k,
-                           .row_of_a = k,
+                           .row_of_a = row_of_a,
+                           .row_of_b = n,
+                           .row_of_c = row_of_c,
                            .packed_rows = rows,
                            .accumulate = accumulate,
                            .thread_count = onednn::threads()},

@@ -12,7 +12,8 @@ namespace carousel {
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. C overlaps neither.
-/// A may be some columns of a wider matrix, whose rows are then `a_stride` elements apart.
+/// Each may be some columns of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`)
+/// elements apart.
 /// The CPU's twin of kernels/common/cuda/gemm.h, by oneDNN. m, n or k of 0: the empty sum, so C
 /// becomes 0 (or stays), plus bias.
 ///
@@ -26,11 +27,16 @@ struct CpuProduct {
   const T* a = nullptr;
   std::int64_t a_stride = 0;  ///< 0: A's rows follow one another
   const T* b = nullptr;
+  std::int64_t b_stride = 0;
   const Accumulator<T>* bias = nullptr;  ///< may be null
   Out* c = nullptr;
+  std::int64_t c_stride = 0;
 
   std::int64_t a_columns() const { return transpose_a ? m : k; }
+  std::int64_t b_columns() const { return transpose_b ? k : n; }
   std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : a_columns(); }
+  std::int64_t row_of_b() const { return b_stride > 0 ? b_stride : b_columns(); }
+  std::int64_t row_of_c() const { return c_stride > 0 ? c_stride : n; }
 };
 /// For {float}, {double}, {bf16} and {bf16, float}. Thread-safe; allocates nothing once a shape
 /// (and, for bf16, a size) has been seen by the calling thread.
@@ -56,8 +62,9 @@ class PackedMatrix {
   template <class T>
   PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage);
 
-  /// C[m,n] = A[m,k]·B (+ C if accumulate). Thread-safe.
-  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const;
+  /// C[m,n] = A[m,k]·B (+ C if accumulate), whose rows may be further apart, as above. Thread-safe.
+  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate, std::int64_t a_stride = 0,
+                std::int64_t c_stride = 0) const;
 
  private:
   PackedShape shape_;

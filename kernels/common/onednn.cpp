@@ -64,9 +64,9 @@ memory::desc packed_layout(const PackedShape& shape) {
 CompiledProduct::CompiledProduct(const ProductKey& key) {
   const memory::desc a = plain(key.m, key.k, key.transpose_a, key.row_of_a);
   const memory::desc b = key.packed_rows < 0
-                             ? plain(key.k, key.n, key.transpose_b)
+                             ? plain(key.k, key.n, key.transpose_b, key.row_of_b)
                              : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});
-  const memory::desc c = plain(key.m, key.n, false);
+  const memory::desc c = plain(key.m, key.n, false, key.row_of_c);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (key.accumulate) {

@@ -36,7 +36,8 @@ class Scratch {
 /// Everything a oneDNN product is compiled for.
 struct ProductKey {
   std::int64_t m = 0, n = 0, k = 0;
-  std::int64_t row_of_a = 0;      ///< elements between the starts of A's rows in memory
+  /// Elements between the starts of a matrix's rows in memory.
+  std::int64_t row_of_a = 0, row_of_b = 0, row_of_c = 0;
   std::int64_t packed_rows = -1;  ///< PackedShape::rows; −1: B is not packed
   bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;
   int thread_count = 1;

@@ -10,12 +10,21 @@ struct ForwardPass : SequenceShape {
   const RecurrentSequenceForward<T>& op;
   const CellRows<T>& code;
   int states;  // besides h
+  bool projects;
   BatchSlices slices;
+  RowOptions<Acc> options;
+  // A slice's part of a buffer [B, …] holds its rows that have the step, packed.
   Acc *recurrent, *bias, *recurrent_bias, *zeros;  // [B, columns], [G·H], [split·H], [G·H]
-  T* no_h;                                         // [H] zeros
-  Acc* operand;  // [B, H] if kept: what a slice's next product reads, where that is not in `h`
+  T* start_h;                                      // [P] where h starts
+  std::uint8_t* no_mask;                           // [H] zeros
+  Acc* operand;            // [B, P] if kept: what the next product reads, where that is not in `h`
+  Acc* link;               // [B, H] if kept: the same between phases, and of a normalization
+  Acc *scale, *projected;  // [B, P] of `variational`, by row; [B, P] h before it is rounded
+  std::int64_t* list;      // [B] the rows
+  PackedSteps packed;
+  T *packed_x, *packed_input;  // [packed, I], [packed, G·H] if rows have ranges
   bool packs;
-  std::array<std::byte*, kMostPhases> packed{};
+  std::byte *packed_hh, *packed_hr;
 
   ForwardPass(const RecurrentSequenceForward<T>& forward, const CellRows<T>& rows_of_cell,
               ScratchCutter& cut)
@@ -23,140 +32,281 @@ struct ForwardPass : SequenceShape {
         op(forward),
         code(rows_of_cell),
         states(cell.states - 1),
+        projects(op.weight_hr.present()),
         slices(batch),
+        options(row_options<Acc>(op.options)),
         recurrent(cut.take<Acc>(batch * most_columns())),
         bias(cut.take<Acc>(columns())),
         recurrent_bias(cut.take<Acc>(cell.split * width)),
         zeros(cut.take<Acc>(columns())),
-        no_h(cut.take<T>(width)),
-        operand(cut.take<Acc>(keeps_operand() ? batch * width : 0)),
+        start_h(cut.take<T>(std::max(output, width))),
+        no_mask(cut.take<std::uint8_t>(width)),
+        operand(cut.take<Acc>(kWidened<T> || gathers ? batch * output : 0)),
+        link(cut.take<Acc>(keeps_link() ? batch * width : 0)),
+        scale(cut.take<Acc>(drops_recurrent(op.options) ? batch * output : 0)),
+        projected(cut.take<Acc>(projects ? batch * output : 0)),
+        list(cut.take<std::int64_t>(batch)),
+        packed(*this, cut),
+        packed_x(cut.take<T>(rows.present() ? op.x.size() : 0)),
+        packed_input(cut.take<T>(rows.present() ? op.gates.size() : 0)),
         // Packing costs more than a product of few rows, and a step of generation has no second one.
-        packs(op.weight_hh.present() && (steps > 1 || cell.phases > 1)) {
-    for (int p = 0; packs && p < cell.phases; ++p) {
-      packed[p] =
-          cut.take<std::byte>(static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(weight_shape(p))));
-    }
-  }
+        packs(steps > 1 || cell.phases > 1 || gathers || heads > 1),
+        packed_hh(cut.take<std::byte>(
+            packs && op.weight_hh.present() ? StepWeights<Acc>::bytes(*this, slices, true) : 0)),
+        packed_hr(cut.take<std::byte>(
+            packs && projects
+                ? static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(projection_shape()))
+                : 0)) {}
 
-  bool keeps_operand() const { return kWidened<T> || rows.present(); }
-  PackedShape weight_shape(int phase) const {
-    return {.k = width, .n = columns_of(phase), .rows = slices.most_rows()};
+  bool keeps_link() const { return kWidened<T> || gathers || projects || cell.phases > 1; }
+  PackedShape projection_shape() const {
+    return {.k = width, .n = output, .rows = slices.most_rows()};
   }
-
-  /// Of the slice that begins with row `first`.
-  Acc* recurrent_row(int phase, std::int64_t first, std::int64_t row) const {
-    return recurrent + first * most_columns() + (row - first) * columns_of(phase);
-  }
-  /// What phase p of step t multiplies, of the rows from `first` on; null: zero.
-  const Acc* operand_of(int phase, std::int64_t t, std::int64_t first) const {
-    if constexpr (!kWidened<T>) {
-      if (phase > 0) return saved(cell.split + phase - 1) + place(t, first);
-      if (!keeps_operand() && t > 0) return op.h.data + place(t - 1, first);
-      if (!keeps_operand()) return op.h0.present() ? op.h0.data + first * width : nullptr;
-    } else {
-      if (t == 0 && phase == 0 && !op.h0.present()) return nullptr;
-    }
-    return operand + first * width;
-  }
+  /// Of a tensor [T, B, …], the row of a step.
+  std::int64_t at(std::int64_t t, std::int64_t row) const { return t * batch + row; }
   T* saved(int which) const { return op.saved.data + which * steps * batch * width; }
+  T* normal(int which, std::int64_t n) const {
+    return op.normal.data + (which * steps * batch + n) * columns();
+  }
+  Acc& deviation(int which, std::int64_t n) const {
+    return op.deviation.data[which * steps * batch + n];
+  }
+  T* input_row(std::int64_t n) const {
+    return rows.present() ? packed_input + packed.index[n] * columns()
+                          : op.gates.data + n * columns();
+  }
+  const T* h_before(std::int64_t t, std::int64_t row) const {
+    return before<T>(op.h, op.h0, t, row, start_h);
+  }
+  const Acc* start_state(int s) const {
+    const View<const Acc, 1>& start = op.start[static_cast<std::size_t>(s) + 1];
+    return start.present() ? start.data : zeros;
+  }
 
   void clear_row(std::int64_t t, std::int64_t row) const {
-    std::fill_n(op.gates.data + place(t, row) * cell.gates, columns(), T{});
-    std::fill_n(op.h.data + place(t, row), width, T{});
-    for (int s = 0; s < states; ++s) std::fill_n(op.state[s].data + place(t, row), width, Acc{0});
-    for (int k = 0; k < cell.saved(); ++k) std::fill_n(saved(k) + place(t, row), width, T{});
+    const std::int64_t n = at(t, row);
+    std::fill_n(op.gates.data + n * columns(), columns(), T{});
+    std::fill_n(op.h.data + n * output, output, T{});
+    for (int s = 0; s < states; ++s) std::fill_n(op.state[s].data + n * width, width, Acc{0});
+    for (int k = 0; k < op.saved_count(); ++k) std::fill_n(saved(k) + n * width, width, T{});
+    for (int k = 0; normalizes && k < 2; ++k) std::fill_n(normal(k, n), columns(), T{});
+    for (int k = 0; k < op.normalizations(); ++k) deviation(k, n) = 0;
+    if (op.options.draws()) std::fill_n(op.mask.data + n * width, width, std::uint8_t{0});
   }
 
-  void run_row(int phase, std::int64_t t, std::int64_t first, std::int64_t row) const {
-    if (!has(t, row)) return clear_row(t, row);
-    const T* const h_before = before<T>(op.h, op.h0, t, row, no_h);
-    const bool multiplied = op.weight_hh.present() && (phase > 0 || h_before != no_h);
-    RowForward<T> step{.width = width,
-                       .gates = op.gates.data + place(t, row) * cell.gates,
-                       .recurrent = multiplied ? recurrent_row(phase, first, row) : zeros,
-                       .bias = bias,
-                       .recurrent_bias = recurrent_bias,
-                       .parameter = op.parameter.data,
-                       .h_before = h_before,
-                       .h = op.h.data + place(t, row),
-                       .operand = keeps_operand() ? operand + row * width : nullptr};
-    for (int s = 0; s < states; ++s) {
-      step.state_before[s] = before<Acc>(op.state[s], op.state0[s], t, row, zeros);
-      step.state[s] = op.state[s].data + place(t, row);
+  /// What phase p of step t multiplies, of the `count` rows of a slice; null: zero.
+  const Acc* operand_of(int phase, std::int64_t visit, std::int64_t first,
+                        std::int64_t count) const {
+    const std::int64_t t = time(visit);
+    if (phase > 0) {
+      if constexpr (!kWidened<T>) {
+        if (!gathers) return saved(cell.split + phase - 1) + at(t, first) * width;
+      }
+      return link + first * width;
     }
-    for (int k = 0; k < cell.saved(); ++k) step.saved[k] = saved(k) + place(t, row);
-    code.forward[phase](step);
+    if (gathers) {
+      for (std::int64_t i = 0; i < count; ++i) gather_operand(t, list[first + i], first + i);
+      return operand + first * output;
+    }
+    if (visit == 0 && !op.h0.present()) return nullptr;
+    if constexpr (kWidened<T>) return operand + first * output;
     if constexpr (!kWidened<T>) {
-      if (keeps_operand() && phase + 1 == cell.phases) std::copy_n(step.h, width, step.operand);
+      return visit == 0 ? op.h0.data + first * output
+                        : op.h.data + at(step_before(t), first) * output;
+    }
+  }
+  void gather_operand(std::int64_t t, std::int64_t row, std::int64_t to_row) const {
+    const T* const from = h_before(t, row);
+    Acc* const to = operand + to_row * output;
+    for (std::int64_t j = 0; j < output; ++j) to[j] = cell_rows::widened(from + j);
+    for (std::int64_t j = 0; scale != nullptr && j < output; ++j) {
+      to[j] = static_cast<Acc>(static_cast<T>(to[j] * scale[row * output + j]));
+    }
+  }
+
+  void run_row(int phase, std::int64_t t, std::int64_t first, std::int64_t i) const {
+    const std::int64_t row = list[first + i], n = at(t, row);
+    const T* const found = h_before(t, row);
+    const bool multiplied =
+        op.weight_hh.present() && (phase > 0 || found != start_h || op.start[0].present());
+    Acc* const own_recurrent = recurrent + first * most_columns() + i * columns_of(phase);
+    Acc* const own_link = keeps_link() ? link + (first + i) * width : nullptr;
+    if (normalizes && phase == 0) {
+      if (!multiplied) std::fill_n(normal(1, n), columns(), T{});
+      deviation(1, n) = multiplied ? normalize_row<T>(own_recurrent, columns(),
+                                                      op.gain.data + columns(), normal(1, n))
+                                   : Acc{0};
+    }
+    std::uint8_t* const mask = op.options.draws() ? op.mask.data + n * width : no_mask;
+    if (op.options.draws() && phase == 0) {
+      draw_mask(op.options, static_cast<std::uint64_t>(n * width), width, mask);
+    }
+    RowForward<T> step{
+        .width = width,
+        .input = input_row(n),
+        .gates = op.gates.data + n * columns(),
+        .recurrent = multiplied ? own_recurrent : zeros,
+        .bias = bias,
+        .recurrent_bias = recurrent_bias,
+        .parameter = op.parameter.data,
+        .h_before = projects ? start_h : found,
+        .h = projects ? saved(cell.saved()) + n * width : op.h.data + n * width,
+        .operand = projects || operand == nullptr ? own_link : operand + (first + i) * width,
+        .link = own_link,
+        .mask = mask,
+        .options = options};
+    for (int s = 0; s < states; ++s) {
+      step.state_before[s] = before<Acc>(op.state[s], op.state0[s], t, row, start_state(s));
+      step.state[s] = op.state[s].data + n * width;
+    }
+    for (int k = 0; k < cell.saved(); ++k) step.saved[k] = saved(k) + n * width;
+    code.forward[regularized][phase](step);
+    if (cell.is_normalized(phase + 1)) {
+      deviation((normalizes ? 2 : 0) + phase, n) =
+          normalize_row<T>(own_link, width, nullptr, step.saved[cell.split + phase]);
+    } else if (!kWidened<T> && gathers && phase + 1 < cell.phases) {
+      std::copy_n(step.saved[cell.split + phase], width, own_link);
+    }
+  }
+
+  /// h[t] = W_hr·m of the `count` rows of a slice.
+  void project(const std::optional<PackedMatrix<Acc>>& weight, std::int64_t t, std::int64_t first,
+               std::int64_t count) const {
+    Acc* const to = projected + first * output;
+    if (!weight) {
+      multiply(CpuProduct<T, Acc>{.transpose_b = true,
+                                  .m = count,
+                                  .n = output,
+                                  .k = width,
+                                  .a = saved(cell.saved()) + at(t, first) * width,
+                                  .b = op.weight_hr.data,
+                                  .c = to});
+    } else {
+      for (std::int64_t i = 0; !kWidened<T> && i < count; ++i) {
+        const T* const m = saved(cell.saved()) + at(t, list[first + i]) * width;
+        std::copy_n(m, width, link + (first + i) * width);
+      }
+      weight->multiply(count, link + first * width, to, false);
+    }
+    for (std::int64_t i = 0; i < count; ++i) {
+      T* const h = op.h.data + at(t, list[first + i]) * output;
+      for (std::int64_t j = 0; j < output; ++j) {
+        const Acc stored = cell_rows::store(h + j, to[i * output + j]);
+        if (operand != nullptr) operand[(first + i) * output + j] = stored;
+      }
     }
   }
 
   void finish_row(std::int64_t row) const {
-    const std::int64_t end = is_empty(row) ? range(row).first : range(row).second;
-    const auto last = [&](const auto& sequence, const auto& initial, const auto& to, auto* absent) {
+    const bool begins = carried.present() && carried(row) == 0;
+    const auto last = [&](const auto& sequence, const auto& initial, const auto& to, auto* start) {
       if (!to.present()) return;
-      const auto* from = absent;
+      const std::int64_t n = sequence.extent[2];
+      const auto* from = start;
       if (!is_empty(row)) {
-        from = sequence.data + place(end - 1, row);
-      } else if (initial.present()) {
-        from = initial.data + row * width;
+        from = sequence.data + at(last_step(row), row) * n;
+      } else if (initial.present() && !begins) {
+        from = initial.data + row * n;
       }
-      std::copy_n(from, width, to.data + row * width);
+      std::copy_n(from, n, to.data + row * n);
     };
-    last(op.h, op.h0, op.h_last, no_h);
-    for (int s = 0; s < states; ++s) last(op.state[s], op.state0[s], op.state_last[s], zeros);
+    last(op.h, op.h0, op.h_last, start_h);
+    for (int s = 0; s < states; ++s) {
+      last(op.state[s], op.state0[s], op.state_last[s], start_state(s));
+    }
   }
 
-  void prepare() const {
+  void multiply_inputs() {
+    const T* x = op.x.data;
+    if (rows.present()) {
+      packed.find(*this);
+      x = packed.gather(x, input, input, packed_x);
+    }
     multiply(CpuProduct<T>{.transpose_b = true,
-                           .m = steps * batch,
+                           .m = rows.present() ? packed.count : steps * batch,
                            .n = columns(),
-                           .k = op.x.extent[2],
-                           .a = op.x.data,
+                           .k = input,
+                           .a = x,
                            .b = op.weight_ih.data,
-                           .c = op.gates.data});
+                           .c = rows.present() ? packed_input : op.gates.data});
+    if (!normalizes) return;
+#pragma omp parallel for schedule(static)
+    for (std::int64_t row = 0; row < batch; ++row) {
+      Acc* const wide = recurrent + row * columns();
+      for (std::int64_t n = row; n < steps * batch; n += batch) {
+        if (!has(n / batch, row)) continue;
+        T* const part = input_row(n);
+        for (std::int64_t j = 0; j < columns(); ++j) wide[j] = cell_rows::widened(part + j);
+        deviation(0, n) = normalize_row<T>(wide, columns(), op.gain.data, normal(0, n));
+        for (std::int64_t j = 0; j < columns(); ++j) cell_rows::store(part + j, wide[j]);
+      }
+    }
+  }
+
+  void prepare() {
+    multiply_inputs();
     std::fill_n(zeros, columns(), Acc{0});
-    std::fill_n(no_h, width, T{});
+    std::fill_n(no_mask, width, std::uint8_t{0});
+    std::fill_n(start_h, std::max(output, width), T{});
+    for (std::int64_t j = 0; op.start[0].present() && j < output; ++j) {
+      cell_rows::store(start_h + j, op.start[0].data[j]);
+    }
     const std::int64_t first_split = cell.first_split() * width;
     for (std::int64_t k = 0; k < columns(); ++k) {
-      const bool given = op.bias_ih.present();
-      bias[k] = given ? op.bias_ih(k) + (k < first_split ? op.bias_hh(k) : Acc{0}) : Acc{0};
+      const bool given = op.bias_hh.present();
+      bias[k] = op.bias_ih.present() ? op.bias_ih(k) : Acc{0};
+      if (k < first_split && given) bias[k] += op.bias_hh(k);
       if (k >= first_split) recurrent_bias[k - first_split] = given ? op.bias_hh(k) : Acc{0};
     }
-    if (!keeps_operand()) return;
-    if (op.h0.present()) {
-      std::copy_n(op.h0.data, batch * width, operand);
-    } else {
-      std::fill_n(operand, batch * width, Acc{0});
+    for (std::int64_t row = 0; row < batch; ++row) {
+      list[row] = row;
+      if (scale != nullptr) {
+        draw_recurrent_scale(op.options, static_cast<std::uint64_t>(row * output), output,
+                             scale + row * output);
+      }
+    }
+    if (!kWidened<T> || gathers || !op.h0.present()) return;
+    for (std::int64_t i = 0; i < batch * output; ++i) {
+      operand[i] = cell_rows::widened(op.h0.data + i);
     }
   }
 
-  void run() const {
+  void run() {
     prepare();
-    std::array<std::optional<PackedMatrix<Acc>>, kMostPhases> weight;
-    for (int p = 0; packs && p < cell.phases; ++p) {
-      weight[p].emplace(weight_shape(p), op.weight_hh.data + cell.gates_begin(p) * width * width,
-                        true, packed[p]);
+    StepWeights<Acc> weights{*this};
+    std::optional<PackedMatrix<Acc>> weight_hr;
+    if (packs && op.weight_hh.present()) weights.pack(op.weight_hh, slices, true, packed_hh);
+    if (packs && projects) {
+      weight_hr.emplace(projection_shape(), op.weight_hr.data, true, packed_hr);
     }
     if (op.weight_hh.present() && !packs && op.h0.present()) {
       multiply(CpuProduct<T, Acc>{.transpose_b = true,
                                   .m = batch,
                                   .n = columns(),
-                                  .k = width,
+                                  .k = output,
                                   .a = op.h0.data,
                                   .b = op.weight_hh.data,
                                   .c = recurrent});
     }
     slices.note();
     slices.for_each([&](std::int64_t first, std::int64_t last) {
-      for (std::int64_t t = 0; t < steps; ++t) {
-        for (int phase = 0; phase < cell.phases; ++phase) {
-          const Acc* const by = operand_of(phase, t, first);
-          if (weight[phase] && by != nullptr) {
-            weight[phase]->multiply(last - first, by, recurrent_row(phase, first, first), false);
-          }
-          for_rows(first, last, width, [&](std::int64_t row) { run_row(phase, t, first, row); });
+      std::int64_t count = last - first;
+      for (std::int64_t visit = 0; visit < steps; ++visit) {
+        const std::int64_t t = time(visit);
+        if (rows.present()) count = active(t, first, last, list + first);
+        for (std::int64_t row = first; count < last - first && row < last; ++row) {
+          if (!has(t, row)) clear_row(t, row);
         }
+        for (int phase = 0; phase < cell.phases; ++phase) {
+          if (weights.present() && cell.gates_of(phase) > 0) {
+            const Acc* const by = operand_of(phase, visit, first, count);
+            if (by != nullptr) {
+              weights.forward(phase, count, by, recurrent + first * most_columns());
+            }
+          }
+          for_rows(0, count, width, [&](std::int64_t i) { run_row(phase, t, first, i); });
+        }
+        if (projects) project(weight_hr, t, first, count);
       }
       for (std::int64_t row = first; row < last; ++row) finish_row(row);
     });

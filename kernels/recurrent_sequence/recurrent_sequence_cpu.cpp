@@ -1,4 +1,4 @@
-#include "kernels/recurrent_sequence/backward_cpu.h"
+#include "kernels/recurrent_sequence/backward_products_cpu.h"
 #include "kernels/recurrent_sequence/cells/table.h"
 #include "kernels/recurrent_sequence/forward_cpu.h"
 
@@ -16,7 +16,7 @@ struct RowsOf {
 template <class Pass, class T>
 void run_pass(const Cpu& cpu, const auto& op, const CellRows<T>& rows) {
   ScratchCutter cut(cpu, op.scratch);
-  const Pass pass(op, rows, cut);
+  Pass pass(op, rows, cut);
   cut.expect_enough("recurrent_sequence: scratch bytes");
   pass.run();
 }
