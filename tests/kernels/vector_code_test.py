@@ -22,17 +22,18 @@ def main():
         if not (match := NAME.match(name)):
             continue
         passed, arguments = match.groups()
-        cell, phase, stored = arguments.rsplit(", ", 2)
-        loops.setdefault(cell, set()).add((passed, phase, stored))
+        cell, phase, options, stored = arguments.rsplit(", ", 3)
+        loops.setdefault(cell, set()).add((passed, phase, options, stored))
         vectors, scalars = len(VECTOR.findall(code)), len(SCALAR.findall(code))
         # Rows end in a remainder of scalar code, which is unrolled at most seven times.
         if vectors == 0 or 8 * vectors < scalars or "\tcall " in code:
             wrong.append(f"{name}\n  {vectors} vector and {scalars} scalar instructions")
     for cell, found in loops.items():
-        wrong += [f"{cell}: no {passed} loop for {stored}" for passed in ("forward", "backward")
-                  for stored in TYPES if (passed, "0", stored) not in found]
-    if len(loops) < 5:
-        wrong.append(f"{len(loops)} cells have loops, expected at least 5: {sorted(loops)}")
+        wrong += [f"{cell}: no {passed} loop for {stored}, options {options}"
+                  for passed in ("forward", "backward") for stored in TYPES
+                  for options in ("false", "true") if (passed, "0", options, stored) not in found]
+    if len(loops) < 11:
+        wrong.append(f"{len(loops)} cells have loops, expected at least 11: {sorted(loops)}")
     print("\n".join(wrong) or f"{len(loops)} cells, all loops are vector code")
     return 1 if wrong else 0
 
