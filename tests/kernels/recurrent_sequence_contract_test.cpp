@@ -9,7 +9,7 @@
 
 #include "kernels/common/check.h"
 #include "kernels/matmul/matmul.h"
-#include "tests/kernels/recurrent_sequence_problem.h"
+#include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 

@@ -4,7 +4,7 @@
 #include <tuple>
 
 #include "kernels/recurrent_sequence/recurrent_sequence.h"
-#include "tests/kernels/recurrent_sequence_problem.h"
+#include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/cudnn.h"
 #include "tests/support/device.h"

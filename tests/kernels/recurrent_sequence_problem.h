@@ -4,17 +4,14 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <functional>
 #include <random>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "kernels/recurrent_sequence/cell_rows.h"
 #include "kernels/recurrent_sequence/recurrent_sequence.h"
 #include "tests/kernels/two_phase_cell.h"
 #include "tests/reference/recurrent_sequence.h"
-#include "tests/support/buffer.h"
 
 namespace carousel::test {
 
@@ -38,9 +35,16 @@ struct RecurrentProblem {
   reference::LayerOutputGradients out{};
   std::vector<std::string> accumulate{};  ///< gradients that hold kOld everywhere before
   bool tf32 = false;
+  RecurrentOptions options{};  ///< without the step, which lies on the device
+  std::int64_t step = 0;
 
   bool adds(const std::string& gradient) const {
     return std::find(accumulate.begin(), accumulate.end(), gradient) != accumulate.end();
+  }
+  bool starts() const { return !layer.start[0].empty(); }
+  /// Where nothing is given, only a sequence without `start` and normalization has such a gradient.
+  bool wants_d_initial() const {
+    return !layer.initial[0].empty() || (!starts() && layer.gain.empty());
   }
 };
 inline constexpr double kOld = 0.5;
@@ -49,24 +53,100 @@ struct RecurrentSize {
   std::size_t T, B, I, H;
 };
 
-/// Which optional arguments a random problem has.
+/// Which optional arguments a random problem has. The bound of `cell_clip` is chosen by the problem.
 struct RecurrentParts {
   bool biases = true, state = true, resets = true, d_h = true, d_last = true, ranges = false;
   bool weight_hh = true;
+  bool reverse = false, start = false, carried = false;
+  bool projection = false, heads = false, gain = false;
+  RecurrentOptions options{};
 };
 
 inline constexpr std::size_t kStates = kMostStates;
 
-/// Weights, biases and parameters of at most 1/√H (W_hh of half of that where nothing else bounds
-/// the state), everything else of at most 1, each value stored as the contract stores it: T, or
-/// Accumulator<T>.
+/// The bits that the contract says a forward pass draws.
+inline std::vector<std::uint8_t> mask_bits(const RecurrentProblem& p) {
+  const RecurrentOptions& o = p.options;
+  std::vector<std::uint8_t> bits(p.layer.T * p.layer.B * p.layer.H);
+  for (std::size_t n = 0; n < bits.size(); ++n) {
+    const auto words = o.source.words(n, p.step);
+    const auto bit = [&](std::size_t word, float probability, MaskBit which) {
+      return uniform(words[word]) < probability ? static_cast<int>(which) : 0;
+    };
+    bits[n] = static_cast<std::uint8_t>(bit(0, o.zoneout_h, MaskBit::zoneout_h) |
+                                        bit(1, o.zoneout_c, MaskBit::zoneout_c) |
+                                        bit(2, o.recurrent_dropout, MaskBit::candidate));
+  }
+  return bits;
+}
+
+/// Tells the oracle what the options of a problem come to.
+inline void apply_options(RecurrentProblem& p) {
+  const RecurrentOptions& o = p.options;
+  const std::vector<std::uint8_t> bits = mask_bits(p);
+  const auto values = [&](bool wanted, MaskBit which, double yes, double no) {
+    Values all;
+    for (std::size_t n = 0; wanted && n < bits.size(); ++n) {
+      all.push_back((bits[n] & static_cast<int>(which)) != 0 ? yes : no);
+    }
+    return all;
+  };
+  const auto zoneout = [&](float probability, MaskBit which) {
+    const double mean = probability;
+    return values(mean > 0, which, o.training ? 1 : mean, o.training ? 0 : mean);
+  };
+  p.layer.zoneout_h = zoneout(o.zoneout_h, MaskBit::zoneout_h);
+  p.layer.zoneout_c = zoneout(o.zoneout_c, MaskBit::zoneout_c);
+  p.layer.candidate = values(o.training && o.recurrent_dropout > 0, MaskBit::candidate, 0,
+                             1 / (1 - static_cast<double>(o.recurrent_dropout)));
+  p.layer.variational.clear();
+  for (std::size_t n = 0; o.training && o.variational > 0 && n < p.layer.B * p.layer.P(); ++n) {
+    const bool dropped = uniform(o.source.words(n, p.step)[3]) < o.variational;
+    p.layer.variational.push_back(dropped ? 0 : 1 / (1 - static_cast<double>(o.variational)));
+  }
+  if (o.cell_clip > 0) p.layer.cell_limit = o.cell_clip;
+  if (o.gradient_clip > 0) p.layer.gradient_limit = o.gradient_clip;
+}
+
+/// Chooses a bound that some cell states exceed and none comes near: rounding would decide there
+/// whether a gradient passes.
+inline void choose_cell_clip(RecurrentProblem& p) {
+  const auto sizes = [&](double limit) {
+    p.layer.cell_limit = limit;
+    Values all = reference::forward(p.layer).unclipped;
+    for (double& c : all) c = std::abs(c);
+    std::sort(all.begin(), all.end());
+    return all;
+  };
+  const Values all = sizes(std::numeric_limits<double>::infinity());
+  std::vector<std::pair<double, double>> gaps;  // width, middle
+  for (std::size_t i = all.size() / 2; i + 1 < all.size(); ++i) {
+    gaps.emplace_back(all[i + 1] - all[i], (all[i + 1] + all[i]) / 2);
+  }
+  std::sort(gaps.rbegin(), gaps.rend());
+  double best = -1;
+  for (std::size_t i = 0; i < std::min<std::size_t>(gaps.size(), 6); ++i) {
+    const auto limit = static_cast<float>(gaps[i].second);
+    const Values now = sizes(limit);
+    const auto above = std::upper_bound(now.begin(), now.end(), static_cast<double>(limit));
+    if (above == now.begin() || above == now.end()) continue;
+    const double margin = std::min(*above - limit, limit - *(above - 1));
+    if (margin > best) best = margin, p.options.cell_clip = limit;
+  }
+  p.layer.cell_limit = p.options.cell_clip;
+}
+
+/// Weights, biases and parameters of at most 1/√H (recurrent ones of half of that where nothing else
+/// bounds the state), gains between 1/2 and 1, everything else of at most 1 (a normalizer at least
+/// 1/2), each value stored as the contract stores it: T, or Accumulator<T>.
 template <class T>
 RecurrentProblem random_problem(CellKind cell, const RecurrentSize& size,
                                 const RecurrentParts& parts, unsigned seed) {
   const auto [steps, batch, input, width] = size;
   std::mt19937 random(seed);
-  const auto draw = [&]<class U>(std::type_identity<U>, std::size_t count, double bound) {
-    std::uniform_real_distribution<double> uniform(-bound, bound);
+  const auto draw = [&]<class U>(std::type_identity<U>, std::size_t count, double bound,
+                                 double middle = 0) {
+    std::uniform_real_distribution<double> uniform(middle - bound, middle + bound);
     Values values(count);
     for (double& v : values) v = static_cast<double>(static_cast<U>(uniform(random)));
     return values;
@@ -76,38 +156,53 @@ RecurrentProblem random_problem(CellKind cell, const RecurrentSize& size,
   const double bound = width == 0 ? 1 : 1 / std::sqrt(static_cast<double>(width));
 
   const reference::Cell& formulas = reference::cell(cell->name);
-  const std::size_t columns = formulas.gates * width, units = steps * batch * width;
+  const std::size_t columns = formulas.gates * width;
   RecurrentProblem p{.cell = cell};
   p.layer = {.cell = &formulas, .T = steps, .B = batch, .I = input, .H = width};
+  if (parts.projection && width > 0) p.layer.projection = seed % 2 == 0 ? width / 2 + 1 : width + 3;
+  const std::size_t hidden = p.layer.P();
+  if (parts.heads && width > 1) {
+    while (width % ++p.layer.heads != 0) continue;
+  }
   p.layer.x = draw(stored, steps * batch * input, 1);
   p.layer.weight_ih = draw(stored, columns * input, bound);
-  const bool unbounded = cell->name == "relu" || cell->name == "linear";
-  if (parts.weight_hh) {
-    p.layer.weight_hh = draw(stored, columns * width, unbounded ? bound / 2 : bound);
+  const bool rectifies = cell->name == "relu" || cell->name == "indrnn";
+  const double recurrent_bound = rectifies || cell->name == "linear" ? bound / 2 : bound;
+  if (parts.weight_hh && cell->multiplies) {
+    p.layer.weight_hh = draw(stored, columns * hidden / p.layer.heads, recurrent_bound);
   }
   if (parts.biases) {
     p.layer.bias_ih = draw(wide, columns, bound);
-    p.layer.bias_hh = draw(wide, columns, bound);
+    if (cell->multiplies) p.layer.bias_hh = draw(wide, columns, bound);
   }
-  p.layer.parameter = draw(wide, formulas.parameters * width, bound);
+  const std::size_t gains = cell->normalizes ? formulas.parameters / 2 : 0;
+  p.layer.parameter = draw(wide, gains * width, 0.25, 0.75);
+  const Values others = draw(wide, (formulas.parameters - gains) * width, recurrent_bound);
+  p.layer.parameter.insert(p.layer.parameter.end(), others.begin(), others.end());
+  const auto state = [&](std::size_t k, std::size_t rows) {
+    if (k == 2) return draw(wide, rows * width, 0.5, 1);  // sLSTM's normalizer
+    return k == 0 ? draw(stored, rows * hidden, 1) : draw(wide, rows * width, 1);
+  };
   for (std::size_t k = 0; k < formulas.states; ++k) {
-    const auto state = [&] {
-      return k == 0 ? draw(stored, batch * width, 1) : draw(wide, batch * width, 1);
-    };
-    if (parts.state) p.layer.initial[k] = state();
-    if (parts.d_last) p.out.d_last[k] = state();
+    if (parts.state) p.layer.initial[k] = state(k, batch);
+    if (parts.d_last) p.out.d_last[k] = state(k, batch);
+    if (parts.start) p.layer.start[k] = state(k, 1);
   }
   if (parts.resets) {
     for (std::size_t n = 0; n < steps * batch; ++n) p.layer.reset.push_back(random() % 4 == 0);
   }
-  if (parts.d_h) p.out.d_h = draw(stored, units, 1);
-  if (kWidened<T> && cell->name == "relu") {
+  if (parts.d_h) p.out.d_h = draw(stored, steps * batch * hidden, 1);
+  if (p.layer.projection > 0) p.layer.weight_hr = draw(stored, hidden * width, bound);
+  if (parts.gain) p.layer.gain = draw(wide, 2 * columns, 0.25, 0.75);
+  if (!std::is_same_v<T, Accumulator<T>> && rectifies) {
     // On one side of the kink, at which the rounding of bf16 would decide.
     for (Values* all : {&p.layer.x, &p.layer.weight_ih, &p.layer.weight_hh, &p.layer.bias_ih,
-                        &p.layer.bias_hh, &p.layer.initial[0]}) {
+                        &p.layer.bias_hh, &p.layer.initial[0], &p.layer.start[0], &p.layer.gain,
+                        &p.layer.parameter, &p.layer.weight_hr}) {
       for (double& v : *all) v = std::abs(v) / 4;  // exact, and sums of one sign stay about 1
     }
     for (double& v : p.layer.weight_hh) v = static_cast<double>(static_cast<T>(v * bound));
+    for (double& v : p.layer.bias_ih) v += parts.gain ? 3 : 0;  // a normalized sum has both signs
   }
   for (std::size_t b = 0; parts.ranges && b < batch; ++b) {
     const auto all = static_cast<unsigned>(steps + 1);
@@ -116,6 +211,14 @@ RecurrentProblem random_problem(CellKind cell, const RecurrentSize& size,
     p.layer.begin.push_back(b % 2 == 0 ? 0 : std::min(one, other));
     p.layer.end.push_back(std::max(one, other));
   }
+  for (std::size_t b = 0; parts.carried && b < batch; ++b) {
+    p.layer.carried.push_back(random() % 2 == 0);
+  }
+  p.layer.reverse = parts.reverse;
+  p.options = parts.options;
+  p.options.source.seed = seed, p.options.source.stream = 5, p.step = 1000 + seed;
+  apply_options(p);
+  if (parts.options.cell_clip > 0) choose_cell_clip(p);
   return p;
 }
 
@@ -135,186 +238,23 @@ inline Named named(const reference::LayerStates& s) {
   return all;
 }
 inline Named named(const reference::LayerGradients& d) {
-  Named all{{"d_gates", &d.d_gates},         {"d_x", &d.d_x},
-            {"d_weight_ih", &d.d_weight_ih}, {"d_weight_hh", &d.d_weight_hh},
-            {"d_bias_ih", &d.d_bias_ih},     {"d_bias_hh", &d.d_bias_hh},
-            {"d_parameter", &d.d_parameter}};
+  Named all{{"d_gates", &d.d_gates},
+            {"d_x", &d.d_x},
+            {"d_weight_ih", &d.d_weight_ih},
+            {"d_weight_hh", &d.d_weight_hh},
+            {"d_bias_ih", &d.d_bias_ih},
+            {"d_bias_hh", &d.d_bias_hh},
+            {"d_parameter", &d.d_parameter},
+            {"d_weight_hr", &d.d_weight_hr},
+            {"d_gain", &d.d_gain}};
   for (std::size_t k = 0; k < kStates; ++k) {
     all.emplace_back("d_initial" + std::to_string(k), &d.d_initial[k]);
+    all.emplace_back("d_start" + std::to_string(k), &d.d_start[k]);
   }
   return all;
 }
 
-/// Runs both passes of an op on a device. Every output starts as NaN, or as kOld to be added to.
-template <class T>
-class RecurrentRun {
-  using Acc = Accumulator<T>;
-
- public:
-  RecurrentRun(const Device& on, const RecurrentProblem& problem) : device(on), p(problem) {
-    for (std::size_t k = 1; k < states; ++k) {
-      state0.push_back(given<Acc>(p.layer.initial[k]));
-      state.emplace_back(device, steps * batch * width);
-      state_last.emplace_back(device, batch * width);
-      d_state_last.push_back(given<Acc>(p.out.d_last[k]));
-      d_state0.push_back(gradient<Acc>("d_initial" + std::to_string(k), batch * width));
-    }
-  }
-
-  RecurrentSequenceForward<T> forward() const {
-    RecurrentSequenceForward<T> op{
-        .cell = p.cell,
-        .x = x.view(steps, batch, input),
-        .weight_ih = weight_ih.view(columns, input),
-        .weight_hh = or_absent<T, 2>(weight_hh, p.layer.weight_hh, columns, width),
-        .bias_ih = or_absent<Acc, 1>(bias_ih, p.layer.bias_ih, columns),
-        .bias_hh = or_absent<Acc, 1>(bias_hh, p.layer.bias_hh, columns),
-        .parameter = parameters(),
-        .h0 = or_absent<T, 2>(h0, p.layer.initial[0], batch, width),
-        .reset = resets(),
-        .rows = ranges(),
-        .h = h.view(steps, batch, width),
-        .gates = gates.view(steps, batch, columns),
-        .saved = saved_view(),
-        .h_last = h_last.view(batch, width),
-        .tf32 = p.tf32};
-    for (std::size_t k = 0; k + 1 < states; ++k) {
-      op.state0[k] = or_absent<Acc, 2>(state0[k], p.layer.initial[k + 1], batch, width);
-      op.state[k] = state[k].view(steps, batch, width);
-      op.state_last[k] = state_last[k].view(batch, width);
-    }
-    return op;
-  }
-
-  RecurrentSequenceBackward<T> backward() const {
-    RecurrentSequenceBackward<T> op{
-        .cell = p.cell,
-        .d_h = or_absent<T, 3>(d_h, p.out.d_h, steps, batch, width),
-        .d_h_last = or_absent<T, 2>(d_h_last, p.out.d_last[0], batch, width),
-        .x = x.view(steps, batch, input),
-        .weight_ih = weight_ih.view(columns, input),
-        .weight_hh = or_absent<T, 2>(weight_hh, p.layer.weight_hh, columns, width),
-        .parameter = parameters(),
-        .h0 = or_absent<T, 2>(h0, p.layer.initial[0], batch, width),
-        .reset = resets(),
-        .rows = ranges(),
-        .h = h.view(steps, batch, width),
-        .gates = gates.view(steps, batch, columns),
-        .saved = saved_view(),
-        .d_x = {d_x.view(steps, batch, input), p.adds("d_x")},
-        .d_weight_ih = {d_weight_ih.view(columns, input), p.adds("d_weight_ih")},
-        .d_bias_ih = {d_bias_ih.view(columns), p.adds("d_bias_ih")},
-        .d_bias_hh = {d_bias_hh.view(columns), p.adds("d_bias_hh")},
-        .d_h0 = {d_h0.view(batch, width), p.adds("d_initial0")},
-        .tf32 = p.tf32};
-    if (!p.layer.weight_hh.empty()) {
-      op.d_weight_hh = {d_weight_hh.view(columns, width), p.adds("d_weight_hh")};
-    }
-    if (p.cell->parameters > 0) {
-      op.d_parameter = {d_parameter.view(p.cell->parameters, width), p.adds("d_parameter")};
-    }
-    for (std::size_t k = 0; k + 1 < states; ++k) {
-      op.state0[k] = or_absent<Acc, 2>(state0[k], p.layer.initial[k + 1], batch, width);
-      op.state[k] = state[k].view(steps, batch, width);
-      op.d_state_last[k] = or_absent<Acc, 2>(d_state_last[k], p.out.d_last[k + 1], batch, width);
-      op.d_state0[k] = {d_state0[k].view(batch, width),
-                        p.adds("d_initial" + std::to_string(k + 1))};
-    }
-    return op;
-  }
-
-  template <class Op>
-  void run(Op op) const {
-    const auto scratch = give_scratch(device, op);
-    p.cell == &TwoPhase::kInfo ? run_two_phase(device, op) : carousel::run(device, op);
-  }
-
-  Values d_weight_hh_values() const { return as_double(d_weight_hh.read()); }
-
-  RecurrentSolution solution() const {
-    RecurrentSolution r;
-    run(forward());
-    r.s.gates = as_double(gates.read());
-    r.s.state[0] = as_double(h.read()), r.s.last[0] = as_double(h_last.read());
-    for (std::size_t k = 1; k < states; ++k) {
-      r.s.state[k] = as_double(state[k - 1].read());
-      r.s.last[k] = as_double(state_last[k - 1].read());
-    }
-    run(backward());
-    r.d.d_gates = as_double(gates.read()), r.d.d_x = as_double(d_x.read());
-    r.d.d_weight_ih = as_double(d_weight_ih.read());
-    if (!p.layer.weight_hh.empty()) r.d.d_weight_hh = d_weight_hh_values();
-    r.d.d_bias_ih = as_double(d_bias_ih.read()), r.d.d_bias_hh = as_double(d_bias_hh.read());
-    r.d.d_parameter = as_double(d_parameter.read());
-    r.d.d_initial[0] = as_double(d_h0.read());
-    for (std::size_t k = 1; k < states; ++k) r.d.d_initial[k] = as_double(d_state0[k - 1].read());
-    return r;
-  }
-
- private:
-  template <class U>
-  Buffer<U> given(const Values& values) const {
-    return Buffer<U>(device, stored<U>(values));
-  }
-  template <class U>
-  Buffer<U> gradient(const std::string& name, std::size_t count) const {
-    if (!p.adds(name)) return Buffer<U>(device, count);
-    return Buffer<U>(device, std::vector<U>(count, static_cast<U>(kOld)));
-  }
-  template <class U, int R, class... Extent>
-  View<const U, R> or_absent(const Buffer<U>& b, const Values& values, Extent... extents) const {
-    return values.empty() ? View<const U, R>{} : View<const U, R>(b.view(extents...));
-  }
-  View<const Acc, 2> parameters() const {
-    if (p.cell->parameters == 0) return {};
-    return parameter.view(p.cell->parameters, width);
-  }
-  View<T, 4> saved_view() const {
-    if (p.cell->saved() == 0) return {};
-    return saved.view(p.cell->saved(), steps, batch, width);
-  }
-  View<const std::int32_t, 2> resets() const {
-    if (p.layer.reset.empty()) return {};
-    return reset.view(steps, batch);
-  }
-  RowRangeView ranges() const {
-    RowRangeView rows;
-    if (!p.layer.begin.empty()) rows.begin = begin.view(batch);
-    if (!p.layer.end.empty()) rows.end = end.view(batch);
-    return rows;
-  }
-
-  const Device device;
-  const RecurrentProblem& p;
-  std::size_t steps = p.layer.T, batch = p.layer.B, input = p.layer.I, width = p.layer.H;
-  std::size_t states = p.layer.cell->states, columns = p.layer.cell->gates * width;
-  Buffer<T> x = given<T>(p.layer.x);
-  Buffer<T> weight_ih = given<T>(p.layer.weight_ih), weight_hh = given<T>(p.layer.weight_hh);
-  Buffer<Acc> bias_ih = given<Acc>(p.layer.bias_ih), bias_hh = given<Acc>(p.layer.bias_hh);
-  Buffer<Acc> parameter = given<Acc>(p.layer.parameter);
-  Buffer<T> h0 = given<T>(p.layer.initial[0]);
-  Buffer<std::int32_t> reset{device, p.layer.reset};
-  Buffer<std::int32_t> begin{device, p.layer.begin}, end{device, p.layer.end};
-  Buffer<T> d_h = given<T>(p.out.d_h), d_h_last = given<T>(p.out.d_last[0]);
-  Buffer<T> h{device, steps*batch*width}, gates{device, steps*batch*columns};
-  Buffer<T> h_last{device, batch* width};
-  Buffer<T> saved{device, static_cast<std::size_t>(p.cell->saved()) * steps* batch* width};
-  Buffer<T> d_x = gradient<T>("d_x", steps* batch* input);
-  Buffer<T> d_h0 = gradient<T>("d_initial0", batch* width);
-  Buffer<Acc> d_weight_ih = gradient<Acc>("d_weight_ih", columns* input);
-  Buffer<Acc> d_weight_hh = gradient<Acc>("d_weight_hh", columns* width);
-  Buffer<Acc> d_bias_ih = gradient<Acc>("d_bias_ih", columns);
-  Buffer<Acc> d_bias_hh = gradient<Acc>("d_bias_hh", columns);
-  Buffer<Acc> d_parameter = gradient<Acc>("d_parameter", p.layer.cell->parameters* width);
-  std::vector<Buffer<Acc>> state0, state, state_last, d_state_last, d_state0;  // after h
-};
-
-template <class T>
-RecurrentSolution solve(const Device& device, const RecurrentProblem& problem) {
-  return RecurrentRun<T>(device, problem).solution();
-}
-
-/// The oracle's answer to the same problem.
+/// The oracle's answer to a problem.
 inline RecurrentSolution expected(const RecurrentProblem& p) {
   RecurrentSolution want{.s = reference::forward(p.layer), .d = {}};
   want.d = reference::backward(p.layer, want.s, p.out);
@@ -322,13 +262,16 @@ inline RecurrentSolution expected(const RecurrentProblem& p) {
     if (!p.adds(name)) continue;
     for (double& v : const_cast<Values&>(*values)) v += kOld;
   }
+  if (!p.wants_d_initial()) want.d.d_initial = {};
+  if (!p.starts()) want.d.d_start = {};
   return want;
 }
 
 inline const std::vector<std::string>& all_gradients() {
-  static const std::vector<std::string> names{"d_x",        "d_weight_ih", "d_weight_hh",
-                                              "d_bias_ih",  "d_bias_hh",   "d_parameter",
-                                              "d_initial0", "d_initial1"};
+  static const std::vector<std::string> names{
+      "d_x",         "d_weight_ih", "d_weight_hh", "d_bias_ih",  "d_bias_hh",  "d_parameter",
+      "d_weight_hr", "d_gain",      "d_initial0",  "d_initial1", "d_initial2", "d_initial3",
+      "d_start0",    "d_start1",    "d_start2",    "d_start3"};
   return names;
 }
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
-#include "tests/kernels/recurrent_sequence_problem.h"
+#include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 

@@ -34,6 +34,8 @@ class Buffer {
     return values;
   }
 
+  std::size_t size() const { return count_; }
+
   /// A view of the given extents, whose product is the buffer's size.
   template <class... Extent>
   View<T, sizeof...(Extent)> view(Extent... extents) const {
