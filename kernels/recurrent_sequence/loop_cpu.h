@@ -85,10 +85,10 @@ struct SequenceShape {
   std::int64_t last_step(std::int64_t row) const {
     return reverse ? range(row).first : range(row).second - 1;
   }
-  /// Whether a reset lies between step t and the step before it.
+  /// Whether a reset lies between step t and the step before it. One outside the range is none.
   bool cut(std::int64_t t, std::int64_t row) const {
     const std::int64_t later = reverse ? t + 1 : t;
-    return reset.present() && later < steps && reset(later, row) != 0;
+    return reset.present() && has(later, row) && reset(later, row) != 0;
   }
   /// Whether step t of a row begins at `start`, if its first step does not find an initial state.
   bool starts(std::int64_t t, std::int64_t row, bool has_initial) const {

@@ -43,7 +43,7 @@ struct RowRangeView {
 ///     a       = W_ih·x[t] + b_ih + W_hh·ĥ + b_hh
 ///     h[t], c[t] … = the cell's equations, cells/<cell>.h, of a, ĥ, ĉ …
 ///
-/// reset[t, row] ≠ 0 cuts between steps t − 1 and t, in both directions. The G·H rows of the weights
+/// reset[t, row] ≠ 0, t in the row's range, cuts between steps t − 1 and t, in both directions. The G·H rows of the weights
 /// and columns of `gates` are H each of the cell's gates, in the order of CellInfo::gate_names, as in
 /// PyTorch. A split gate takes W_ih·x + b_ih and W_hh·ĥ + b_hh apart; a gate of a later phase
 /// multiplies what the phase before it has computed instead of ĥ. T, B, I and H are any numbers, 0
