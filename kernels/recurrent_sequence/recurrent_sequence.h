@@ -20,6 +20,13 @@ inline constexpr Tolerances kRecurrentForwardTolerance{
 inline constexpr Tolerances kRecurrentBackwardTolerance{
     .f32 = {.absolute = 4e-6, .relative = 4e-6, .worst = 0.67},
     .bf16 = {.absolute = 5e-2, .relative = 2e-2, .worst = 0.71}};
+/// With `gain`, or of a cell with a normalized phase.
+inline constexpr Tolerances kNormalizedForwardTolerance{
+    .f32 = {.absolute = 5e-6, .relative = 5e-6, .worst = 1},
+    .bf16 = {.absolute = 5e-2, .relative = 5e-2, .worst = 1}};
+inline constexpr Tolerances kNormalizedBackwardTolerance{
+    .f32 = {.absolute = 3e-5, .relative = 3e-5, .worst = 1},
+    .bf16 = {.absolute = 0.25, .relative = 0.1, .worst = 1}};
 
 /// One view per float state of a cell, in the order of CellInfo::state_names after h.
 template <class T, int R>

@@ -126,8 +126,8 @@ void expect_parity(CellKind cell, const OptionSet& set, const RecurrentSize& siz
                  option_names(set) + ", T " + std::to_string(size.T) + ", H " +
                  std::to_string(size.H));
     const RecurrentSolution got = solve<T>(device, p);
-    expect_close(named(got.s), named(want.s), of<T>(kRecurrentForwardTolerance));
-    expect_close(named(got.d), named(want.d), of<T>(kRecurrentBackwardTolerance));
+    expect_close(named(got.s), named(want.s), of<T>(p.forward_tolerance()));
+    expect_close(named(got.d), named(want.d), of<T>(p.backward_tolerance()));
   }
 }
 

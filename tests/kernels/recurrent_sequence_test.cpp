@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "tests/kernels/recurrent_options.h"
 #include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
@@ -227,46 +228,56 @@ TEST(RecurrentSequence, TimeMayExceedAGridDimension) {
   EXPECT_EQ(solve<double>(Cpu{}, p).s.last[0][0], 68'999);  // counts the steps
 }
 
-/// The worst excess of any output, forward and backward, over seeded problems within the
-/// contract's conditions.
-template <class T>
-std::pair<double, double> worst_of_sweep() {
+struct Worst {
   double forward = 0, backward = 0;
+};
+
+/// The worst excess of any output over seeded problems within the contract's conditions, each cell
+/// plain and with each of its options: of those without a normalization, and of those with one.
+template <class T>
+std::array<Worst, 2> worst_of_sweep() {
+  std::array<Worst, 2> all;
+  const auto worst = [](const Named& a, const Named& b, const Tolerance& tolerance) {
+    double most = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      most = std::max(most, worst_excess(*a[i].second, *b[i].second, tolerance));
+    }
+    return most;
+  };
   for (const CellKind cell : tested_cells()) {
-    for (unsigned seed = 100; seed < 112; ++seed) {
+    const std::vector<OptionSet> sets = single_options(cell);
+    for (unsigned seed = 100; seed < 112 + 2 * sets.size(); ++seed) {
+      const OptionSet set = seed < 112 ? OptionSet{} : sets[seed % sets.size()];
+      RecurrentParts parts = parts_of(set);
+      const bool normalizes = parts.gain || cell->normalized_phases() > 0;
       RecurrentSize size{1 + seed * 37 % 64, 1 + seed % 5, seed % 9, 1 + seed * 7 % 40};
       if (seed % 12 == 0) size = {2, 16, 128, 256};  // long sums
-      const RecurrentProblem p = random_problem<T>(cell, size,
-                                                   {.biases = seed % 2 == 0,
-                                                    .state = seed % 3 != 0,
-                                                    .resets = seed % 4 == 1,
-                                                    .ranges = seed % 5 == 2},
-                                                   seed);
+      if (!set.empty()) size = {1 + seed * 37 % 16, 1 + seed % 4, seed % 9, 1 + seed * 7 % 24};
+      if (normalizes) size.H += 8, size.I += 4;
+      if (has(set, "cell_clip")) size = {5, 3, 4, 8};  // bf16 decides on gradients of larger ones
+      parts.biases = parts.gain || seed % 2 == 0, parts.state = seed % 3 != 0;
+      parts.resets = seed % 4 == 1, parts.ranges = parts.ranges || seed % 5 == 2;
+      const RecurrentProblem p = random_problem<T>(cell, size, parts, seed);
       const RecurrentSolution want = expected(p);
+      Worst& here = all[normalizes ? 1 : 0];
       for (const Device& device : devices()) {
         const RecurrentSolution got = solve<T>(device, p);
-        const auto worst = [](const Named& a, const Named& b, const Tolerance& tolerance) {
-          double most = 0;
-          for (std::size_t i = 0; i < a.size(); ++i) {
-            most = std::max(most, worst_excess(*a[i].second, *b[i].second, tolerance));
-          }
-          return most;
-        };
-        forward = std::max(forward,
-                           worst(named(got.s), named(want.s), of<T>(kRecurrentForwardTolerance)));
-        backward = std::max(backward,
-                            worst(named(got.d), named(want.d), of<T>(kRecurrentBackwardTolerance)));
+        const double forward = worst(named(got.s), named(want.s), of<T>(p.forward_tolerance()));
+        const double backward = worst(named(got.d), named(want.d), of<T>(p.backward_tolerance()));
+        here = {std::max(here.forward, forward), std::max(here.backward, backward)};
       }
     }
   }
-  return {forward, backward};
+  return all;
 }
 
 template <class T>
 void expect_recorded_worst() {
-  const auto [forward, backward] = worst_of_sweep<T>();
-  expect_recorded(forward, of<T>(kRecurrentForwardTolerance));
-  expect_recorded(backward, of<T>(kRecurrentBackwardTolerance));
+  const auto [plain, normalized] = worst_of_sweep<T>();
+  expect_recorded(plain.forward, of<T>(kRecurrentForwardTolerance));
+  expect_recorded(plain.backward, of<T>(kRecurrentBackwardTolerance));
+  expect_recorded(normalized.forward, of<T>(kNormalizedForwardTolerance));
+  expect_recorded(normalized.backward, of<T>(kNormalizedBackwardTolerance));
 }
 TEST(RecurrentSequence, SweepStaysWithinTheRecordedWorstInFloat) { expect_recorded_worst<float>(); }
 TEST(RecurrentSequence, SweepStaysWithinTheRecordedWorstInBf16) { expect_recorded_worst<bf16>(); }
@@ -290,8 +301,8 @@ class RecurrentSequenceParity : public testing::TestWithParam<Case> {
       for (const Device& device : devices()) {
         SCOPED_TRACE(device_name(device) + ", problem " + std::to_string(&p - problems));
         const RecurrentSolution got = solve<T>(device, p);
-        expect_close(named(got.s), named(want.s), of<T>(kRecurrentForwardTolerance));
-        expect_close(named(got.d), named(want.d), of<T>(kRecurrentBackwardTolerance));
+        expect_close(named(got.s), named(want.s), of<T>(p.forward_tolerance()));
+        expect_close(named(got.d), named(want.d), of<T>(p.backward_tolerance()));
       }
     }
   }

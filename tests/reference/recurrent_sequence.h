@@ -12,7 +12,8 @@ namespace carousel::reference {
 struct LayerStates {
   std::array<Values, 4> state{}, last{};  ///< [T, B, H], [B, H]; h has P instead of H
   Values gates{};
-  Values unclipped{};  ///< [T, B, H] cell states before they are bounded
+  Values unclipped{};   ///< [T, B, H] cell states before they are bounded
+  double steepest = 0;  ///< the largest 1 / √(variance + 1e-5) of what is normalized
 };
 
 /// Gradients of what leaves a layer; empty: zero.
@@ -55,6 +56,7 @@ inline LayerStates forward(const Layer& p) {
     for (const std::size_t t : p.steps(b)) {
       const std::size_t n = t * p.B + b;
       const RowStep step(p, states_before(p, s, t, b), t, b);
+      s.steepest = std::max(s.steepest, step.steepest());
       for (std::size_t j = 0; j < p.H; ++j) {
         s.unclipped[n * p.H + j] = step.unit(j).unclipped;
         for (std::size_t k = 0; k < p.cell->gates; ++k) {

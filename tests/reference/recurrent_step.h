@@ -137,6 +137,16 @@ class RowStep {
     }
   }
   const UnitOutputs& unit(std::size_t j) const { return out.back()[j]; }
+  /// The largest factor by which a normalization of more than one number multiplies.
+  double steepest() const {
+    const auto of = [](const Normalized& sums) {
+      const Values& y = sums.y;
+      const bool is_zero = std::all_of(y.begin(), y.end(), [](double v) { return v == 0; });
+      return y.size() < 2 || is_zero ? 0 : sums.factor;
+    };
+    const double operand = of_operand.y.size() < 2 ? 0 : of_operand.factor;
+    return std::max({of(of_input), of(of_product), operand});
+  }
   const Values& state(std::size_t s) const { return after[s]; }
 
   /// Adds this step's share to d. d_state: in, of the states after; out, of those before.
