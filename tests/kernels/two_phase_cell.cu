@@ -1,4 +1,4 @@
-#include "kernels/recurrent_sequence/recurrent_sequence_kernels.cuh"
+#include "kernels/recurrent_sequence/cuda/cell_kernels.cuh"
 #include "tests/kernels/two_phase_cell.h"
 
 namespace carousel::test {

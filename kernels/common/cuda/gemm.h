@@ -17,11 +17,12 @@ enum class GemmType {
 };
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
-/// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. A may be some columns
-/// of a wider matrix, whose rows are then `a_stride` elements apart. Accumulation is float. The link seam of products: gemm_cublaslt.cu, or tests/emulation/gemm.cpp, which rounds
-/// as the card would. m, n or k of 0: the empty sum, so C becomes 0 (or stays), plus bias.
-/// The algorithm is chosen by shape and alignment alone, so that a product repeats bit for bit. A
-/// bf16 output gets its bias rounded to bf16.
+/// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. Each may be some columns
+/// of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`) elements apart.
+/// Accumulation is float. The link seam of products: gemm_cublaslt.cu, or
+/// tests/emulation/libraries/gemm.cpp, which rounds as the card would. m, n or k of 0: the empty sum,
+/// so C becomes 0 (or stays), plus bias. The algorithm is chosen by shape, strides and alignment alone,
+/// so that a product repeats bit for bit. A bf16 output gets its bias rounded to bf16.
 struct Gemm {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
@@ -30,10 +31,14 @@ struct Gemm {
   const void* a = nullptr;
   std::int64_t a_stride = 0;  ///< 0: A's rows follow one another
   const void* b = nullptr;
+  std::int64_t b_stride = 0;
   const float* bias = nullptr;  ///< may be null
   void* c = nullptr;
+  std::int64_t c_stride = 0;
 
-  std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : transpose_a ? m : k; }
+  constexpr std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : transpose_a ? m : k; }
+  constexpr std::int64_t row_of_b() const { return b_stride > 0 ? b_stride : transpose_b ? k : n; }
+  constexpr std::int64_t row_of_c() const { return c_stride > 0 ? c_stride : n; }
 };
 void gemm(const Cuda& device, const Gemm& product);
 

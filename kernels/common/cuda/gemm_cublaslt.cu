@@ -69,7 +69,7 @@ struct Key {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false, float_output = false;
   bool bias = false;
-  std::int64_t m = 0, n = 0, k = 0, row_of_a = 0;
+  std::int64_t m = 0, n = 0, k = 0, row_of_a = 0, row_of_b = 0, row_of_c = 0;
   std::array<std::uint32_t, 3> alignment{};
   auto operator<=>(const Key&) const = default;
 };
@@ -142,10 +142,11 @@ Plan make_plan(cublasLtContext* handle, const Gemm& p, const Key& key) {
     set(plan.product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(plan.product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, output);
   }
-  plan.b = p.transpose_b ? layout(input, p.k, p.n, p.k) : layout(input, p.n, p.k, p.n);
+  plan.b =
+      p.transpose_b ? layout(input, p.k, p.n, p.row_of_b()) : layout(input, p.n, p.k, p.row_of_b());
   plan.a =
       p.transpose_a ? layout(input, p.m, p.k, p.row_of_a()) : layout(input, p.k, p.m, p.row_of_a());
-  plan.c = layout(output, p.n, p.m, p.n);
+  plan.c = layout(output, p.n, p.m, p.row_of_c());
   choose_algorithm(handle, p, key, plan);
   return plan;
 }
@@ -158,9 +159,10 @@ __global__ void gemm_empty_sum_kernel(const __grid_constant__ Gemm p) {
   const std::int64_t first = blockIdx.x * std::int64_t{kThreads} + threadIdx.x;
   auto* const c = static_cast<Out*>(p.c);
   for (std::int64_t i = first; i < p.m * p.n; i += gridDim.x * std::int64_t{kThreads}) {
-    const float sum = p.accumulate ? static_cast<float>(c[i]) : 0.0F;
+    Out& out = c[i / p.n * p.row_of_c() + i % p.n];
+    const float sum = p.accumulate ? static_cast<float>(out) : 0.0F;
     const float bias = p.bias == nullptr ? 0.0F : static_cast<float>(Out(p.bias[i % p.n]));
-    c[i] = static_cast<Out>(sum + bias);
+    out = static_cast<Out>(sum + bias);
   }
 }
 
@@ -236,6 +238,8 @@ void gemm(const Cuda& device, const Gemm& p) {
                 .n = p.n,
                 .k = p.k,
                 .row_of_a = p.row_of_a(),
+                .row_of_b = p.row_of_b(),
+                .row_of_c = p.row_of_c(),
                 .alignment = {alignment(p.a), alignment(p.b), alignment(p.c)}};
   // The lock covers the call, because each call changes its plan's bias pointer. Plans are kept,
   // because choosing an algorithm takes longer than queueing a small product.

@@ -44,7 +44,7 @@ std::vector<float> operand(const Gemm& p, const void* data, std::int64_t rows, s
 template <class Out>
 void run_product(const Gemm& p) {
   const std::vector<float> a = operand(p, p.a, p.m, p.k, p.transpose_a, p.row_of_a());
-  const std::vector<float> b = operand(p, p.b, p.k, p.n, p.transpose_b, p.transpose_b ? p.k : p.n);
+  const std::vector<float> b = operand(p, p.b, p.k, p.n, p.transpose_b, p.row_of_b());
   auto* const c = static_cast<Out*>(p.c);
   std::vector<float> row(static_cast<std::size_t>(p.n));
   for (std::int64_t i = 0; i < p.m; ++i) {
@@ -56,7 +56,7 @@ void run_product(const Gemm& p) {
       for (std::int64_t j = 0; j < p.n; ++j) sum[j] = std::fma(x, from[j], sum[j]);
     }
     for (std::int64_t j = 0; j < p.n; ++j) {
-      Out& out = c[i * p.n + j];
+      Out& out = c[i * p.row_of_c() + j];
       float sum = row[static_cast<std::size_t>(j)];
       if (p.accumulate) sum += static_cast<float>(out);
       if (p.bias != nullptr) sum += static_cast<float>(Out(p.bias[j]));

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "kernels/recurrent_sequence/backward_kernels.cuh"
-#include "kernels/recurrent_sequence/forward_kernels.cuh"
+#include "kernels/recurrent_sequence/cuda/backward_kernels.cuh"
+#include "kernels/recurrent_sequence/cuda/forward_kernels.cuh"
 
 namespace carousel {
 
