@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -8,6 +9,7 @@
 #include "kernels/common/random.h"
 #include "kernels/pooling/pooling.h"
 #include "kernels/recurrent_sequence/cell.h"
+#include "kernels/recurrent_sequence/options.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op
 // computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
@@ -77,11 +79,15 @@ Var add(Var a, Var b);
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.
 Var pool(Var x, Pooling kind, const Tensor& lengths = {});
 
-/// The weights of a recurrent layer of G gates, named and laid out as PyTorch's.
+/// The weights of a recurrent layer of G gates, named and laid out as PyTorch's. All but the first two
+/// may be absent.
 struct RecurrentParameters {
-  Var weight_ih, weight_hh;        ///< [G·H, E], [G·H, H]
-  Var bias_ih = {}, bias_hh = {};  ///< [G·H] float, or both absent
-  Var per_unit = {};               ///< [P, H] float, of a cell that has such
+  Var weight_ih, weight_hh;        ///< [G·H, E], [G·H, P] or, block-diagonal, [G·H, P/heads]
+  Var weight_hr = {};              ///< [P, H] of a projection; without it P = H
+  Var bias_ih = {}, bias_hh = {};  ///< [G·H] float
+  Var gain = {};                   ///< [2·G·H] float, of a layer normalization: input's, recurrent part's
+  Var per_unit = {};               ///< [parameters·H] float, of a cell that has such
+  std::array<Var, kMostStates> start = {};  ///< [P], [H] … float: what sequences start from
 };
 /// The steps begin ≤ t < end that a row of the batch has; an empty tensor: from the first,
 /// to the last.
@@ -89,17 +95,26 @@ struct RowRange {
   Tensor begin, end;  ///< [B] int32
   bool present() const { return begin.data() != nullptr || end.data() != nullptr; }
 };
+/// How a recurrent layer goes through its sequence.
+struct RecurrentPath {
+  Tensor reset = {};    ///< [T, B] int32, may be empty: where it is not 0, a row starts anew
+  Tensor carried = {};  ///< [B] int32, may be empty: where it is 0, the initial states do not count
+  RowRange rows = {};
+  bool reverse = false;
+  RecurrentOptions options = {};
+};
 struct RecurrentOutput {
-  Var h;                  ///< [T, B, H]
-  std::vector<Var> last;  ///< [B, H] each, h first: the states at each row's end
+  Var h;                       ///< [T, B, P]
+  std::vector<Var> last;       ///< [B, P], [B, H] …, h first: the states at each row's end
+  std::vector<Tensor> states;  ///< [T, B, P], [T, B, H] …: the states of all steps, values only
+  Tensor gates;                ///< [T, B, G·H] activations, which the backward pass overwrites
 };
 /// One layer of a recurrent cell over a sequence x [T, B, E], T > 0, from the states `initial`
-/// ([B, H] each, h first; those left out or Var{} are zero). Where reset [T, B] (int32, may be
-/// empty) is not 0, a row starts anew. Gradients flow from all outputs. Labels its values
-/// "<layer>, gate f", "<layer>, hidden state".
+/// (h first; those left out or Var{} are zero, or `start`). Gradients flow from h and `last`. Labels
+/// its values "<layer>, gate f", "<layer>, hidden state".
 RecurrentOutput recurrent_sequence(CellKind cell, Var x, const RecurrentParameters& parameters,
-                                   std::span<const Var> initial = {}, const Tensor& reset = {},
-                                   const RowRange& rows = {});
+                                   std::span<const Var> initial = {},
+                                   const RecurrentPath& path = {});
 
 /// The mean of h² over the steps of h [T, B, H], as a loss without rows and targets; writes the
 /// gradients of term_weight · mean at once. For training alone.

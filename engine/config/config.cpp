@@ -4,6 +4,7 @@
 #include <toml++/toml.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "engine/files/atomic.h"
 #include "kernels/common/check.h"
@@ -18,9 +19,21 @@ std::string shown(const Setting& setting) {
     std::string operator()(double value) const { return fmt::format("{}", value); }
     std::string operator()(bool value) const { return value ? "true" : "false"; }
     std::string operator()(const std::string& value) const { return toml_string(value); }
+    std::string operator()(const std::vector<std::string>& values) const {
+      return toml_strings(values);
+    }
     std::string operator()(const OtherValue& value) const { return value.kind; }
   };
   return std::visit(Visitor{}, setting.value);
+}
+
+/// An array of strings and nothing else.
+std::optional<std::vector<std::string>> strings_of(const toml::node& node) {
+  const toml::array* const array = node.as_array();
+  if (array == nullptr || array->empty() || !array->is_homogeneous<std::string>()) return {};
+  std::vector<std::string> strings;
+  for (const toml::node& element : *array) strings.push_back(element.as_string()->get());
+  return strings;
 }
 
 Setting setting_of(const toml::node& node) {
@@ -33,6 +46,8 @@ Setting setting_of(const toml::node& node) {
     setting.value = boolean->get();
   } else if (const auto* string = node.as_string()) {
     setting.value = string->get();
+  } else if (auto strings = strings_of(node)) {
+    setting.value = *std::move(strings);
   } else {
     setting.value = OtherValue{node.is_array()   ? "an array"
                                : node.is_table() ? "a table"
@@ -149,6 +164,13 @@ std::string toml_string(std::string_view text) {
     }
   }
   return result + '"';
+}
+
+std::string toml_strings(const std::vector<std::string>& texts) {
+  if (texts.size() == 1) return toml_string(texts.front());
+  std::string array;
+  for (const std::string& text : texts) array += (array.empty() ? "[" : ", ") + toml_string(text);
+  return array + "]";
 }
 
 }  // namespace carousel

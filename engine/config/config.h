@@ -18,7 +18,7 @@ struct OtherValue {
 /// One `key = value` as somebody wrote it.
 struct Setting {
   std::string section, key;
-  std::variant<std::int64_t, double, bool, std::string, OtherValue> value;
+  std::variant<std::int64_t, double, bool, std::string, std::vector<std::string>, OtherValue> value;
   std::string source;  ///< "char_lstm.toml:12", or "--set train.batch=8"
   std::string text;    ///< of the value: as an error shows it
   bool from_command_line = false;
@@ -64,5 +64,7 @@ const std::string* text_of(const Setting& setting);
 
 /// A string as TOML writes it, with quotation marks and escapes.
 std::string toml_string(std::string_view text);
+/// One of them as a string, several as an array.
+std::string toml_strings(const std::vector<std::string>& texts);
 
 }  // namespace carousel

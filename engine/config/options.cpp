@@ -166,6 +166,24 @@ Option& OptionSection::add(std::string key, std::string& value, std::string help
                     [&value] { return toml_string(value); });
 }
 
+Option& OptionSection::add(std::string key, std::vector<std::string>& value, std::string help,
+                           const std::vector<std::string>& choices) {
+  const auto assign = [&value, choices](const Setting& setting, const fs::path&) {
+    const auto* const several = std::get_if<std::vector<std::string>>(&setting.value);
+    const std::string* const one = several == nullptr ? text_of(setting) : nullptr;
+    if (several == nullptr && one == nullptr) return false;
+    const std::vector<std::string> read = several != nullptr ? *several : std::vector{*one};
+    const bool known = std::all_of(read.begin(), read.end(), [&](const std::string& text) {
+      return std::find(choices.begin(), choices.end(), text) != choices.end();
+    });
+    if (known) value = read;
+    return known;
+  };
+  return add_option(std::move(key), std::move(help),
+                    fmt::format("one of {}, or an array of them", fmt::join(choices, ", ")), assign,
+                    [&value] { return toml_strings(value); });
+}
+
 Option& OptionSection::add(std::string key, fs::path& value, std::string help) {
   const auto assign = [&value](const Setting& setting, const fs::path& folder) {
     const std::string* read = text_of(setting);

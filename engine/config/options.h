@@ -68,6 +68,9 @@ class OptionSection {
   Option& add(std::string key, bool& value, std::string help);
   Option& add(std::string key, std::string& value, std::string help,
               std::vector<std::string> choices = {});
+  /// One of the choices, or an array of them.
+  Option& add(std::string key, std::vector<std::string>& value, std::string help,
+              const std::vector<std::string>& choices);
   /// A relative path starts at the config file's folder; on the command line, where the user is.
   /// The variable gets an absolute one, or none if the text is empty.
   Option& add(std::string key, std::filesystem::path& value, std::string help);

@@ -14,6 +14,8 @@ struct CellInfo {
   /// Of the torch.nn module that names its weights, "rnn" in "rnn.weight_ih_l0", and whose recording
   /// in tests/golden/ judges it. Empty if PyTorch does not have the cell: its own name names them.
   std::string_view module{};
+  /// Of a variant of another cell: that cell's name, and the option of a model that chooses it.
+  std::string_view variant_of{}, variant{};
   int gates = 1;  ///< blocks of H columns of W_ih·x, in the order of gate_names
   std::array<std::string_view, kMostGates> gate_names{};
   int states = 1;  ///< the first is h, stored as T; the others are float
@@ -65,6 +67,9 @@ using CellKind = const CellInfo*;
 
 /// All kinds, in the table's order.
 std::span<const CellKind> cell_kinds();
+
+/// The variant of a cell that an option chooses; null if it has none.
+CellKind cell_variant(std::string_view name, std::string_view variant);
 
 /// The kind of that name; ConfigError that lists the known ones if there is none.
 CellKind cell_kind(std::string_view name);

@@ -192,6 +192,13 @@ CellKind cell_kind(std::string_view name) {
   throw ConfigError("the cell is '" + std::string(name) + "', expected one of " + known);
 }
 
+CellKind cell_variant(std::string_view name, std::string_view variant) {
+  for (const CellKind cell : cell_kinds()) {
+    if (cell->variant_of == name && cell->variant == variant) return cell;
+  }
+  return nullptr;
+}
+
 template <class T>
 void RecurrentSequenceForward<T>::check() const {
   const Sizes s = sizes(*this);

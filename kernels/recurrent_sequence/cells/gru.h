@@ -50,6 +50,8 @@ struct Gru {
 ///     n = tanh(a_n)      a_n = W_in·x + b_in + W_hn·(r ∘ ĥ) + b_hn
 struct ResetBeforeGru {
   static constexpr CellInfo kInfo{.name = "gru_reset_before",
+                                  .variant_of = "gru",
+                                  .variant = "reset_before",
                                   .gates = 3,
                                   .gate_names = {"r", "z", "n"},
                                   .reads_h = true,

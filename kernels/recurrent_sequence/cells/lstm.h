@@ -55,6 +55,8 @@ struct Lstm {
 ///     i, f = σ(a_i + p_i ∘ c[t−1]), σ(a_f + p_f ∘ c[t−1])      o = σ(a_o + p_o ∘ c[t])
 struct PeepholeLstm {
   static constexpr CellInfo kInfo{.name = "lstm_peephole",
+                                  .variant_of = "lstm",
+                                  .variant = "peephole",
                                   .gates = 4,
                                   .gate_names = {"i", "f", "g", "o"},
                                   .states = 2,
@@ -103,6 +105,8 @@ struct PeepholeLstm {
 ///     h[t] = o ∘ tanh(gain ∘ (c[t] − mean) / deviation + bias)
 struct LayerNormLstm {
   static constexpr CellInfo kInfo{.name = "lstm_layer_norm",
+                                  .variant_of = "lstm",
+                                  .variant = "layer_norm",
                                   .gates = 4,
                                   .gate_names = {"i", "f", "g", "o"},
                                   .states = 2,
