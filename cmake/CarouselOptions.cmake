@@ -75,8 +75,11 @@ target_compile_options(carousel_options INTERFACE
   $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CXX>:-fno-math-errno;-fno-trapping-math>>)
 if(CAROUSEL_CUDA STREQUAL "ON")
   # CMake 3.25.1 knows no CUDA20 for nvcc 13, so the language level is a plain flag.
+  set(CAROUSEL_NVCC_FLAGS -std=c++20 --expt-relaxed-constexpr -Werror=all-warnings -lineinfo
+      -gencode=arch=compute_80,code=sm_80 -gencode=arch=compute_90a,code=sm_90a
+      -gencode=arch=compute_80,code=compute_80)
   target_compile_options(carousel_options INTERFACE
-    $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CUDA>:-std=c++20;--expt-relaxed-constexpr;-Werror=all-warnings;-lineinfo;-gencode=arch=compute_80,code=sm_80;-gencode=arch=compute_90a,code=sm_90a;-gencode=arch=compute_80,code=compute_80>>)
+    $<BUILD_INTERFACE:$<$<COMPILE_LANGUAGE:CUDA>:${CAROUSEL_NVCC_FLAGS}>>)
 endif()
 if(CAROUSEL_SANITIZE)
   target_compile_options(carousel_options INTERFACE
