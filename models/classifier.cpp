@@ -1,5 +1,7 @@
 #include "models/classifier.h"
 
+#include "kernels/common/check.h"
+
 namespace carousel {
 
 void ClassifierConfig::describe(OptionSection& section) {
@@ -17,7 +19,10 @@ Classifier::Classifier(const ClassifierConfig& config, const Device& device, DTy
       embedding_(parameters_.declare("embedding.weight", {config.vocabulary, config.embed},
                                      {.kind = Initializer::Kind::normal, .scale = 1})),
       encoder_(config.encoder, config.embed, parameters_) {
-  const std::int64_t C = config.classes, H = config.encoder.hidden;
+  if (config.encoder.residual && config.pooling == "last") {
+    throw ConfigError("model.residual needs model.pooling = \"mean\" or \"max\"");
+  }
+  const std::int64_t C = config.classes, H = config.encoder.output_width();
   output_weight_ = parameters_.declare("output.weight", {C, H}, config.encoder.matrix(1));
   output_bias_ = parameters_.declare("output.bias", {C}, config.encoder.vector());
   parameters_.materialize(device, compute, seed);
@@ -25,12 +30,7 @@ Classifier::Classifier(const ClassifierConfig& config, const Device& device, DTy
 
 Var Classifier::pooled(Pass& pass, const Batch& batch) {
   const Field& token = batch.at("token");
-  Var x;
-  {
-    const Tape::Layer layer(pass.tape(), "embedding");
-    x = embedding(parameters_.on(pass.tape(), embedding_), token.values);  // [T, B, E]
-    x = encoder_.drop_input(pass, x);
-  }
+  const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
   const auto encode = [&](Encoder::Output output) {
     return encoder_.run(pass, x, {}, token.lengths, {}, output);
   };

@@ -5,20 +5,57 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/common/check.h"
+
 namespace carousel {
 
 void EncoderConfig::describe(OptionSection& section) {
   std::vector<std::string> cells;
-  for (const CellKind kind : cell_kinds()) cells.emplace_back(kind->name);
-  section.add("cell", cell, "the recurrent cell of every layer", cells);
+  for (const CellKind kind : cell_kinds()) {
+    if (kind->variant.empty()) cells.emplace_back(kind->name);
+  }
+  const RealRange probability{.least = 0, .most = 1, .below_most = true}, bound{.least = 0};
+  section.add("cell", cell, "the recurrent cell of all layers, or of each", cells);
+  section.add("peephole", peephole, "gates see the cell state (lstm)");
+  section.add("layer_norm", layer_norm,
+              "layer normalization of both products (and of lstm's state)");
+  section.add("reset_before", reset_before, "the reset gate comes before the product (gru)");
   section.add("hidden", hidden, "units per layer", {1, std::int64_t{1} << 20});
   section.add("layers", layers, "recurrent layers", {1, 1000});
+  section.add("projection", projection, "units that h is projected to; 0: no projection",
+              {0, std::int64_t{1} << 20});
+  section.add("heads", heads, "blocks of a block-diagonal recurrent matrix", {1, 1024});
+  section.add("bidirectional", bidirectional, "each layer reads in both directions");
+  section.add("share_directions", share_directions, "both directions have the same weights");
+  section.add("residual", residual, "a layer's input is added to its output, where as wide");
+  section.add("learn_initial_state", learn_initial_state, "sequences start from learnt states");
   section.add("dropout", dropout, "probability, on connections that are not recurrent",
-              {.least = 0, .most = 1, .below_most = true});
+              probability);
+  section.add("variational_input", variational_input,
+              "dropout of the first layer's input, one mask per sequence", probability);
+  section.add("variational_hidden", variational_hidden, "the same between layers", probability);
+  section.add("variational_output", variational_output, "the same of the top layer's output",
+              probability);
+  section.add("variational_recurrent", variational_recurrent,
+              "the same of h on its way into the recurrent product", probability);
+  section.add("embedding_dropout", embedding_dropout, "dropout of whole rows of the embedding",
+              probability);
+  section.add("weight_drop", weight_drop, "dropout of the recurrent matrices", probability);
+  section.add("recurrent_dropout", recurrent_dropout,
+              "dropout of what enters the memory (lstm, gru, slstm)", probability);
+  section.add("zoneout_h", zoneout_h, "probability that a unit of h keeps its value", probability);
+  section.add("zoneout_c", zoneout_c, "the same of the cell state (lstm)", probability);
+  section.add("cell_clip", cell_clip, "bound of the cell state (lstm); 0: none", bound);
+  section.add("gradient_clip", gradient_clip,
+              "bound of the gradients inside the recurrence; 0: none", bound);
   section.add("init", init, "how matrices begin", {"uniform", "xavier", "orthogonal"});
   section.add("init_range", init_range, "of uniform; 0: 1 over the root of hidden", {.least = 0});
   section.add("forget_bias", forget_bias,
               "added to the forget gates' bias at the start, of cells that have one");
+}
+
+std::int64_t EncoderConfig::output_width() const {
+  return (projection > 0 ? projection : hidden) * (bidirectional ? 2 : 1);
 }
 
 Initializer EncoderConfig::matrix(int blocks) const {
@@ -38,80 +75,255 @@ std::string module_name(CellKind cell) {
   return std::string(cell->module.empty() ? cell->name : cell->module);
 }
 
+char state_letter(const CellInfo& cell, int state) {
+  return cell.state_names[static_cast<std::size_t>(state)].front();
+}
+
 }  // namespace
 
-Encoder::Encoder(const EncoderConfig& config, std::int64_t input, Parameters& parameters)
-    : config_(config), cell_(cell_kind(config.cell)), parameters_(&parameters) {
-  const std::int64_t H = config.hidden, G = cell_->gates;
-  Initializer bias_ih = config.vector();
-  const auto names = cell_->gate_names.begin();
-  const auto forget = std::find(names, names + G, "f") - names;
-  if (forget < G) {
-    bias_ih.offset = config.forget_bias;
-    bias_ih.offset_first = forget * H;
-    bias_ih.offset_count = H;
-  }
-  const Initializer matrix = config.matrix(static_cast<int>(G));
-  const std::string module = module_name(cell_);
-  for (std::int64_t l = 0; l < config.layers; ++l) {
-    const auto name = [&](const char* part) { return fmt::format("{}.{}_l{}", module, part, l); };
-    layers_.push_back(
-        {.name = fmt::format("{} layer {}", module, l),
-         .weight_ih = parameters.declare(name("weight_ih"), {G * H, l == 0 ? input : H}, matrix),
-         .weight_hh = parameters.declare(name("weight_hh"), {G * H, H}, matrix),
-         .bias_ih = parameters.declare(name("bias_ih"), {G * H}, bias_ih),
-         .bias_hh = parameters.declare(name("bias_hh"), {G * H}, config.vector())});
-    if (const std::int64_t P = cell_->parameters; P > 0) {
-      layers_.back().per_unit = parameters.declare(name("per_unit"), {P, H}, config.vector());
+CellKind Encoder::cell_of(const std::string& name) const {
+  CellKind cell = cell_kind(name);
+  const std::pair<bool, const char*> variants[] = {{config_.peephole, "peephole"},
+                                                   {config_.layer_norm, "layer_norm"},
+                                                   {config_.reset_before, "reset_before"}};
+  const char* chosen = nullptr;
+  for (const auto& [wanted, variant] : variants) {
+    if (!wanted) continue;
+    if (chosen != nullptr) {
+      throw ConfigError(fmt::format("model.{} and model.{} exclude each other", chosen, variant));
     }
+    chosen = variant;
+    if (const CellKind other = cell_variant(name, variant)) {
+      cell = other;
+    } else if (std::string_view(variant) != "layer_norm" || !cell->multiplies || cell->states > 1) {
+      throw ConfigError(fmt::format("model.{} is not for the cell {}", variant, name));
+    }
+  }
+  return cell;
+}
+
+Encoder::Encoder(const EncoderConfig& config, std::int64_t input, Parameters& parameters)
+    : config_(config), parameters_(&parameters) {
+  const std::size_t named = config.cell.size();
+  if (named != 1 && static_cast<std::int64_t>(named) != config.layers) {
+    throw ConfigError(
+        fmt::format("model.cell names {} cells, expected 1 or one for each of {} layers", named,
+                    config.layers));
+  }
+  if (config.share_directions && !config.bidirectional) {
+    throw ConfigError("model.share_directions needs model.bidirectional");
+  }
+  if (config.heads > 1 && (config.projection > 0 || config.hidden % config.heads != 0)) {
+    throw ConfigError(
+        fmt::format("model.heads is {}, expected a divisor of model.hidden, which is {}, "
+                    "and no projection",
+                    config.heads, config.hidden));
+  }
+  for (std::int64_t l = 0; l < config.layers; ++l) {
+    layers_.push_back(declare_layer(l, l == 0 ? input : config.output_width()));
   }
 }
 
+Encoder::Layer Encoder::declare_layer(std::int64_t l, std::int64_t input) {
+  const CellKind cell =
+      cell_of(config_.cell[config_.cell.size() == 1 ? 0 : static_cast<std::size_t>(l)]);
+  Layer layer{.name = fmt::format("{} layer {}", module_name(cell), l), .cell = cell};
+  check_options(*cell);
+  layer.directions.push_back(declare_direction(layer, l, false, input));
+  if (config_.bidirectional) {
+    layer.directions.push_back(config_.share_directions ? layer.directions.front()
+                                                        : declare_direction(layer, l, true, input));
+  }
+  return layer;
+}
+
+void Encoder::check_options(const CellInfo& cell) const {
+  const auto refuse = [&](double value, const char* key, bool has, const char* why) {
+    if (value > 0 && !has) {
+      throw ConfigError(fmt::format("model.{} is not for the cell {}: {}", key, cell.name, why));
+    }
+  };
+  const bool projects = config_.projection > 0;
+  refuse(projects, "projection", !cell.reads_h, "its equations read h, which would be narrower");
+  refuse(config_.heads > 1, "heads", cell.multiplies && cell.phases == 1,
+         "it has not one recurrent product of all gates");
+  refuse(config_.zoneout_c, "zoneout_c", cell.gates_memory, "it has no gated cell state");
+  refuse(config_.cell_clip, "cell_clip", cell.gates_memory, "it has no gated cell state");
+  refuse(config_.recurrent_dropout, "recurrent_dropout", cell.candidate,
+         "it has no candidate for a gated memory");
+  refuse(config_.variational_recurrent, "variational_recurrent", cell.multiplies,
+         "it has no recurrent product");
+  refuse(config_.weight_drop, "weight_drop", cell.multiplies, "it has no recurrent product");
+  if (config_.zoneout_h > 0 && projects) {
+    throw ConfigError("model.zoneout_h and model.projection exclude each other");
+  }
+}
+
+Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l, bool reverse,
+                                              std::int64_t input) {
+  const CellInfo& cell = *layer.cell;
+  const std::int64_t H = config_.hidden, G = cell.gates;
+  const std::int64_t P = config_.projection > 0 ? config_.projection : H;
+  const auto declare = [&](const std::string& part, Shape shape, const Initializer& initializer) {
+    return parameters_->declare(
+        fmt::format("{}.{}_l{}{}", module_name(&cell), part, l, reverse ? "_reverse" : ""), shape,
+        initializer);
+  };
+  Initializer bias_ih = config_.vector();
+  const auto names = cell.gate_names.begin();
+  const auto forget = std::find(names, names + G, "f") - names;
+  if (forget < G) {
+    bias_ih.offset = config_.forget_bias;
+    bias_ih.offset_first = forget * H;
+    bias_ih.offset_count = H;
+  }
+  const auto blocks = static_cast<int>(G);
+  Direction d{kNone, kNone, kNone, kNone, kNone, kNone, kNone, {kNone, kNone, kNone, kNone}};
+  d.weight_ih = declare("weight_ih", {G * H, input}, config_.matrix(blocks));
+  if (cell.multiplies) {
+    d.weight_hh = declare("weight_hh", {G * H, P / config_.heads},
+                          config_.matrix(blocks * static_cast<int>(config_.heads)));
+  }
+  d.bias_ih = declare("bias_ih", {G * H}, bias_ih);
+  if (cell.multiplies) d.bias_hh = declare("bias_hh", {G * H}, config_.vector());
+  if (config_.projection > 0) d.weight_hr = declare("weight_hr", {P, H}, config_.matrix(1));
+  using Kind = Initializer::Kind;
+  if (config_.layer_norm)
+    d.gain = declare("gain", {2 * G * H}, {.kind = Kind::constant, .scale = 1});
+  if (const std::int64_t count = cell.parameters; count > 0) {
+    Initializer per_unit = config_.vector();
+    if (cell.normalizes) {  // gains of 1, then biases of 0
+      per_unit = {
+          .kind = Kind::constant, .scale = 1, .offset = -1, .offset_first = H, .offset_count = H};
+    } else if (!cell.multiplies) {  // memories of all lengths: U(0, 1)
+      per_unit = {.kind = Kind::uniform, .scale = 0.5, .offset = 0.5, .offset_count = count * H};
+    }
+    d.per_unit = declare("per_unit", {count * H}, per_unit);
+  }
+  // The last two states of an sLSTM begin at 0: what they stand for has no other beginning.
+  for (int k = 0; config_.learn_initial_state && k < std::min(cell.states, 2); ++k) {
+    d.start[static_cast<std::size_t>(k)] =
+        declare(fmt::format("start_{}", state_letter(cell, k)), {k == 0 ? P : H}, {});
+  }
+  return d;
+}
+
 State Encoder::initial_state(const Device& device, std::int64_t batch) const {
+  if (config_.bidirectional) {
+    throw ConfigError(
+        "model.bidirectional is not for a model that reads on from window to window: what comes "
+        "after a window is not known, or is its target");
+  }
   State state;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    for (int i = 0; i < cell_->states; ++i) {
+    const CellInfo& cell = *layers_[l].cell;
+    for (int i = 0; i < cell.states; ++i) {
       // "h_l0", "c_l0": a state is called by its first letter. All but h are float.
       const DType dtype = i == 0 ? parameters_->compute_type() : DType::f32;
-      const char letter = cell_->state_names[static_cast<std::size_t>(i)].front();
-      state.tensors.push_back({.name = fmt::format("{}_l{}", letter, l),
-                               .value = Tensor(device, {batch, config_.hidden}, dtype)});
+      const std::int64_t width = i == 0 ? config_.output_width() : config_.hidden;
+      state.tensors.push_back({.name = fmt::format("{}_l{}", state_letter(cell, i), l),
+                               .value = Tensor(device, {batch, width}, dtype)});
     }
+  }
+  if (config_.learn_initial_state) {
+    state.tensors.push_back({.name = "carried", .value = Tensor(device, {batch}, DType::i32)});
+    const std::vector<std::int32_t> ones(static_cast<std::size_t>(batch), 1);
+    Tensor& carried = ones_[batch];
+    if (!carried) carried = Tensor(device, {batch}, DType::i32);
+    copy_from_host(carried, ones.data());
   }
   state.reset();
   return state;
 }
 
-Var Encoder::drop(Pass& pass, Var x, std::uint64_t place) const {
+RandomSource Encoder::random(Pass& pass, Place place, std::size_t index) const {
+  return pass.random((static_cast<std::uint64_t>(place) << 32U) + index);
+}
+
+/// Index 0 for what is read, l + 1 for the output of layer l.
+Var Encoder::drop(Pass& pass, Var x, std::size_t index) const {
   if (!pass.training()) return x;
-  return dropout(x, static_cast<float>(config_.dropout), pass.random(place));
+  return dropout(x, static_cast<float>(config_.dropout), random(pass, Place::dropout, index));
+}
+
+Var Encoder::drop_sequence(Pass& pass, Var x, double probability, Place place,
+                           std::size_t index) const {
+  if (!pass.training()) return x;
+  return dropout(x, static_cast<float>(probability), random(pass, place, index),
+                 x.shape().rank() == 3 ? MaskDraw::once : MaskDraw::each);
+}
+
+Var Encoder::read(Pass& pass, std::size_t table, const Tensor& token) const {
+  const Tape::Layer layer(pass.tape(), "embedding");
+  const double dropped = pass.training() ? config_.embedding_dropout : 0;
+  const Var x = embedding(parameters_->on(pass.tape(), table), token, static_cast<float>(dropped),
+                          random(pass, Place::embedding, 0));  // [T, B, E]
+  return drop_sequence(pass, drop(pass, x, 0), config_.variational_input, Place::input, 0);
+}
+
+RecurrentOutput Encoder::run_direction(Pass& pass, Var x, std::size_t l, bool reverse,
+                                       std::span<const Var> initial, RecurrentPath path) const {
+  const Layer& layer = layers_[l];
+  const Direction& own = layer.directions[reverse ? 1 : 0];
+  Tape& tape = pass.tape();
+  const auto on = [&](std::size_t index) {
+    return index == kNone ? Var{} : parameters_->on(tape, index);
+  };
+  RecurrentParameters parameters{.weight_ih = on(own.weight_ih),
+                                 .weight_hh = on(own.weight_hh),
+                                 .weight_hr = on(own.weight_hr),
+                                 .bias_ih = on(own.bias_ih),
+                                 .bias_hh = on(own.bias_hh),
+                                 .gain = on(own.gain),
+                                 .per_unit = on(own.per_unit)};
+  for (std::size_t k = 0; k < own.start.size(); ++k) parameters.start[k] = on(own.start[k]);
+  const std::size_t index = 2 * l + (reverse ? 1 : 0);
+  if (pass.training() && parameters.weight_hh.present()) {
+    parameters.weight_hh =
+        weight_drop(parameters.weight_hh, static_cast<float>(config_.weight_drop),
+                    random(pass, Place::weight_drop, index));
+  }
+  path.reverse = reverse;
+  path.options = {.zoneout_h = static_cast<float>(config_.zoneout_h),
+                  .zoneout_c = static_cast<float>(config_.zoneout_c),
+                  .recurrent_dropout = static_cast<float>(config_.recurrent_dropout),
+                  .variational = static_cast<float>(config_.variational_recurrent),
+                  .cell_clip = static_cast<float>(config_.cell_clip),
+                  .gradient_clip = static_cast<float>(config_.gradient_clip),
+                  .training = pass.training(),
+                  .source = random(pass, Place::recurrence, index)};
+  return recurrent_sequence(layer.cell, x, parameters, initial, path);
 }
 
 Var Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
                  Output output) const {
   Tape& tape = pass.tape();
-  const auto weight = [&](std::size_t index) { return parameters_->on(tape, index); };
-  const auto states = static_cast<std::size_t>(cell_->states);
+  RecurrentPath path{.reset = reset, .rows = {.begin = {}, .end = lengths}};
+  if (config_.learn_initial_state && !state.tensors.empty()) {
+    path.carried = state.at("carried").value;
+    pass.carry(ones_.at(path.carried.size()), path.carried);
+  }
+  auto tensor = state.tensors.begin();
   for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& weights = layers_[l];
-    const Tape::Layer layer(tape, weights.name);
+    const Tape::Layer layer(tape, layers_[l].name);
     std::vector<Var> initial;
-    for (std::size_t i = 0; i < states && !state.tensors.empty(); ++i) {
-      initial.push_back(tape.constant(state.tensors[l * states + i].value));
+    for (int i = 0; i < layers_[l].cell->states && !state.tensors.empty(); ++i) {
+      initial.push_back(tape.constant((tensor++)->value));
     }
-    const RecurrentOutput y =
-        recurrent_sequence(cell_, x,
-                           {.weight_ih = weight(weights.weight_ih),
-                            .weight_hh = weight(weights.weight_hh),
-                            .bias_ih = weight(weights.bias_ih),
-                            .bias_hh = weight(weights.bias_hh),
-                            .per_unit = weights.per_unit ? weight(*weights.per_unit) : Var{}},
-                           initial, reset, {.begin = {}, .end = lengths});
+    const RecurrentOutput y = run_direction(pass, x, l, false, initial, path);
     for (std::size_t i = 0; i < initial.size(); ++i) {
       pass.carry(y.last[i].value(), initial[i].value());  // [B, H]
     }
-    const bool top = l + 1 == layers_.size();
-    x = drop(pass, top && output == Output::last ? y.last.front() : y.h, l + 1);
+    const bool top = l + 1 == layers_.size(), last = top && output == Output::last;
+    Var out = last ? y.last.front() : y.h;
+    if (config_.bidirectional) {
+      const RecurrentOutput back = run_direction(pass, x, l, true, {}, path);
+      out = concatenate(out, last ? back.last.front() : back.h);
+    }
+    out = drop(pass, out, l + 1);
+    out = drop_sequence(pass, out, top ? config_.variational_output : config_.variational_hidden,
+                        top ? Place::output : Place::hidden, l);
+    x = config_.residual && x.shape() == out.shape() ? add(x, out) : out;
   }
   return x;
 }

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -11,10 +13,21 @@
 namespace carousel {
 
 struct EncoderConfig {
-  std::string cell = "lstm";     ///< a recurrent cell, kernels/recurrent_sequence/cells/table.h
-  std::int64_t hidden = 256;     ///< H
-  std::int64_t layers = 2;       ///< L
-  double dropout = 0;            ///< on every connection that is not recurrent
+  std::vector<std::string> cell{"lstm"};  ///< of all layers, or of each: kernels/…/cells/table.h
+  bool peephole = false, layer_norm = false, reset_before = false;  ///< of every layer's cell
+  std::int64_t hidden = 256;                                        ///< H
+  std::int64_t layers = 2;                                          ///< L
+  std::int64_t projection = 0;       ///< P units of h; 0: H, without a projection
+  std::int64_t heads = 1;            ///< blocks of a block-diagonal W_hh
+  bool bidirectional = false;        ///< two directions a layer, their outputs side by side
+  bool share_directions = false;     ///< both have the same weights
+  bool residual = false;             ///< a layer's input is added to its output, where as wide
+  bool learn_initial_state = false;  ///< sequences start from parameters, not from 0
+  double dropout = 0;                ///< on every connection that is not recurrent
+  double variational_input = 0, variational_hidden = 0, variational_output = 0;
+  double variational_recurrent = 0, weight_drop = 0, recurrent_dropout = 0;
+  double zoneout_h = 0, zoneout_c = 0, embedding_dropout = 0;
+  double cell_clip = 0, gradient_clip = 0;
   std::string init = "uniform";  ///< uniform (U(±1/√H), as PyTorch) | xavier | orthogonal
   double init_range = 0;         ///< of "uniform"; 0: 1/√H
   double forget_bias = 1;  ///< added to the forget gates' bias_ih at the start, if the cell has one
@@ -23,46 +36,77 @@ struct EncoderConfig {
   /// How a matrix of `blocks` blocks of rows begins, and a vector.
   Initializer matrix(int blocks) const;
   Initializer vector() const;
+  std::int64_t output_width() const;  ///< of what the top layer gives
 };
 
 /// A stack of recurrent layers over a sequence, one below every model that reads one. Parameters
-/// have the names of PyTorch's module of the cell: "lstm.weight_ih_l0", "gru.…", "rnn.…".
+/// have the names of PyTorch's module of the cell: "lstm.weight_ih_l0", "gru.…", "rnn.…"; those of
+/// the direction from the end backward end in "_reverse".
 ///
 /// Source   Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329, section 3.1: stacked layers with
-///          dropout on the connections that are not recurrent.
+///          dropout on the connections that are not recurrent. Schuster & Paliwal 1997, IEEE
+///          Transactions on Signal Processing 45(11): two directions. Gal & Ghahramani 2016,
+///          arXiv:1512.05287: one mask per sequence. Merity, Keskar & Socher 2018, arXiv:1708.02182:
+///          dropped recurrent weights. Wu et al. 2016, arXiv:1609.08144, section 3.1: residual
+///          connections.
 class Encoder {
  public:
-  /// Declares its parameters. `input` is the width of what it reads.
+  /// Declares its parameters. `input` is the width of what it reads. ConfigError for options that a
+  /// cell does not have.
   Encoder(const EncoderConfig& config, std::int64_t input, Parameters& parameters);
 
+  /// ConfigError with several directions: a window says nothing about what comes after it.
   State initial_state(const Device& device, std::int64_t batch) const;
+
+  /// The rows of a table [V, E] for token [T, B], with what dropout leaves of them.
+  Var read(Pass& pass, std::size_t table, const Tensor& token) const;
 
   /// Which output of the top layer a head reads.
   enum class Output : std::uint8_t {
-    steps,  ///< [T, B, H]: of every step
-    last    ///< [B, H]: after each row's last step
+    steps,  ///< [T, B, n]: of every step; n is output_width()
+    last    ///< [B, n]: after each row's last step, of either direction
   };
   /// Reads x [T, B, E] on from the state and carries it. Rows restart where reset [T, B] is not 0
   /// and end after lengths [B] steps; both may be empty, and so may the state.
   Var run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
           Output output) const;
 
-  /// Dropout on what is read, for the layer that computes it to call.
-  Var drop_input(Pass& pass, Var x) const { return drop(pass, x, 0); }
-
  private:
+  struct Direction {
+    std::size_t weight_ih, weight_hh, weight_hr, bias_ih, bias_hh, gain, per_unit;
+    std::array<std::size_t, kMostStates> start;
+  };
   struct Layer {
     std::string name;
-    std::size_t weight_ih, weight_hh, bias_ih, bias_hh;
-    std::optional<std::size_t> per_unit{};  ///< of a cell that has such parameters
+    CellKind cell;
+    std::vector<Direction> directions{};
   };
-  /// Streams of random numbers: 0 for what is read, l + 1 for the output of layer l.
-  Var drop(Pass& pass, Var x, std::uint64_t place) const;
+  /// One place where random numbers are drawn: a stream of its own.
+  enum class Place : std::uint64_t {
+    dropout,
+    recurrence,
+    weight_drop,
+    input,
+    hidden,
+    output,
+    embedding
+  };
+  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
+
+  CellKind cell_of(const std::string& name) const;
+  void check_options(const CellInfo& cell) const;
+  Layer declare_layer(std::int64_t l, std::int64_t input);
+  Direction declare_direction(const Layer& layer, std::int64_t l, bool reverse, std::int64_t input);
+  RandomSource random(Pass& pass, Place place, std::size_t index) const;
+  Var drop(Pass& pass, Var x, std::size_t index) const;
+  Var drop_sequence(Pass& pass, Var x, double probability, Place place, std::size_t index) const;
+  RecurrentOutput run_direction(Pass& pass, Var x, std::size_t layer, bool reverse,
+                                std::span<const Var> initial, RecurrentPath path) const;
 
   EncoderConfig config_;
-  CellKind cell_;
   Parameters* parameters_;
   std::vector<Layer> layers_;
+  mutable std::map<std::int64_t, Tensor> ones_;  ///< [B] i32, for each B a state was made for
 };
 
 }  // namespace carousel

@@ -8,10 +8,10 @@ namespace carousel {
 namespace {
 
 std::size_t declare_embedding(const RecurrentLmConfig& config, Parameters& parameters) {
-  if (config.tie_weights && config.embed != config.encoder.hidden) {
-    throw ConfigError(
-        fmt::format("model.tie_weights needs model.embed == model.hidden; they are {} and {}",
-                    config.embed, config.encoder.hidden));
+  if (config.tie_weights && config.embed != config.encoder.output_width()) {
+    throw ConfigError(fmt::format(
+        "model.tie_weights needs model.embed as wide as the top layer; they are {} and {}",
+        config.embed, config.encoder.output_width()));
   }
   // Tied weights serve as output matrix too, whose scale must suit the softmax.
   const Initializer tokens = config.tie_weights
@@ -36,7 +36,7 @@ RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, 
       device_(device),
       embedding_(declare_embedding(config, parameters_)),
       encoder_(config.encoder, config.embed, parameters_) {
-  const std::int64_t V = config.vocabulary, H = config.encoder.hidden;
+  const std::int64_t V = config.vocabulary, H = config.encoder.output_width();
   if (!config.tie_weights) {
     output_weight_ = parameters_.declare("output.weight", {V, H}, config.encoder.matrix(1));
   }
@@ -50,12 +50,7 @@ State RecurrentLm::initial_state(std::int64_t batch) const {
 
 Var RecurrentLm::encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
                         Encoder::Output output) {
-  Var x;
-  {
-    const Tape::Layer layer(pass.tape(), "embedding");
-    x = embedding(parameters_.on(pass.tape(), embedding_), token.values);  // [T, B, E]
-    x = encoder_.drop_input(pass, x);
-  }
+  const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
   return encoder_.run(pass, x, reset, token.lengths, state, output);
 }
 

@@ -44,7 +44,7 @@ ClassifierConfig small(const Corpus& corpus, const std::string& pooling, double 
   return {.vocabulary = corpus.vocabularies["token"].size(),
           .classes = corpus.vocabularies["label"].size(),
           .embed = 6,
-          .encoder = {.cell = "gru", .hidden = 16, .layers = 2, .dropout = dropout},
+          .encoder = {.cell = {"gru"}, .hidden = 16, .layers = 2, .dropout = dropout},
           .pooling = pooling};
 }
 

@@ -23,7 +23,7 @@ using Numbers = std::vector<double>;
 RecurrentLmConfig config_of(const nlohmann::json& options) {
   return {.vocabulary = options.at("vocabulary"),
           .embed = options.at("embed"),
-          .encoder = {.cell = options.at("cell"),
+          .encoder = {.cell = {options.at("cell")},
                       .hidden = options.at("hidden"),
                       .layers = options.at("layers"),
                       .forget_bias = 0},
