@@ -9,6 +9,7 @@
 
 #include "kernels/common/check.h"
 #include "kernels/matmul/matmul.h"
+#include "tests/kernels/recurrent_options.h"
 #include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
@@ -228,7 +229,10 @@ TEST_P(RecurrentContract, RepeatsBitForBit) {
 
 // Each flag adds to its own gradient and to no other.
 TEST_P(RecurrentContract, EveryGradientHasItsOwnAccumulateFlag) {
-  const RecurrentProblem p = random_problem<float>(GetParam(), {4, 3, 2, 6}, {}, 41);
+  RecurrentParts parts{.start = true, .carried = true};
+  parts.projection = legal(GetParam(), options_of({"projection"}));
+  parts.gain = legal(GetParam(), options_of({"gain"}));
+  const RecurrentProblem p = random_problem<float>(GetParam(), {4, 3, 4, 6}, parts, 41);
   for (const Device& device : devices()) {
     const RecurrentSolution plain = solve<float>(device, p);
     const Named want = named(plain.d);

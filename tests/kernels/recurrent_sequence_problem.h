@@ -143,7 +143,7 @@ inline void choose_cell_clip(RecurrentProblem& p) {
   p.layer.cell_limit = p.options.cell_clip;
 }
 
-/// What the contract asks of a problem with normalizations.
+/// 1 / (the least standard deviation of what a problem normalizes), as the contract asks.
 inline constexpr double kSteepest = 20;
 
 /// Weights, biases and parameters of at most 1/√H (recurrent ones of half of that where nothing else
