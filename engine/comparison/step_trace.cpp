@@ -8,8 +8,17 @@ namespace carousel {
 
 namespace {
 
+bool is_real(const Tensor& tensor) {
+  return tensor.dtype() != DType::i32 && tensor.dtype() != DType::i64;
+}
+
 /// Copies numbers between devices and types.
 void copy_values(const Tensor& from, const Tensor& to) {
+  if (!is_real(from)) {
+    std::vector<std::byte> bytes(from.bytes());
+    copy_to_host(from, bytes.data());
+    return copy_from_host(to, bytes.data());
+  }
   const std::vector<float> values = host_floats(from);
   visit_float(to.dtype(), [&]<class T>(std::type_identity<T>) {
     std::vector<T> stored;
@@ -128,6 +137,7 @@ void TracedTraining::add_carried(Trace& trace) const {
     if (tensor.phase == Phase::forward) tolerance = tensor.tolerance;
   }
   for (const StateTensor& state : run_.state.tensors) {
+    if (!is_real(state.value)) continue;  // a count has no error
     add(trace, {.phase = Phase::forward, .stage = stage, .tolerance = tolerance},
         {.name = "carried " + state.name, .axes = Axes::state}, state.value);
   }

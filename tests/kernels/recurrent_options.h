@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/kernels/recurrent_sequence_problem.h"
+#include "tests/support/covering.h"
 
 namespace carousel::test {
 
@@ -44,9 +45,6 @@ inline const std::vector<RecurrentOption>& recurrent_options() {
   };
   return table;
 }
-
-/// Options that are on together, by their place in the table.
-using OptionSet = std::set<std::size_t>;
 
 inline std::size_t option(const std::string& name) {
   const auto& table = recurrent_options();
@@ -93,52 +91,10 @@ inline std::vector<OptionSet> single_options(CellKind cell) {
   return sets;
 }
 
-/// Sets in which every pair of options that may be on together is, as is each with the other off, and
-/// both off: one set after the other, greedily, each starting with a pair that is still missing.
+/// A covering array of the cell's options.
 inline std::vector<OptionSet> covering_options(CellKind cell) {
-  std::vector<std::size_t> all;
-  for (std::size_t i = 0; i < recurrent_options().size(); ++i) {
-    if (legal(cell, {i})) all.push_back(i);
-  }
-  using Setting = std::pair<std::size_t, bool>;
-  std::set<std::pair<Setting, Setting>> missing;
-  for (const std::size_t a : all) {
-    for (const std::size_t b : all) {
-      for (const int values : {0, 1, 2, 3}) {
-        const bool both = values == 3;
-        if (a < b && (!both || legal(cell, {a, b}))) {
-          missing.insert({{a, (values & 1) != 0}, {b, (values & 2) != 0}});
-        }
-      }
-    }
-  }
-  std::vector<OptionSet> sets;
-  while (!missing.empty()) {
-    std::vector<Setting> row{missing.begin()->first, missing.begin()->second};
-    const auto gained = [&](const Setting& next) {
-      std::size_t count = 0;
-      for (const Setting& s : row) count += missing.count({std::min(s, next), std::max(s, next)});
-      return count;
-    };
-    const auto chosen = [&] {
-      OptionSet set;
-      for (const auto& [i, on] : row) {
-        if (on) set.insert(i);
-      }
-      return set;
-    };
-    for (const std::size_t i : all) {
-      if (i == row[0].first || i == row[1].first) continue;
-      OptionSet with = chosen();
-      with.insert(i);
-      row.emplace_back(i, legal(cell, with) && gained({i, true}) >= gained({i, false}));
-    }
-    for (const Setting& a : row) {
-      for (const Setting& b : row) missing.erase({std::min(a, b), std::max(a, b)});
-    }
-    sets.push_back(chosen());
-  }
-  return sets;
+  return covering_sets(recurrent_options().size(),
+                       [&](const OptionSet& set) { return legal(cell, set); });
 }
 
 }  // namespace carousel::test

@@ -26,7 +26,7 @@ using Ids = std::vector<std::int32_t>;
 constexpr std::int64_t kVocabulary = 11, kWidth = 8;
 
 EncoderConfig encoder(const std::string& cell, std::int64_t layers, double dropout = 0) {
-  return {.cell = cell, .hidden = kWidth, .layers = layers, .dropout = dropout};
+  return {.cell = {cell}, .hidden = kWidth, .layers = layers, .dropout = dropout};
 }
 
 /// Lines of a text as a model wants them: padded in one batch, or one alone.

@@ -73,7 +73,7 @@ TEST_P(GoldenInitialValues, AreDistributedAsPyTorchs) {
     const nlohmann::json& options = golden.options;
     RecurrentLm model({.vocabulary = options.at("vocabulary"),
                        .embed = options.at("embed"),
-                       .encoder = {.cell = cell,
+                       .encoder = {.cell = {cell},
                                    .hidden = options.at("hidden"),
                                    .layers = options.at("layers"),
                                    .init = kind,

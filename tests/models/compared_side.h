@@ -1,0 +1,50 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "engine/comparison/comparison_report.h"
+#include "engine/data/labelled_data.h"
+#include "engine/data/text_data.h"
+#include "engine/run/training.h"
+#include "models/registry.h"
+
+namespace carousel::test {
+
+/// Texts of 1 to 30 letters with one of three labels, or all of them as one stream.
+inline Corpus corpus_of(const std::string& data_kind) {
+  std::string labelled, stream;
+  for (int i = 0; i < 40; ++i) {
+    std::string text;
+    for (int n = 0; n <= i * 7 % 30; ++n) text += static_cast<char>('a' + (i + n * n) % 11);
+    labelled += std::string(1, "pqr"[i % 3]) + '\t' + text + '\n';
+    stream += text;
+  }
+  if (data_kind == "labelled") return LabelledData().corpus(Text::in_memory(labelled));
+  return TextData().corpus({Text::in_memory(stream)});
+}
+
+/// A side of a comparison, made as the driver makes it.
+struct Side {
+  Side(const std::string& kind, const std::vector<std::string>& options, const Device& device,
+       const char* precision, std::uint64_t seed = 3)
+      : config(text(kind), "config", model_registry(), {.set = options, .precision = precision}),
+        corpus(corpus_of(config.data_kind)),
+        training(config, corpus, device),
+        traced(training.run, {.schedule = config.schedule, .seed = seed}) {}
+
+  static std::string text(const std::string& kind) {
+    return "[model]\nkind = '" + kind +
+           "'\nembed = 6\nhidden = 9\nlayers = 2\ndropout = 0.3\nlabel_smoothing = 0.1\n"
+           "[data]\nkind = '" +
+           (kind == "classifier" ? "labelled" : "text") +
+           "'\ntext = 'unread'\n[train]\nbatch = 5\nwindow = 7\n[optimizer]\nkind = 'adamw'\n";
+  }
+
+  RunConfig config;
+  Corpus corpus;
+  Training training;
+  TracedTraining traced;
+};
+
+}  // namespace carousel::test
