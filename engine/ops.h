@@ -85,8 +85,8 @@ struct RecurrentParameters {
   Var weight_ih, weight_hh;        ///< [G·H, E], [G·H, P] or, block-diagonal, [G·H, P/heads]
   Var weight_hr = {};              ///< [P, H] of a projection; without it P = H
   Var bias_ih = {}, bias_hh = {};  ///< [G·H] float
-  Var gain = {};                   ///< [2·G·H] float, of a layer normalization: input's, recurrent part's
-  Var per_unit = {};               ///< [parameters·H] float, of a cell that has such
+  Var gain = {};      ///< [2·G·H] float, of a layer normalization: input's, recurrent part's
+  Var per_unit = {};  ///< [parameters·H] float, of a cell that has such
   std::array<Var, kMostStates> start = {};  ///< [P], [H] … float: what sequences start from
 };
 /// The steps begin ≤ t < end that a row of the batch has; an empty tensor: from the first,
