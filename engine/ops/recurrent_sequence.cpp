@@ -158,18 +158,20 @@ void backward(const Saved& s) {
 
 /// "lstm layer 0, gate i", "lstm layer 0, cell state", …
 void label(Tape& tape, const Saved& s) {
+  const bool normalizes = s.parameters.gain.present() || s.cell->normalized_phases() > 0;
   Label like{.name = tape.layer_name().empty() ? std::string(s.cell->name) : std::string(),
-             .forward = kRecurrentForwardTolerance,
-             .backward = kRecurrentBackwardTolerance};
+             .forward = normalizes ? kNormalizedForwardTolerance : kRecurrentForwardTolerance,
+             .backward = normalizes ? kNormalizedBackwardTolerance : kRecurrentBackwardTolerance};
+  const std::string direction = s.path.reverse ? "reverse " : "";
   for (std::size_t k = 0; k < static_cast<std::size_t>(s.cell->states); ++k) {
-    const std::string part(s.cell->state_names[k]);
+    const std::string part = direction + std::string(s.cell->state_names[k]);
     like.part = part;
     tape.label(s.state[k], like);
     const Var& initial = s.initial[k];
     if (!initial.present() || initial.needs_gradient()) continue;
     tape.label(initial, {.name = like.name, .part = "initial " + part, .axes = Axes::state});
   }
-  like.part = "gate";
+  like.part = direction + "gate";
   for (const std::string_view gate : s.cell->gate_names) {
     if (!gate.empty()) like.blocks.emplace_back(gate);
   }

@@ -11,12 +11,12 @@
 
 namespace carousel::test {
 
-/// Texts of 1 to 30 letters with one of three labels, or all of them as one stream.
-inline Corpus corpus_of(const std::string& data_kind) {
+/// Texts of 1 to `longest` letters with one of three labels, or all of them as one stream.
+inline Corpus corpus_of(const std::string& data_kind, int longest) {
   std::string labelled, stream;
   for (int i = 0; i < 40; ++i) {
     std::string text;
-    for (int n = 0; n <= i * 7 % 30; ++n) text += static_cast<char>('a' + (i + n * n) % 11);
+    for (int n = 0; n <= i * 7 % longest; ++n) text += static_cast<char>('a' + (i + n * n) % 11);
     labelled += std::string(1, "pqr"[i % 3]) + '\t' + text + '\n';
     stream += text;
   }
@@ -27,9 +27,9 @@ inline Corpus corpus_of(const std::string& data_kind) {
 /// A side of a comparison, made as the driver makes it.
 struct Side {
   Side(const std::string& kind, const std::vector<std::string>& options, const Device& device,
-       const char* precision, std::uint64_t seed = 3)
+       const char* precision, std::uint64_t seed = 3, int longest = 30)
       : config(text(kind), "config", model_registry(), {.set = options, .precision = precision}),
-        corpus(corpus_of(config.data_kind)),
+        corpus(corpus_of(config.data_kind, longest)),
         training(config, corpus, device),
         traced(training.run, {.schedule = config.schedule, .seed = seed}) {}
 

