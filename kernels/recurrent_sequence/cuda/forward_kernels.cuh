@@ -68,18 +68,6 @@ __device__ void clear_step(const RecurrentSequenceForward<T>& op, const ForwardP
   for (int i = 0; i < N && i < place.count; ++i) op.mask.data[n * width + place.unit + i] = 0;
 }
 
-/// W_ih·x of a gate, with gain that of the normalized one.
-template <int G, int N, class T>
-__device__ void load_input(const RecurrentSequenceForward<T>& op, std::int64_t n, std::int64_t k,
-                           std::int64_t width, Place place, float (&to)[N]) {
-  if (!op.gain.present()) return load_units(op.gates.data, n * G + k, width, place, to);
-  float gain[N];
-  load_units(op.normal.data, n * G + k, width, place, to);
-  load_units(op.gain.data, k, width, place, gain);
-#pragma unroll
-  for (int i = 0; i < N; ++i) to[i] *= gain[i];
-}
-
 /// A thread takes one vector of units of one row at step t: the cell's part `phase`, after the
 /// product and the normalization that it needs.
 template <class Cell, int phase, class T>
@@ -116,7 +104,7 @@ __global__ void recurrent_sequence_forward_kernel(
     }
 #pragma unroll
     for (int k = first; k < end; ++k) {
-      load_input<G>(op, n, k, width, place, x);
+      load_units(op.gates.data, n * G + k, width, place, x);
       load_units(recurrent, place.row * (end - first) + (k - first), width, place, y);
       float bias_ih[N], bias_hh[N];
       load_units(op.bias_ih.data, k, width, place, bias_ih);

@@ -36,8 +36,7 @@ void write_last_states(const Cuda& device, const RecurrentSequenceForward<T>& op
   }
 }
 
-/// Normalizes rows of the input's part (0) or the recurrent part (1); the second gets its gain, which
-/// the first gets where it is read.
+/// Normalizes rows of the input's part (0) or the recurrent part (1), in place.
 template <class T, class V>
 void normalize_part(const Cuda& device, const RecurrentSequenceForward<T>& op, int part,
                     std::int64_t first, std::int64_t rows, V* values) {
@@ -48,7 +47,7 @@ void normalize_part(const Cuda& device, const RecurrentSequenceForward<T>& op, i
                              .gates = op.cell->gates,
                              .width = width_of(op),
                              .values = values,
-                             .gain = part == 1 ? op.gain.data + columns : nullptr,
+                             .gain = op.gain.data + part * columns,
                              .normal = op.normal.data + part * all * columns,
                              .deviation = op.deviation.data + part * all,
                              .of_h = part == 1});
