@@ -102,6 +102,9 @@ struct RecurrentPath {
   RowRange rows = {};
   bool reverse = false;
   RecurrentOptions options = {};
+  /// Weight of Pascanu's penalty, kernels/gradient_norm_penalty, whose gradient is added to that of W_hh:
+  /// of a simple cell (tanh, relu, linear) with a dense product alone, from the first step on.
+  float gradient_norm_penalty = 0;
 };
 struct RecurrentOutput {
   Var h;                       ///< [T, B, P]

@@ -1,5 +1,7 @@
 #include "models/classifier.h"
 
+#include <fmt/format.h>
+
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -19,8 +21,10 @@ Classifier::Classifier(const ClassifierConfig& config, const Device& device, DTy
       embedding_(parameters_.declare("embedding.weight", {config.vocabulary, config.embed},
                                      {.kind = Initializer::Kind::normal, .scale = 1})),
       encoder_(config.encoder, config.embed, parameters_) {
-  if (config.encoder.residual && config.pooling == "last") {
-    throw ConfigError("model.residual needs model.pooling = \"mean\" or \"max\"");
+  if (config.pooling == "last" && (config.encoder.residual || config.encoder.penalizes())) {
+    throw ConfigError(fmt::format(
+        "model.{} needs model.pooling = \"mean\" or \"max\"",
+        config.encoder.residual ? "residual" : "activation_penalty or temporal_penalty"));
   }
   const std::int64_t C = config.classes, H = config.encoder.output_width();
   output_weight_ = parameters_.declare("output.weight", {C, H}, config.encoder.matrix(1));
@@ -28,28 +32,33 @@ Classifier::Classifier(const ClassifierConfig& config, const Device& device, DTy
   parameters_.materialize(device, compute, seed);
 }
 
-Var Classifier::pooled(Pass& pass, const Batch& batch) {
+Encoder::Result Classifier::pooled(Pass& pass, const Batch& batch) {
   const Field& token = batch.at("token");
   const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
   const auto encode = [&](Encoder::Output output) {
     return encoder_.run(pass, x, {}, token.lengths, {}, output);
   };
   if (config_.pooling == "last") return encode(Encoder::Output::last);
-  const Var h = encode(Encoder::Output::steps);
+  Encoder::Result result = encode(Encoder::Output::steps);
   const Tape::Layer layer(pass.tape(), "pooling");
-  return pool(h, config_.pooling == "mean" ? Pooling::mean : Pooling::max, token.lengths);
+  const Pooling kind = config_.pooling == "mean" ? Pooling::mean : Pooling::max;
+  result.output = pool(result.output, kind, token.lengths);
+  return result;
 }
 
 Objective Classifier::objective(Pass& pass, const Batch& batch, const State&) {
-  const Var h = pooled(pass, batch);
+  const auto [h, penalties] = pooled(pass, batch);
   const Tape::Layer layer(pass.tape(), "output");
   const double smoothing = pass.training() ? config_.label_smoothing : 0;
-  return {.terms = {{"loss",
-                     linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight_),
-                                          parameters_.on(pass.tape(), output_bias_), batch["label"],
-                                          {.label_smoothing = static_cast<float>(smoothing),
-                                           .denominator = pass.denominator()})}},
-          .prediction = pass.wants_prediction() ? class_logits(pass, h) : Tensor{}};
+  Objective objective{
+      .terms = {{"loss",
+                 linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight_),
+                                      parameters_.on(pass.tape(), output_bias_), batch["label"],
+                                      {.label_smoothing = static_cast<float>(smoothing),
+                                       .denominator = pass.denominator()})}},
+      .prediction = pass.wants_prediction() ? class_logits(pass, h) : Tensor{}};
+  objective.terms.insert(objective.terms.end(), penalties.begin(), penalties.end());
+  return objective;
 }
 
 Tensor Classifier::class_logits(Pass& pass, Var pooled) {
@@ -59,7 +68,7 @@ Tensor Classifier::class_logits(Pass& pass, Var pooled) {
 }
 
 Tensor Classifier::predict(Pass& pass, const Batch& batch) {
-  const Var h = pooled(pass, batch);
+  const Var h = pooled(pass, batch).output;
   const Tape::Layer layer(pass.tape(), "output");
   return class_logits(pass, h);
 }

@@ -37,7 +37,7 @@ class Classifier : public Model, public Predictor {
   Tensor predict(Pass& pass, const Batch& batch) override;
 
  private:
-  Var pooled(Pass& pass, const Batch& batch);  ///< [B, H]
+  Encoder::Result pooled(Pass& pass, const Batch& batch);  ///< [B, n]
   Tensor class_logits(Pass& pass, Var pooled);
 
   ClassifierConfig config_;

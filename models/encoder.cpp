@@ -48,8 +48,28 @@ void EncoderConfig::describe(OptionSection& section) {
   section.add("cell_clip", cell_clip, "bound of the cell state (lstm); 0: none", bound);
   section.add("gradient_clip", gradient_clip,
               "bound of the gradients inside the recurrence; 0: none", bound);
-  section.add("init", init, "how matrices begin", {"uniform", "xavier", "orthogonal"});
-  section.add("init_range", init_range, "of uniform; 0: 1 over the root of hidden", {.least = 0});
+  section.add("activation_penalty", activation_penalty,
+              "weight of the mean square of the top layer's output, after dropout", bound);
+  section.add("temporal_penalty", temporal_penalty,
+              "weight of the mean square of its change from step to step, before dropout", bound);
+  section.add(
+      "gradient_norm_penalty", gradient_norm_penalty,
+      "weight of Pascanu's penalty on gradients that vanish or explode (tanh, relu, linear)",
+      bound);
+  std::vector<std::string> ways;
+  for (const NamedInitializer& way : matrix_initializers()) {
+    if (!way.square) ways.emplace_back(way.name);
+  }
+  section.add("init", init, "how matrices begin", ways);
+  ways = {"same"};
+  for (const NamedInitializer& way : matrix_initializers()) ways.emplace_back(way.name);
+  section.add("init_recurrent", init_recurrent, "how recurrent matrices begin", ways);
+  section.add("init_recurrent_scale", init_recurrent_scale, "factor of it, if it is not \"same\"",
+              {.least = 0, .above_least = true});
+  section.add("chrono_steps", chrono_steps,
+              "longest delay that forget gates begin with (lstm, slstm, gru); 0: none", bound);
+  section.add("init_range", init_range,
+              "of uniform, or deviation of normal; 0: 1 over the root of hidden", {.least = 0});
   section.add("forget_bias", forget_bias,
               "added to the forget gates' bias at the start, of cells that have one");
 }
@@ -58,12 +78,24 @@ std::int64_t EncoderConfig::output_width() const {
   return (projection > 0 ? projection : hidden) * (bidirectional ? 2 : 1);
 }
 
+namespace {
+
+Initializer::Kind kind_of(const std::string& name) {
+  for (const NamedInitializer& way : matrix_initializers()) {
+    if (way.name == name) return way.kind;
+  }
+  throw ConfigError("no way to begin a matrix is named '" + name + "'");
+}
+
+}  // namespace
+
 Initializer EncoderConfig::matrix(int blocks) const {
-  using Kind = Initializer::Kind;
-  if (init == "xavier") return {.kind = Kind::xavier, .scale = 1, .blocks = blocks};
-  if (init == "orthogonal") return {.kind = Kind::orthogonal, .scale = 1, .blocks = blocks};
+  const Initializer::Kind kind = kind_of(init);
+  if (kind != Initializer::Kind::uniform && kind != Initializer::Kind::normal) {
+    return {.kind = kind, .scale = 1, .blocks = blocks};
+  }
   const double range = init_range > 0 ? init_range : 1 / std::sqrt(static_cast<double>(hidden));
-  return {.kind = Kind::uniform, .scale = range};
+  return {.kind = kind, .scale = range};
 }
 
 // Only the uniform rule has a meaning for a vector.
@@ -154,9 +186,60 @@ void Encoder::check_options(const CellInfo& cell) const {
   refuse(config_.variational_recurrent, "variational_recurrent", cell.multiplies,
          "it has no recurrent product");
   refuse(config_.weight_drop, "weight_drop", cell.multiplies, "it has no recurrent product");
+  const bool simple = cell.multiplies && cell.gates == 1;
+  refuse(config_.gradient_norm_penalty, "gradient_norm_penalty", simple,
+         "it is not a simple recurrent network");
+  refuse(config_.chrono_steps, "chrono_steps", cell.gates > 1, "it has no forget gate");
+  for (const auto& [other, key] : {std::pair{projects, "projection"},
+                                   {config_.heads > 1, "heads"},
+                                   {config_.layer_norm, "layer_norm"},
+                                   {config_.bidirectional, "bidirectional"},
+                                   {config_.zoneout_h > 0, "zoneout_h"},
+                                   {config_.gradient_clip > 0, "gradient_clip"},
+                                   {config_.variational_recurrent > 0, "variational_recurrent"}}) {
+    if (config_.gradient_norm_penalty > 0 && other) {
+      throw ConfigError(
+          fmt::format("model.gradient_norm_penalty and model.{} exclude each other", key));
+    }
+  }
+  if (config_.chrono_steps > 0 && config_.chrono_steps <= 2) {
+    throw ConfigError(fmt::format("model.chrono_steps is {}, expected 0 or a number above 2",
+                                  config_.chrono_steps));
+  }
   if (config_.zoneout_h > 0 && projects) {
     throw ConfigError("model.zoneout_h and model.projection exclude each other");
   }
+}
+
+Initializer Encoder::recurrent_matrix(int blocks) const {
+  if (config_.init_recurrent == "same") return config_.matrix(blocks);
+  const Initializer::Kind kind = kind_of(config_.init_recurrent);
+  const bool ranged = kind == Initializer::Kind::uniform || kind == Initializer::Kind::normal;
+  const double of_unit = ranged ? 1 / std::sqrt(static_cast<double>(config_.hidden)) : 1;
+  return {.kind = kind, .scale = config_.init_recurrent_scale * of_unit, .blocks = blocks};
+}
+
+/// Of b_ih: forget gates begin open, or for delays of all lengths.
+Initializer Encoder::input_bias(const CellInfo& cell) const {
+  const auto place_of = [&](std::string_view gate) {
+    const auto end = cell.gate_names.begin() + cell.gates;
+    const auto found = std::find(cell.gate_names.begin(), end, gate);
+    return found == end ? -1 : (found - cell.gate_names.begin()) * config_.hidden;
+  };
+  const std::int64_t forget = place_of("f"), update = place_of("z");
+  if (config_.chrono_steps > 0) {  // the update gate of a GRU keeps the old state
+    return {.kind = Initializer::Kind::chrono,
+            .scale = config_.chrono_steps,
+            .offset_first = forget >= 0 ? forget : update,
+            .offset_count = config_.hidden,
+            .mirror_first = forget >= 0 ? place_of("i") : -1};
+  }
+  Initializer bias = config_.vector();
+  if (forget < 0) return bias;
+  bias.offset = config_.forget_bias;
+  bias.offset_first = forget;
+  bias.offset_count = config_.hidden;
+  return bias;
 }
 
 Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l, bool reverse,
@@ -169,23 +252,18 @@ Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l
         fmt::format("{}.{}_l{}{}", module_name(&cell), part, l, reverse ? "_reverse" : ""), shape,
         initializer);
   };
-  Initializer bias_ih = config_.vector();
-  const auto names = cell.gate_names.begin();
-  const auto forget = std::find(names, names + G, "f") - names;
-  if (forget < G) {
-    bias_ih.offset = config_.forget_bias;
-    bias_ih.offset_first = forget * H;
-    bias_ih.offset_count = H;
-  }
   const auto blocks = static_cast<int>(G);
   Direction d{kNone, kNone, kNone, kNone, kNone, kNone, kNone, {kNone, kNone, kNone, kNone}};
   d.weight_ih = declare("weight_ih", {G * H, input}, config_.matrix(blocks));
   if (cell.multiplies) {
     d.weight_hh = declare("weight_hh", {G * H, P / config_.heads},
-                          config_.matrix(blocks * static_cast<int>(config_.heads)));
+                          recurrent_matrix(blocks * static_cast<int>(config_.heads)));
   }
-  d.bias_ih = declare("bias_ih", {G * H}, bias_ih);
-  if (cell.multiplies) d.bias_hh = declare("bias_hh", {G * H}, config_.vector());
+  d.bias_ih = declare("bias_ih", {G * H}, input_bias(cell));
+  if (cell.multiplies) {
+    d.bias_hh =
+        declare("bias_hh", {G * H}, config_.chrono_steps > 0 ? Initializer{} : config_.vector());
+  }
   if (config_.projection > 0) d.weight_hr = declare("weight_hr", {P, H}, config_.matrix(1));
   using Kind = Initializer::Kind;
   if (config_.layer_norm)
@@ -292,17 +370,33 @@ RecurrentOutput Encoder::run_direction(Pass& pass, Var x, std::size_t l, bool re
                   .gradient_clip = static_cast<float>(config_.gradient_clip),
                   .training = pass.training(),
                   .source = random(pass, Place::recurrence, index)};
+  if (pass.training()) {
+    path.gradient_norm_penalty = static_cast<float>(config_.gradient_norm_penalty);
+  }
   return recurrent_sequence(layer.cell, x, parameters, initial, path);
 }
 
-Var Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
-                 Output output) const {
+std::vector<LossTerm> Encoder::penalties(Var raw, Var dropped, const RecurrentPath& path) const {
+  std::vector<LossTerm> terms;
+  if (const auto weight = static_cast<float>(config_.activation_penalty); weight > 0) {
+    terms.push_back({"activation_penalty", activation_penalty(dropped, weight, path.rows), weight});
+  }
+  if (const auto weight = static_cast<float>(config_.temporal_penalty); weight > 0) {
+    terms.push_back(
+        {"temporal_penalty", temporal_penalty(raw, weight, path.reset, path.rows), weight});
+  }
+  return terms;
+}
+
+Encoder::Result Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths,
+                             const State& state, Output output) const {
   Tape& tape = pass.tape();
   RecurrentPath path{.reset = reset, .rows = {.begin = {}, .end = lengths}};
   if (config_.learn_initial_state && !state.tensors.empty()) {
     path.carried = state.at("carried").value;
     pass.carry(ones_.at(path.carried.size()), path.carried);
   }
+  Result result;
   auto tensor = state.tensors.begin();
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Tape::Layer layer(tape, layers_[l].name);
@@ -320,12 +414,15 @@ Var Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, 
       const RecurrentOutput back = run_direction(pass, x, l, true, {}, path);
       out = concatenate(out, last ? back.last.front() : back.h);
     }
+    const Var raw = out;
     out = drop(pass, out, l + 1);
     out = drop_sequence(pass, out, top ? config_.variational_output : config_.variational_hidden,
                         top ? Place::output : Place::hidden, l);
+    if (top && pass.training()) result.penalties = penalties(raw, out, path);
     x = config_.residual && x.shape() == out.shape() ? add(x, out) : out;
   }
-  return x;
+  result.output = x;
+  return result;
 }
 
 }  // namespace carousel

@@ -28,8 +28,12 @@ struct EncoderConfig {
   double variational_recurrent = 0, weight_drop = 0, recurrent_dropout = 0;
   double zoneout_h = 0, zoneout_c = 0, embedding_dropout = 0;
   double cell_clip = 0, gradient_clip = 0;
-  std::string init = "uniform";  ///< uniform (U(±1/√H), as PyTorch) | xavier | orthogonal
-  double init_range = 0;         ///< of "uniform"; 0: 1/√H
+  double activation_penalty = 0, temporal_penalty = 0, gradient_norm_penalty = 0;
+  std::string init = "uniform";  ///< of matrices, by matrix_initializers(); uniform: U(±1/√H)
+  std::string init_recurrent = "same";  ///< of W_hh; same: as the other matrices
+  double init_recurrent_scale = 1;      ///< that it is multiplied by, if not "same"
+  double chrono_steps = 0;  ///< longest delay for which forget gates begin; 0: forget_bias
+  double init_range = 0;    ///< of "uniform"; 0: 1/√H
   double forget_bias = 1;  ///< added to the forget gates' bias_ih at the start, if the cell has one
 
   void describe(OptionSection& section);
@@ -37,6 +41,7 @@ struct EncoderConfig {
   Initializer matrix(int blocks) const;
   Initializer vector() const;
   std::int64_t output_width() const;  ///< of what the top layer gives
+  bool penalizes() const { return activation_penalty > 0 || temporal_penalty > 0; }
 };
 
 /// A stack of recurrent layers over a sequence, one below every model that reads one. Parameters
@@ -48,7 +53,7 @@ struct EncoderConfig {
 ///          Transactions on Signal Processing 45(11): two directions. Gal & Ghahramani 2016,
 ///          arXiv:1512.05287: one mask per sequence. Merity, Keskar & Socher 2018, arXiv:1708.02182:
 ///          dropped recurrent weights. Wu et al. 2016, arXiv:1609.08144, section 3.1: residual
-///          connections.
+///          connections. Merity, McCann & Socher 2017, arXiv:1708.01009: penalties on activations.
 class Encoder {
  public:
   /// Declares its parameters. `input` is the width of what it reads. ConfigError for options that a
@@ -68,8 +73,12 @@ class Encoder {
   };
   /// Reads x [T, B, E] on from the state and carries it. Rows restart where reset [T, B] is not 0
   /// and end after lengths [B] steps; both may be empty, and so may the state.
-  Var run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
-          Output output) const;
+  struct Result {
+    Var output;
+    std::vector<LossTerm> penalties{};  ///< in training, those that the config asks for
+  };
+  Result run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
+             Output output) const;
 
  private:
   struct Direction {
@@ -97,9 +106,12 @@ class Encoder {
   void check_options(const CellInfo& cell) const;
   Layer declare_layer(std::int64_t l, std::int64_t input);
   Direction declare_direction(const Layer& layer, std::int64_t l, bool reverse, std::int64_t input);
+  Initializer recurrent_matrix(int blocks) const;
+  Initializer input_bias(const CellInfo& cell) const;
   RandomSource random(Pass& pass, Place place, std::size_t index) const;
   Var drop(Pass& pass, Var x, std::size_t index) const;
   Var drop_sequence(Pass& pass, Var x, double probability, Place place, std::size_t index) const;
+  std::vector<LossTerm> penalties(Var raw, Var dropped, const RecurrentPath& path) const;
   RecurrentOutput run_direction(Pass& pass, Var x, std::size_t layer, bool reverse,
                                 std::span<const Var> initial, RecurrentPath path) const;
 

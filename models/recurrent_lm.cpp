@@ -48,27 +48,33 @@ State RecurrentLm::initial_state(std::int64_t batch) const {
   return encoder_.initial_state(device_, batch);
 }
 
-Var RecurrentLm::encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
-                        Encoder::Output output) {
+Encoder::Result RecurrentLm::encode(Pass& pass, const Field& token, const Tensor& reset,
+                                    const State& state, Encoder::Output output) {
   const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
   return encoder_.run(pass, x, reset, token.lengths, state, output);
 }
 
 Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& state) {
-  // Without lengths: padding follows a line, and its targets are ignored.
-  const Field token{.name = "token", .values = batch["token"]};
-  const Var h = encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
+  // Without lengths, but for penalties: padding follows a line, and its targets are ignored.
+  const Field token = config_.encoder.penalizes()
+                          ? batch.at("token")
+                          : Field{.name = "token", .values = batch["token"]};
+  const auto [h, penalties] =
+      encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
   const Tape::Layer layer(pass.tape(), "output");
   const double smoothing = pass.training() ? config_.label_smoothing : 0;
-  return {.terms = {{"loss", linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
-                                                  parameters_.on(pass.tape(), output_bias_),
-                                                  batch["target"],
-                                                  {.label_smoothing = static_cast<float>(smoothing),
-                                                   .denominator = pass.denominator()})}}};
+  Objective objective{
+      .terms = {
+          {"loss", linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
+                                        parameters_.on(pass.tape(), output_bias_), batch["target"],
+                                        {.label_smoothing = static_cast<float>(smoothing),
+                                         .denominator = pass.denominator()})}}};
+  objective.terms.insert(objective.terms.end(), penalties.begin(), penalties.end());
+  return objective;
 }
 
 Tensor RecurrentLm::logits(Pass& pass, const Field& token, const State& state) {
-  const Var h = encode(pass, token, {}, state, Encoder::Output::last);  // [B, H]
+  const Var h = encode(pass, token, {}, state, Encoder::Output::last).output;  // [B, H]
   const Tape::Layer layer(pass.tape(), "output");
   return linear(h, parameters_.on(pass.tape(), output_weight()),
                 parameters_.on(pass.tape(), output_bias_))

@@ -37,8 +37,8 @@ class RecurrentLm : public Model, public Decoder {
   Tensor logits(Pass& pass, const Field& token, const State& state) override;
 
  private:
-  Var encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
-             Encoder::Output output);
+  Encoder::Result encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
+                         Encoder::Output output);
   std::size_t output_weight() const { return config_.tie_weights ? embedding_ : output_weight_; }
 
   RecurrentLmConfig config_;

@@ -4,6 +4,7 @@
 
 #include "engine/ops.h"
 #include "kernels/common/check.h"
+#include "kernels/gradient_norm_penalty/gradient_norm_penalty.h"
 
 namespace carousel {
 namespace {
@@ -156,6 +157,28 @@ void backward(const Saved& s) {
       .tf32 = s.x.tape().tf32()});
 }
 
+/// Pascanu's penalty, whose immediate gradient is a function of δa: after backward().
+template <class T>
+void penalize(const Saved& s) {
+  const std::string_view name = s.cell->name;
+  Tape& tape = s.x.tape();
+  const Tensor value = tape.tensor({1}, dtype_of<Accumulator<T>>());
+  tape.run_with_scratch(
+      GradientNormPenalty<T>{.activation = name == "tanh"   ? SimpleActivation::tanh
+                                           : name == "relu" ? SimpleActivation::relu
+                                                            : SimpleActivation::linear,
+                             .delta = s.gates.gradient().tensor.view<T, 3>(),
+                             .h = s.state[0].value().view<T, 3>(),
+                             .weight_hh = view_of<T, 2>(s.parameters.weight_hh),
+                             .begin = s.path.rows.begin.view<std::int32_t, 1>(),
+                             .end = s.path.rows.end.view<std::int32_t, 1>(),
+                             .reset = s.path.reset.view<std::int32_t, 2>(),
+                             .weight = s.path.gradient_norm_penalty,
+                             .penalty = value.mutable_view<Accumulator<T>, 1>(),
+                             .d_weight_hh = gradient_of<Accumulator<T>, 2>(s.parameters.weight_hh),
+                             .tf32 = tape.tf32()});
+}
+
 /// "lstm layer 0, gate i", "lstm layer 0, cell state", …
 void label(Tape& tape, const Saved& s) {
   const bool normalizes = s.parameters.gain.present() || s.cell->normalized_phases() > 0;
@@ -189,6 +212,13 @@ RecurrentOutput recurrent_sequence(CellKind cell, Var x, const RecurrentParamete
   const auto states = static_cast<std::size_t>(cell->states);
   if (initial.size() > states) {
     expect_extent("recurrent_sequence: initial states", std::ssize(initial), cell->states);
+  }
+  const bool simple = cell->name == "tanh" || cell->name == "relu" || cell->name == "linear";
+  if (path.gradient_norm_penalty > 0 && (!simple || path.reverse || parameters.gain.present() ||
+                                         parameters.weight_hr.present() || path.options.any())) {
+    throw ConfigError(
+        "recurrent_sequence: gradient_norm_penalty is for the cells tanh, relu and linear without "
+        "other options");
   }
   Tape& tape = x.tape();
   const std::int64_t steps = x.shape()[0], batch = x.shape()[1], gates = cell->gates;
@@ -229,8 +259,10 @@ RecurrentOutput recurrent_sequence(CellKind cell, Var x, const RecurrentParamete
   label(tape, s);
   visit_float(dtype, [&]<class T>(std::type_identity<T>) {
     forward<T>(s);
-    tape.on_backward({s.state[0], s.last[0], s.last[1], s.last[2], s.last[3]},
-                     [s] { backward<T>(s); });
+    tape.on_backward({s.state[0], s.last[0], s.last[1], s.last[2], s.last[3]}, [s] {
+      backward<T>(s);
+      if (s.path.gradient_norm_penalty > 0) penalize<T>(s);
+    });
   });
   RecurrentOutput result{.h = s.state[0],
                          .last = {s.last.begin(), s.last.begin() + cell->states},

@@ -46,6 +46,15 @@ const std::vector<EncoderOption> kOptions{
     {"zoneout_c", "0.3", {"lstm"}},
     {"cell_clip", "0.2", {"lstm"}},
     {"gradient_clip", "0.001", kAll},
+    {"activation_penalty", "2", kAll},
+    {"temporal_penalty", "1", kAll},
+    {"gradient_norm_penalty",
+     "0.1",
+     kSimple,
+     {"projection", "heads", "layer_norm", "bidirectional", "zoneout_h", "gradient_clip",
+      "variational_recurrent"}},
+    {"init_recurrent", "identity", kProducts},
+    {"chrono_steps", "20", {"lstm", "slstm", "gru"}},
 };
 
 bool contains(const Cells& all, const std::string& one) {
