@@ -189,6 +189,8 @@ void Encoder::check_options(const CellInfo& cell) const {
   const bool simple = cell.multiplies && cell.gates == 1;
   refuse(config_.gradient_norm_penalty, "gradient_norm_penalty", simple,
          "it is not a simple recurrent network");
+  refuse(config_.init_recurrent != "same", "init_recurrent", cell.multiplies,
+         "it has no recurrent product");
   refuse(config_.chrono_steps, "chrono_steps", cell.gates > 1, "it has no forget gate");
   for (const auto& [other, key] : {std::pair{projects, "projection"},
                                    {config_.heads > 1, "heads"},
