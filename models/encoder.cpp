@@ -9,98 +9,6 @@
 
 namespace carousel {
 
-void EncoderConfig::describe(OptionSection& section) {
-  std::vector<std::string> cells;
-  for (const CellKind kind : cell_kinds()) {
-    if (kind->variant.empty()) cells.emplace_back(kind->name);
-  }
-  const RealRange probability{.least = 0, .most = 1, .below_most = true}, bound{.least = 0};
-  section.add("cell", cell, "the recurrent cell of all layers, or of each", cells);
-  section.add("peephole", peephole, "gates see the cell state (lstm)");
-  section.add("layer_norm", layer_norm,
-              "layer normalization of both products (and of lstm's state)");
-  section.add("reset_before", reset_before, "the reset gate comes before the product (gru)");
-  section.add("hidden", hidden, "units per layer", {1, std::int64_t{1} << 20});
-  section.add("layers", layers, "recurrent layers", {1, 1000});
-  section.add("projection", projection, "units that h is projected to; 0: no projection",
-              {0, std::int64_t{1} << 20});
-  section.add("heads", heads, "blocks of a block-diagonal recurrent matrix", {1, 1024});
-  section.add("bidirectional", bidirectional, "each layer reads in both directions");
-  section.add("share_directions", share_directions, "both directions have the same weights");
-  section.add("residual", residual, "a layer's input is added to its output, where as wide");
-  section.add("learn_initial_state", learn_initial_state, "sequences start from learnt states");
-  section.add("dropout", dropout, "probability, on connections that are not recurrent",
-              probability);
-  section.add("variational_input", variational_input,
-              "dropout of the first layer's input, one mask per sequence", probability);
-  section.add("variational_hidden", variational_hidden, "the same between layers", probability);
-  section.add("variational_output", variational_output, "the same of the top layer's output",
-              probability);
-  section.add("variational_recurrent", variational_recurrent,
-              "the same of h on its way into the recurrent product", probability);
-  section.add("embedding_dropout", embedding_dropout, "dropout of whole rows of the embedding",
-              probability);
-  section.add("weight_drop", weight_drop, "dropout of the recurrent matrices", probability);
-  section.add("recurrent_dropout", recurrent_dropout,
-              "dropout of what enters the memory (lstm, gru, slstm)", probability);
-  section.add("zoneout_h", zoneout_h, "probability that a unit of h keeps its value", probability);
-  section.add("zoneout_c", zoneout_c, "the same of the cell state (lstm)", probability);
-  section.add("cell_clip", cell_clip, "bound of the cell state (lstm); 0: none", bound);
-  section.add("gradient_clip", gradient_clip,
-              "bound of the gradients inside the recurrence; 0: none", bound);
-  section.add("activation_penalty", activation_penalty,
-              "weight of the mean square of the top layer's output, after dropout", bound);
-  section.add("temporal_penalty", temporal_penalty,
-              "weight of the mean square of its change from step to step, before dropout", bound);
-  section.add(
-      "gradient_norm_penalty", gradient_norm_penalty,
-      "weight of Pascanu's penalty on gradients that vanish or explode (tanh, relu, linear)",
-      bound);
-  std::vector<std::string> ways;
-  for (const NamedInitializer& way : matrix_initializers()) {
-    if (!way.square) ways.emplace_back(way.name);
-  }
-  section.add("init", init, "how matrices begin", ways);
-  ways = {"same"};
-  for (const NamedInitializer& way : matrix_initializers()) ways.emplace_back(way.name);
-  section.add("init_recurrent", init_recurrent, "how recurrent matrices begin", ways);
-  section.add("init_recurrent_scale", init_recurrent_scale, "factor of it, if it is not \"same\"",
-              {.least = 0, .above_least = true});
-  section.add("chrono_steps", chrono_steps,
-              "longest delay that forget gates begin with (lstm, slstm, gru); 0: none", bound);
-  section.add("init_range", init_range,
-              "of uniform, or deviation of normal; 0: 1 over the root of hidden", {.least = 0});
-  section.add("forget_bias", forget_bias,
-              "added to the forget gates' bias at the start, of cells that have one");
-}
-
-std::int64_t EncoderConfig::output_width() const {
-  return (projection > 0 ? projection : hidden) * (bidirectional ? 2 : 1);
-}
-
-namespace {
-
-Initializer::Kind kind_of(const std::string& name) {
-  for (const NamedInitializer& way : matrix_initializers()) {
-    if (way.name == name) return way.kind;
-  }
-  throw ConfigError("no way to begin a matrix is named '" + name + "'");
-}
-
-}  // namespace
-
-Initializer EncoderConfig::matrix(int blocks) const {
-  const Initializer::Kind kind = kind_of(init);
-  if (kind != Initializer::Kind::uniform && kind != Initializer::Kind::normal) {
-    return {.kind = kind, .scale = 1, .blocks = blocks};
-  }
-  const double range = init_range > 0 ? init_range : 1 / std::sqrt(static_cast<double>(hidden));
-  return {.kind = kind, .scale = range};
-}
-
-// Only the uniform rule has a meaning for a vector.
-Initializer EncoderConfig::vector() const { return init == "uniform" ? matrix(1) : Initializer{}; }
-
 namespace {
 
 std::string module_name(CellKind cell) {
@@ -213,37 +121,6 @@ void Encoder::check_options(const CellInfo& cell) const {
   }
 }
 
-Initializer Encoder::recurrent_matrix(int blocks) const {
-  if (config_.init_recurrent == "same") return config_.matrix(blocks);
-  const Initializer::Kind kind = kind_of(config_.init_recurrent);
-  const bool ranged = kind == Initializer::Kind::uniform || kind == Initializer::Kind::normal;
-  const double of_unit = ranged ? 1 / std::sqrt(static_cast<double>(config_.hidden)) : 1;
-  return {.kind = kind, .scale = config_.init_recurrent_scale * of_unit, .blocks = blocks};
-}
-
-/// Of b_ih: forget gates begin open, or for delays of all lengths.
-Initializer Encoder::input_bias(const CellInfo& cell) const {
-  const auto place_of = [&](std::string_view gate) {
-    const auto end = cell.gate_names.begin() + cell.gates;
-    const auto found = std::find(cell.gate_names.begin(), end, gate);
-    return found == end ? -1 : (found - cell.gate_names.begin()) * config_.hidden;
-  };
-  const std::int64_t forget = place_of("f"), update = place_of("z");
-  if (config_.chrono_steps > 0) {  // the update gate of a GRU keeps the old state
-    return {.kind = Initializer::Kind::chrono,
-            .scale = config_.chrono_steps,
-            .offset_first = forget >= 0 ? forget : update,
-            .offset_count = config_.hidden,
-            .mirror_first = forget >= 0 ? place_of("i") : -1};
-  }
-  Initializer bias = config_.vector();
-  if (forget < 0) return bias;
-  bias.offset = config_.forget_bias;
-  bias.offset_first = forget;
-  bias.offset_count = config_.hidden;
-  return bias;
-}
-
 Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l, bool reverse,
                                               std::int64_t input) {
   const CellInfo& cell = *layer.cell;
@@ -259,9 +136,9 @@ Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l
   d.weight_ih = declare("weight_ih", {G * H, input}, config_.matrix(blocks));
   if (cell.multiplies) {
     d.weight_hh = declare("weight_hh", {G * H, P / config_.heads},
-                          recurrent_matrix(blocks * static_cast<int>(config_.heads)));
+                          config_.recurrent_matrix(blocks * static_cast<int>(config_.heads)));
   }
-  d.bias_ih = declare("bias_ih", {G * H}, input_bias(cell));
+  d.bias_ih = declare("bias_ih", {G * H}, config_.input_bias(cell));
   if (cell.multiplies) {
     d.bias_hh =
         declare("bias_hh", {G * H}, config_.chrono_steps > 0 ? Initializer{} : config_.vector());

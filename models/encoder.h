@@ -40,7 +40,9 @@ struct EncoderConfig {
   /// How a matrix of `blocks` blocks of rows begins, and a vector.
   Initializer matrix(int blocks) const;
   Initializer vector() const;
-  std::int64_t output_width() const;  ///< of what the top layer gives
+  Initializer recurrent_matrix(int blocks) const;      ///< of W_hh
+  Initializer input_bias(const CellInfo& info) const;  ///< of b_ih
+  std::int64_t output_width() const;                   ///< of what the top layer gives
   bool penalizes() const { return activation_penalty > 0 || temporal_penalty > 0; }
 };
 
@@ -106,8 +108,6 @@ class Encoder {
   void check_options(const CellInfo& cell) const;
   Layer declare_layer(std::int64_t l, std::int64_t input);
   Direction declare_direction(const Layer& layer, std::int64_t l, bool reverse, std::int64_t input);
-  Initializer recurrent_matrix(int blocks) const;
-  Initializer input_bias(const CellInfo& cell) const;
   RandomSource random(Pass& pass, Place place, std::size_t index) const;
   Var drop(Pass& pass, Var x, std::size_t index) const;
   Var drop_sequence(Pass& pass, Var x, double probability, Place place, std::size_t index) const;
