@@ -53,14 +53,17 @@ Encoder::Encoder(const EncoderConfig& config, std::int64_t input, Parameters& pa
   if (config.share_directions && !config.bidirectional) {
     throw ConfigError("model.share_directions needs model.bidirectional");
   }
-  if (config.heads > 1 && (config.projection > 0 || config.hidden % config.heads != 0)) {
+  if (config.heads > 1 && (config.projection > 0 || config.hidden % config.heads != 0 ||
+                           config.top_hidden % config.heads != 0)) {
     throw ConfigError(
         fmt::format("model.heads is {}, expected a divisor of model.hidden, which is {}, "
                     "and no projection",
                     config.heads, config.hidden));
   }
   for (std::int64_t l = 0; l < config.layers; ++l) {
-    layers_.push_back(declare_layer(l, l == 0 ? input : config.output_width()));
+    layers_.push_back(declare_layer(l, input));
+    input = (config.projection > 0 ? config.projection : config.width(l)) *
+            (config.bidirectional ? 2 : 1);
   }
 }
 
@@ -124,7 +127,7 @@ void Encoder::check_options(const CellInfo& cell) const {
 Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l, bool reverse,
                                               std::int64_t input) {
   const CellInfo& cell = *layer.cell;
-  const std::int64_t H = config_.hidden, G = cell.gates;
+  const std::int64_t H = config_.width(l), G = cell.gates;
   const std::int64_t P = config_.projection > 0 ? config_.projection : H;
   const auto declare = [&](const std::string& part, Shape shape, const Initializer& initializer) {
     return parameters_->declare(
@@ -138,7 +141,7 @@ Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l
     d.weight_hh = declare("weight_hh", {G * H, P / config_.heads},
                           config_.recurrent_matrix(blocks * static_cast<int>(config_.heads)));
   }
-  d.bias_ih = declare("bias_ih", {G * H}, config_.input_bias(cell));
+  d.bias_ih = declare("bias_ih", {G * H}, config_.input_bias(cell, H));
   if (cell.multiplies) {
     d.bias_hh =
         declare("bias_hh", {G * H}, config_.chrono_steps > 0 ? Initializer{} : config_.vector());
@@ -177,7 +180,8 @@ State Encoder::initial_state(const Device& device, std::int64_t batch) const {
     for (int i = 0; i < cell.states; ++i) {
       // "h_l0", "c_l0": a state is called by its first letter. All but h are float.
       const DType dtype = i == 0 ? parameters_->compute_type() : DType::f32;
-      const std::int64_t width = i == 0 ? config_.output_width() : config_.hidden;
+      const std::int64_t units = config_.width(static_cast<std::int64_t>(l));
+      const std::int64_t width = i == 0 && config_.projection > 0 ? config_.projection : units;
       state.tensors.push_back({.name = fmt::format("{}_l{}", state_letter(cell, i), l),
                                .value = Tensor(device, {batch, width}, dtype)});
     }

@@ -16,7 +16,8 @@ struct EncoderConfig {
   std::vector<std::string> cell{"lstm"};  ///< of all layers, or of each: kernels/…/cells/table.h
   bool peephole = false, layer_norm = false, reset_before = false;  ///< of every layer's cell
   std::int64_t hidden = 256;                                        ///< H
-  std::int64_t layers = 2;                                          ///< L
+  std::int64_t top_hidden = 0;       ///< H of the top layer, if it has another
+  std::int64_t layers = 2;           ///< L
   std::int64_t projection = 0;       ///< P units of h; 0: H, without a projection
   std::int64_t heads = 1;            ///< blocks of a block-diagonal W_hh
   bool bidirectional = false;        ///< two directions a layer, their outputs side by side
@@ -40,9 +41,10 @@ struct EncoderConfig {
   /// How a matrix of `blocks` blocks of rows begins, and a vector.
   Initializer matrix(int blocks) const;
   Initializer vector() const;
-  Initializer recurrent_matrix(int blocks) const;      ///< of W_hh
-  Initializer input_bias(const CellInfo& info) const;  ///< of b_ih
-  std::int64_t output_width() const;                   ///< of what the top layer gives
+  Initializer recurrent_matrix(int blocks) const;                          ///< of W_hh
+  Initializer input_bias(const CellInfo& info, std::int64_t width) const;  ///< of b_ih
+  std::int64_t width(std::int64_t layer) const;                            ///< H of a layer
+  std::int64_t output_width() const;  ///< of what the top layer gives
   bool penalizes() const { return activation_penalty > 0 || temporal_penalty > 0; }
 };
 

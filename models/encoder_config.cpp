@@ -18,6 +18,8 @@ void EncoderConfig::describe(OptionSection& section) {
               "layer normalization of both products (and of lstm's state)");
   section.add("reset_before", reset_before, "the reset gate comes before the product (gru)");
   section.add("hidden", hidden, "units per layer", {1, std::int64_t{1} << 20});
+  section.add("top_hidden", top_hidden, "units of the top layer; 0: hidden",
+              {0, std::int64_t{1} << 20});
   section.add("layers", layers, "recurrent layers", {1, 1000});
   section.add("projection", projection, "units that h is projected to; 0: no projection",
               {0, std::int64_t{1} << 20});
@@ -71,8 +73,12 @@ void EncoderConfig::describe(OptionSection& section) {
               "added to the forget gates' bias at the start, of cells that have one");
 }
 
+std::int64_t EncoderConfig::width(std::int64_t layer) const {
+  return top_hidden > 0 && layer + 1 == layers ? top_hidden : hidden;
+}
+
 std::int64_t EncoderConfig::output_width() const {
-  return (projection > 0 ? projection : hidden) * (bidirectional ? 2 : 1);
+  return (projection > 0 ? projection : width(layers - 1)) * (bidirectional ? 2 : 1);
 }
 
 namespace {
@@ -107,25 +113,25 @@ Initializer EncoderConfig::recurrent_matrix(int blocks) const {
 }
 
 /// Of b_ih: forget gates begin open, or for delays of all lengths.
-Initializer EncoderConfig::input_bias(const CellInfo& info) const {
+Initializer EncoderConfig::input_bias(const CellInfo& info, std::int64_t width) const {
   const auto place_of = [&](std::string_view gate) {
     const auto end = info.gate_names.begin() + info.gates;
     const auto found = std::find(info.gate_names.begin(), end, gate);
-    return found == end ? -1 : (found - info.gate_names.begin()) * hidden;
+    return found == end ? -1 : (found - info.gate_names.begin()) * width;
   };
   const std::int64_t forget = place_of("f"), update = place_of("z");
   if (chrono_steps > 0) {  // the update gate of a GRU keeps the old state
     return {.kind = Initializer::Kind::chrono,
             .scale = chrono_steps,
             .offset_first = forget >= 0 ? forget : update,
-            .offset_count = hidden,
+            .offset_count = width,
             .mirror_first = forget >= 0 ? place_of("i") : -1};
   }
   Initializer bias = vector();
   if (forget < 0) return bias;
   bias.offset = forget_bias;
   bias.offset_first = forget;
-  bias.offset_count = hidden;
+  bias.offset_count = width;
   return bias;
 }
 

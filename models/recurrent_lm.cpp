@@ -14,9 +14,10 @@ std::size_t declare_embedding(const RecurrentLmConfig& config, Parameters& param
         config.embed, config.encoder.output_width()));
   }
   // Tied weights serve as output matrix too, whose scale must suit the softmax.
-  const Initializer tokens = config.tie_weights
-                                 ? config.encoder.matrix(1)
-                                 : Initializer{.kind = Initializer::Kind::normal, .scale = 1};
+  using Kind = Initializer::Kind;
+  Initializer tokens =
+      config.tie_weights ? config.encoder.matrix(1) : Initializer{.kind = Kind::normal, .scale = 1};
+  if (config.embed_range > 0) tokens = {.kind = Kind::uniform, .scale = config.embed_range};
   return parameters.declare("embedding.weight", {config.vocabulary, config.embed}, tokens);
 }
 
@@ -24,6 +25,9 @@ std::size_t declare_embedding(const RecurrentLmConfig& config, Parameters& param
 
 void RecurrentLmConfig::describe(OptionSection& section) {
   section.add("embed", embed, "width of the token embedding", {1, std::int64_t{1} << 20});
+  section.add("embed_range", embed_range,
+              "the embedding begins uniform within ± this; 0: normal, or if tied as other matrices",
+              {.least = 0});
   encoder.describe(section);
   section.add("tie_weights", tie_weights, "use the embedding as output matrix");
   section.add("label_smoothing", label_smoothing, "share of the target spread evenly",

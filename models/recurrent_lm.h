@@ -9,6 +9,7 @@ namespace carousel {
 struct RecurrentLmConfig {
   std::int64_t vocabulary = 0;  ///< V, from the data
   std::int64_t embed = 128;     ///< E
+  double embed_range = 0;       ///< the embedding begins with U(±this); 0: N(0, 1), as PyTorch's
   EncoderConfig encoder{};
   bool tie_weights = false;  ///< the output matrix is the embedding's; asks for embed == hidden
   double label_smoothing = 0;
