@@ -69,7 +69,8 @@ void TrainLog::on_report(const Report& r) {
   if (r.validation) {
     std::vector<std::string> scores;
     for (const Score& score : r.validation->scores) scores.push_back(score_text(score));
-    progress_.line(fmt::format("step {}: loss {:.4f}, validation {}", r.step, r.loss,
+    progress_.line(fmt::format("step {}: loss {:.4f}, validation{} {}", r.step, r.loss,
+                               r.averaged > 0 ? " of averaged weights" : "",
                                fmt::join(scores, ", ")));
   } else if (!progress_.on_terminal()) {
     progress_.line(fmt::format("step {}/{}: {}", r.step, config_.train.steps, note_));

@@ -52,6 +52,11 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
   section.add("initial_accumulator", optimizer.initial_accumulator,
               "adagrad: what the sums of squares begin with", {.least = 0});
   section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
+  section.add(
+      "average_after", optimizer.average_after,
+      "NT-ASGD: n, where weights are averaged, for evaluation and in checkpoints, from the "
+      "first validation on that is worse than the best of all before but the last n; 0: never",
+      {0, 1 << 20});
   section.add("groups", optimizer.groups,
               "settings of parameters by name: \"*bias*: weight_decay=0; output.*: frozen\", also "
               "learning_rate_factor; the last group that a name is like holds");

@@ -43,6 +43,7 @@ void RunMetrics::on_report(const Report& r) {
       line.push_back({"validation_" + score.name, score.value});
     }
   }
+  if (r.averaged > 0) line.push_back({"averaged", r.averaged});
   file_.append(line);
   if (next_ != nullptr) next_->on_report(r);
 }

@@ -94,6 +94,11 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   if (saved) run.seconds = observer.seconds();
   if (options.begin) options.begin(training);
   const auto validation = training.validation();
+  if (validation == nullptr && config.optimizer.average_after > 0) {
+    throw ConfigError(
+        "optimizer.average_after is set and there is no text to validate on, which decides when "
+        "averaging begins");
+  }
   Trainer trainer(run, {.config = config.train,
                         .step = training.step_parts(
                             config.machine.graph,

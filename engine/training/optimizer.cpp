@@ -58,6 +58,7 @@ decltype(auto) Optimizer::with_rule(F&& f) const {
 Optimizer::Optimizer(const OptimizerConfig& config, const Parameters& parameters)
     : config_(config),
       parameters_(parameters),
+      average_(parameters, config.average_after > 0),
       norm_(parameters.device(), {1}, DType::f32),
       scale_(parameters.device(), {1}, DType::f32),
       finite_(parameters.device(), {1}, DType::i32) {
@@ -132,6 +133,7 @@ void Optimizer::step(const Tensor& learning_rate, const Tensor& step, const Tens
   with_rule([&](const auto& rule) {
     for (const Part& part : parts_) update(rule, part, learning_rate, step);
   });
+  average_.update(step, finite_);
 }
 
 template <class Rule>

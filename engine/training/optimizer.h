@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "engine/tape/parameters.h"
+#include "engine/training/weight_average.h"
 #include "kernels/common/tolerance.h"
 
 namespace carousel {
@@ -25,13 +26,14 @@ struct OptimizerConfig {
   double rate_decay = 0;              ///< adagrad
   double initial_accumulator = 0;     ///< adagrad
   double weight_decay = 0;
-  std::string groups{};   ///< settings of some parameters: see parameter_groups()
-  double clip_norm = 0;   ///< of the whole gradient; 0: no clipping
-  double clip_value = 0;  ///< of each element, after clip_norm; 0: no clipping
+  std::string groups{};            ///< settings of some parameters: see parameter_groups()
+  std::int64_t average_after = 0;  ///< n of NT-ASGD: see updated(AverageTrigger); 0: no averaging
+  double clip_norm = 0;            ///< of the whole gradient; 0: no clipping
+  double clip_value = 0;           ///< of each element, after clip_norm; 0: no clipping
 };
 
 /// Turns gradients into new weights: the global norm, clipping, and one update of each group of
-/// parameters, queued without waiting. From the first step on whose loss or gradient is not finite
+/// parameters and of their average, queued without waiting. From the first step on whose loss or gradient is not finite
 /// nothing changes any more: weights and moments stay as they were before it.
 class Optimizer {
  public:
@@ -43,6 +45,9 @@ class Optimizer {
   /// on the device.
   void step(const Tensor& learning_rate, const Tensor& step, const Tensor& loss) const;
 
+  const OptimizerConfig& config() const { return config_; }
+  AveragedWeights& average() { return average_; }
+  const AveragedWeights& average() const { return average_; }
   const Tensor& gradient_norm() const { return norm_; }  ///< [1] f32, before clipping
   const Tensor& finite() const { return finite_; }       ///< [1] i32, 0 from the first bad step on
 
@@ -76,6 +81,7 @@ class Optimizer {
   std::vector<const char*> names_;  ///< of the rule's states
   std::vector<Tensor> flat_state_;  ///< [N] each
   std::vector<Part> parts_;
+  AveragedWeights average_;
   Tensor scratch_, norm_, scale_, finite_;
 };
 

@@ -84,12 +84,24 @@ Report Trainer::measure() {
 }
 
 Evaluation Trainer::validate() {
+  run_.optimizer.average().exchange();
   Evaluation result = evaluate(run_.model, *parts_.validation, step_.arena(), parts_.metrics);
+  run_.optimizer.average().exchange();
   new_best_ = result.cost() < run_.best;
   if (new_best_) run_.best = result.cost();
   run_.evaluations_without_best = new_best_ ? 0 : run_.evaluations_without_best + 1;
   run_.plateau = updated(run_.plateau, parts_.step.schedule, result.cost());
+  AveragedWeights& average = run_.optimizer.average();
+  run_.trigger =
+      updated(run_.trigger, run_.optimizer.config().average_after, result.cost(), run_.step);
+  if (run_.trigger.first != 0 && !average.begun()) average.begin(run_.trigger.first);
   return result;
+}
+
+void Trainer::sample() {
+  run_.optimizer.average().exchange();
+  parts_.observer.on_sample(run_);
+  run_.optimizer.average().exchange();
 }
 
 void Trainer::explain_divergence(std::int64_t bad_step) {
@@ -141,11 +153,15 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
         sampling || stopping || run_.step - reported_step_ == config_.report_every) {
       Report report = measure();
       new_best_ = false;
-      if (evaluating) report.validation = validate();
+      if (evaluating) {
+        const bool averaged = run_.optimizer.average().begun();
+        report.validation = validate();
+        if (averaged) report.averaged = run_.step - run_.trigger.first + 1;
+      }
       parts_.observer.on_report(report);
       if (out_of_patience()) end = TrainEnd::early;
       if (new_best_ || due(config_.save_every) || end != TrainEnd::finished) save();
-      if (sampling) parts_.observer.on_sample(run_);
+      if (sampling) sample();
       reported_at_ = Clock::now();
     }
   }

@@ -36,6 +36,7 @@ struct Report {
   double learning_rate = 0;
   double tokens_per_second = 0;  ///< since the last report
   std::optional<Evaluation> validation;
+  std::int64_t averaged = 0;  ///< weights in the average that was evaluated; 0: the weights were
 };
 
 /// Hears how training goes.
@@ -85,6 +86,7 @@ class Trainer {
   void queue_step();
   Report measure();  ///< what happened since the last report; checks that it was finite
   Evaluation validate();
+  void sample();
   bool out_of_patience() const;
   void save();
   [[noreturn]] void explain_divergence(std::int64_t bad_step);

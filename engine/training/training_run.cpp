@@ -1,5 +1,7 @@
 #include "engine/training/training_run.h"
 
+#include <string>
+
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -14,7 +16,39 @@ std::vector<NamedTensor> state_of(const TrainingRun& run) {
     result.push_back({"state." + tensor.name, tensor.value});
     if (tensor.position) result.push_back({"state." + tensor.name + ".position", tensor.position});
   }
+  if (run.optimizer.average().begun()) {
+    for (const NamedTensor& weight : named_weights(run.model.parameters())) {
+      result.push_back({"weight." + weight.name, weight.tensor});
+    }
+  }
   return result;
+}
+
+/// What others take for the model's weights.
+std::vector<NamedTensor> model_of(const TrainingRun& run) {
+  std::vector<NamedTensor> result = named_weights(run.model.parameters());
+  const AveragedWeights& average = run.optimizer.average();
+  for (std::size_t i = 0; i < result.size() && average.begun(); ++i)
+    result[i].tensor = average.of(i);
+  return result;
+}
+
+void save(const AverageTrigger& trigger, Scalars& scalars) {
+  scalars.set("average.first", trigger.first);
+  scalars.set("average.lowest", trigger.lowest);
+  scalars.set("average.recent", static_cast<std::int64_t>(trigger.recent.size()));
+  for (std::size_t i = 0; i < trigger.recent.size(); ++i) {
+    scalars.set("average.recent." + std::to_string(i), trigger.recent[i]);
+  }
+}
+
+AverageTrigger saved_trigger(const Scalars& scalars) {
+  AverageTrigger trigger{.lowest = scalars.real("average.lowest"),
+                         .first = scalars.integer("average.first")};
+  for (std::int64_t i = 0; i < scalars.integer("average.recent"); ++i) {
+    trigger.recent.push_back(scalars.real("average.recent." + std::to_string(i)));
+  }
+  return trigger;
 }
 
 }  // namespace
@@ -28,10 +62,8 @@ std::vector<NamedTensor> named_weights(const Parameters& parameters) {
 }
 
 CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata) {
-  CheckpointData data{.weights = named_weights(run.model.parameters()),
-                      .state = state_of(run),
-                      .metadata = metadata,
-                      .scalars = {}};
+  CheckpointData data{
+      .weights = model_of(run), .state = state_of(run), .metadata = metadata, .scalars = {}};
   Scalars& scalars = data.scalars;
   scalars.set("tokens", run.tokens);
   scalars.set("best_loss", run.best);
@@ -39,6 +71,7 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
   scalars.set("plateau.best", run.plateau.best);
   scalars.set("plateau.bad_evaluations", run.plateau.bad_evaluations);
   scalars.set("plateau.factor", run.plateau.factor);
+  if (run.optimizer.config().average_after > 0) save(run.trigger, scalars);
   const DataPosition position = run.data.position();
   scalars.set("data.epoch", position.epoch);
   scalars.set("data.index", position.index);
@@ -46,11 +79,14 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
 }
 
 void restore(TrainingRun& run, const SavedCheckpoint& saved) {
-  const auto weights = named_weights(run.model.parameters()), state = state_of(run);
-  saved.restore_weights(weights);
-  saved.restore_state(state);
-  run.model.parameters().refresh_working();
   const Scalars& scalars = saved.scalars();
+  if (run.optimizer.config().average_after > 0) {
+    run.trigger = saved_trigger(scalars);
+    if (run.trigger.first != 0) run.optimizer.average().restore(run.trigger.first);
+  }
+  saved.restore_weights(model_of(run));
+  saved.restore_state(state_of(run));  // last: a frozen parameter is in both
+  run.model.parameters().refresh_working();
   run.step = saved.step();
   run.tokens = scalars.integer("tokens");
   run.best = scalars.real("best_loss");

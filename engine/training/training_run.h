@@ -19,6 +19,7 @@ struct TrainingRun {
   BatchSource& data;
   State state;
   PlateauState plateau{};
+  AverageTrigger trigger{};
   std::int64_t step = 0;    ///< optimiser steps done
   std::int64_t tokens = 0;  ///< targets or labels trained on
   double seconds = 0;       ///< spent training, over all sessions; the one thing a
@@ -30,7 +31,8 @@ struct TrainingRun {
 /// A model's weights as its checkpoints name them.
 std::vector<NamedTensor> named_weights(const Parameters& parameters);
 
-/// What the checkpoint of this moment holds. `metadata` says what the weights mean.
+/// What the checkpoint of this moment holds. `metadata` says what the weights mean. Once the average of
+/// the weights has begun, it is the checkpoint's model, and the weights are part of the state.
 CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata);
 
 /// Continues where the checkpoint stopped, bit for bit. FormatError if it belongs to a run of

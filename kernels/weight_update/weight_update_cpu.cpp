@@ -123,6 +123,28 @@ void WeightUpdate<Rule, T>::run(const Cpu&) const {
   }
 }
 
+template <class T>
+void WeightAverage<T>::check() const {
+  expect_extent("weight_average: average elements", average.extent[0], weight.extent[0]);
+  expect_extent("weight_average: step elements", step.extent[0], 1);
+  expect_extent("weight_average: first elements", first.extent[0], 1);
+  if (finite.present()) expect_extent("weight_average: finite elements", finite.extent[0], 1);
+}
+
+template <class T>
+void WeightAverage<T>::run(const Cpu&) const {
+  const T of_this_step = share();
+  if (of_this_step == T{0}) return;
+  in_chunks(weight.size(), [&](std::int64_t begin, std::int64_t count) {
+    const T* const from = weight.data + begin;
+    T* const to = average.data + begin;
+#pragma omp simd
+    for (std::int64_t i = 0; i < count; ++i) update(of_this_step, from[i], to[i]);
+  });
+}
+
+template struct WeightAverage<float>;
+template struct WeightAverage<double>;
 template struct WeightUpdate<Sgd, float>;
 template struct WeightUpdate<Sgd, double>;
 template struct WeightUpdate<Momentum, float>;

@@ -76,7 +76,30 @@ __global__ void weight_update_rows_kernel(const __grid_constant__ WeightUpdate<R
   }
 }
 
+// One thread per eight elements of the whole.
+__global__ void weight_average_kernel(const __grid_constant__ WeightAverage<float> op) {
+  const float share = op.share();
+  const std::int64_t end = share == 0.0F ? 0 : op.weight.size();
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * kThreads * kEach;
+  std::int64_t n = (static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kEach;
+  for (; n < end; n += stride) {
+    float weight[kEach], average[kEach];
+    load(op.weight.data + n, end - n, weight);
+    load(op.average.data + n, end - n, average);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) op.update(share, weight[i], average[i]);
+    store(op.average.data + n, end - n, average);
+  }
+}
+
 }  // namespace
+
+template <>
+void WeightAverage<float>::run(const Cuda& device) const {
+  launch(device,
+         {.blocks = blocks_for(weight.size(), kThreads * kEach, kBlocks), .threads = kThreads},
+         weight_average_kernel, *this);
+}
 
 template <class Rule, class T>
 void WeightUpdate<Rule, T>::run(const Cuda& device) const {

@@ -43,6 +43,7 @@ inline Schedule steady_rate() {
 struct Scenario {
   TrainConfig config;
   Schedule schedule = steady_rate();
+  OptimizerConfig optimizer{.kind = "sgd"};
   std::vector<float> validation{};  ///< what the evaluations find; none: there are none
   bool higher_is_better = false;
   std::function<float(std::int64_t)> loss = [](std::int64_t) { return 1.0F; };  ///< of batch n
@@ -80,8 +81,9 @@ struct Outcome {
   std::string events, error;
   std::vector<Report> reports;
   float weight = 0;
-  Scalars scalars;   ///< of a checkpoint of the end
-  std::string best;  ///< name of the best checkpoint
+  float average = 0;  ///< of the weights, or the weight
+  Scalars scalars;    ///< of a checkpoint of the end
+  std::string best;   ///< name of the best checkpoint
   std::vector<std::int64_t> saved;
 };
 
@@ -89,7 +91,7 @@ struct Outcome {
 inline Outcome train(const Device& device, const Scenario& scenario,
                      const std::filesystem::path& folder, std::int64_t stop_after = -1) {
   ScriptedModel model(device, scenario.script);
-  Optimizer optimizer({.kind = "sgd"}, model.parameters());
+  Optimizer optimizer(scenario.optimizer, model.parameters());
   ScriptedBatches data(loss_batches(device,
                                     [&](const DataPosition& at) {
                                       const std::int64_t n = at.epoch * kEpoch + at.index;
@@ -133,6 +135,7 @@ inline Outcome train(const Device& device, const Scenario& scenario,
   outcome.events = recorder.events;
   outcome.reports = recorder.reports;
   outcome.weight = read<float>(model.parameters().weight(0))[0];
+  outcome.average = read<float>(optimizer.average().of(0))[0];
   outcome.scalars = checkpoint_data(run, {}).scalars;
   if (const auto best = checkpoints.best()) outcome.best = best->filename().string();
   outcome.saved = checkpoints.steps();

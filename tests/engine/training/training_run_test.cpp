@@ -17,9 +17,9 @@ namespace {
 
 /// A run in which every number depends on `seed`.
 struct SmallRun {
-  SmallRun(const Device& device, std::uint64_t seed, DType compute = DType::bf16)
-      : model(drawn(device, seed, compute), test::ScriptedModel::loss_of_batch),
-        optimizer({.kind = "adam"}, model.parameters()),
+  SmallRun(const Device& device, std::uint64_t seed, bool averaging = true)
+      : model(drawn(device, seed, DType::bf16), test::ScriptedModel::loss_of_batch),
+        optimizer({.kind = "adam", .average_after = 2}, model.parameters()),
         data([](const DataPosition&) { return Batch{}; }, /*per_epoch=*/100),
         run{.model = model, .optimizer = optimizer, .data = data, .state = state(device, seed)} {
     const auto n = static_cast<std::int64_t>(seed);
@@ -29,6 +29,13 @@ struct SmallRun {
     run.best = x + 0.5;
     run.evaluations_without_best = 2 * n;
     run.plateau = {.best = x + 0.25, .bad_evaluations = 3 * n, .factor = 1 / x};
+    run.trigger = {.lowest = x, .recent = {x + 1, x + 2}, .first = averaging ? n - 1 : 0};
+    if (averaging) {
+      optimizer.average().begin(n - 1);
+      std::vector<float> mean(15, static_cast<float>(seed));
+      copy_from_host(optimizer.average().of(0), mean.data());
+      copy_from_host(optimizer.average().of(1), mean.data());
+    }
     data.seek({.epoch = n, .index = n + 1});
     for (const auto& [name, moment] : optimizer.state()) {
       const std::vector<float> values(static_cast<std::size_t>(moment.size()),
@@ -81,14 +88,11 @@ void save(const SmallRun& run, const std::filesystem::path& folder) {
   CheckpointFolder(folder, 0, calls).save(run.run.step, checkpoint_data(run.run, {}), true);
 }
 
-class TrainingRunOn : public testing::TestWithParam<Device> {};
-INSTANTIATE_TEST_SUITE_P(Devices, TrainingRunOn, testing::ValuesIn(test::devices()),
-                         [](const auto& device) { return test::device_name(device.param); });
-
-TEST_P(TrainingRunOn, ARestoredRunIsTheSavedOneToTheLastBit) {
+/// A run with other numbers, restored from a checkpoint, is the saved one.
+void expect_restored(const Device& device, bool averaging) {
   const test::TemporaryFolder folder;
-  SmallRun saved(GetParam(), 7);
-  SmallRun other(GetParam(), 9);
+  SmallRun saved(device, 7, averaging);
+  SmallRun other(device, 9, averaging);
   for (const auto& [name, bytes] : bits(saved)) {
     for (const auto& [theirs, other_bytes] : bits(other)) {
       if (name == theirs) {
@@ -103,6 +107,29 @@ TEST_P(TrainingRunOn, ARestoredRunIsTheSavedOneToTheLastBit) {
     return test::read<std::int64_t>(run.run.state.at("cache").position)[0];
   };
   EXPECT_EQ(position(other), 7);
+}
+
+class TrainingRunOn : public testing::TestWithParam<Device> {};
+INSTANTIATE_TEST_SUITE_P(Devices, TrainingRunOn, testing::ValuesIn(test::devices()),
+                         [](const auto& device) { return test::device_name(device.param); });
+
+TEST_P(TrainingRunOn, ARestoredRunIsTheSavedOneToTheLastBit) {
+  for (const bool averaging : {true, false}) expect_restored(GetParam(), averaging);
+}
+
+// What others load from the checkpoint, evaluation and PyTorch among them, is the mean.
+TEST_P(TrainingRunOn, TheModelOfACheckpointIsTheAverageOnceItHasBegun) {
+  for (const bool averaging : {true, false}) {
+    const test::TemporaryFolder folder;
+    SmallRun run(GetParam(), 7, averaging);
+    save(run, folder.path());
+    SmallRun loaded(GetParam(), 9, false);
+    const auto weights = named_weights(loaded.model.parameters());
+    SavedCheckpoint(find_checkpoint(folder.path())).restore_weights(weights);
+    const std::vector<float> mean(15, 7), own = host_floats(run.model.parameters().weight(0));
+    EXPECT_NE(own, mean);
+    EXPECT_EQ(host_floats(weights[0].tensor), averaging ? mean : own);
+  }
 }
 
 // The products of a bf16 model read a rounded copy of the weights, which no checkpoint holds.
