@@ -43,12 +43,13 @@ void tell_the_beginning(ProgressBar& progress, const Training& training) {
   const auto counted = [](const BatchSource* source) {
     return count_text(source == nullptr ? 0 : static_cast<double>(source->counted_per_epoch()));
   };
-  progress.line(text + fmt::format("{} {} to train on in {} steps an epoch, {} to validate; {}{}",
-                                   counted(training.batches.get()), counted_name(training),
-                                   training.batches->batches_per_epoch(),
-                                   counted(training.validation().get()),
-                                   device_text(training.device),
-                                   steps_text(training.device, config.machine)));
+  progress.line(
+      text +
+      fmt::format("{} {} to train on in {}{} steps an epoch, {} to validate; {}{}",
+                  counted(training.batches.get()), counted_name(training),
+                  config.train.window_deviation + config.train.window_halving > 0 ? "about " : "",
+                  training.batches->batches_per_epoch(), counted(training.validation().get()),
+                  device_text(training.device), steps_text(training.device, config.machine)));
 }
 
 /// "; best validation loss 1.2345 nats per token", or nothing.

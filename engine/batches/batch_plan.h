@@ -41,18 +41,19 @@ struct HostField {
 };
 
 struct HostBatch {
-  std::vector<HostField> fields;  ///< as in the limits
-  HostField reset;                ///< values are null unless the limits say reset_steps
-  std::int64_t counted = 0;       ///< out
+  std::vector<HostField> fields;    ///< as in the limits
+  HostField reset;                  ///< values are null unless the limits say reset_steps
+  std::int64_t counted = 0;         ///< out
+  double learning_rate_factor = 1;  ///< out
 };
 
-/// Which tokens make up which batch. Called by one thread at a time, for any position in any
-/// order.
+/// Which tokens make up which batch. fill() is called by one thread at a time, for any position in any
+/// order; the others by any thread.
 class BatchPlan {
  public:
   virtual ~BatchPlan() = default;
   virtual BatchLimits limits() const = 0;
-  virtual std::int64_t batches_per_epoch() const = 0;
+  virtual std::int64_t batches_in(std::int64_t epoch) const = 0;
   virtual std::int64_t counted_per_epoch() const = 0;
   virtual bool is_first(std::int64_t index) const = 0;  ///< Batch::first
   virtual void fill(const DataPosition& position, HostBatch& batch) = 0;

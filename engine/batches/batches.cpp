@@ -128,20 +128,21 @@ class PrefetchedSource final : public BatchSource {
     if (batch.reset) copy_from_host(batch.reset, host.reset.values);
     batch.first = plan_->is_first(position_.index);
     batch.counted = host.counted;
+    batch.learning_rate_factor = host.learning_rate_factor;
     fences_[underway_++].record();
     if (underway_ == fences_.size()) await_oldest();
-    position_ = after(position_, plan_->batches_per_epoch());
+    position_ = after(position_, plan_->batches_in(position_.epoch));
     return batch;
   }
 
   DataPosition position() const override { return position_; }
   void seek(const DataPosition& position) override {
-    expect_position(position, batches_per_epoch());
+    expect_position(position, plan_->batches_in(position.epoch));
     drain();
     prefetcher_.stop();
     position_ = position;
   }
-  std::int64_t batches_per_epoch() const override { return plan_->batches_per_epoch(); }
+  std::int64_t batches_per_epoch() const override { return plan_->batches_in(position_.epoch); }
   std::int64_t counted_per_epoch() const override { return plan_->counted_per_epoch(); }
 
  private:
@@ -173,6 +174,7 @@ class ResidentStream final : public BatchSource {
       : device_(device),
         layout_(layout),
         options_(options),
+        windows_(layout, options),
         stream_(device, {tokens.count}, DType::i32),
         start_(device, {layout.rows}, DType::i64),
         memory_(device, StreamPlan(tokens, layout, options).limits()) {
@@ -186,15 +188,14 @@ class ResidentStream final : public BatchSource {
   }
 
   Batch next() override {
+    const StreamWindows::Window window = windows_.at(position_);
     std::vector<std::int64_t> starts(static_cast<std::size_t>(layout_.rows));
     const std::int64_t skip = epoch_start(layout_, options_.seed, position_.epoch);
     for (std::int64_t row = 0; row < layout_.rows; ++row) {
-      starts[static_cast<std::size_t>(row)] =
-          skip + layout_.start(row) + position_.index * layout_.window;
+      starts[static_cast<std::size_t>(row)] = skip + layout_.start(row) + window.begin;
     }
     copy_from_host(start_, starts.data());  // small and not pinned: copied before this returns
-    Batch batch =
-        memory_.batch([steps = layout_.steps(position_.index)](std::size_t) { return steps; });
+    Batch batch = memory_.batch([&](std::size_t) { return window.steps; });
     run(device_, GatherWindows{.stream = stream_.view<std::int32_t, 1>(),
                                .position = start_.view<std::int64_t, 1>(),
                                .document_end = options_.document_end,
@@ -203,22 +204,24 @@ class ResidentStream final : public BatchSource {
                                .reset = batch.reset.mutable_view<std::int32_t, 2>()});
     batch.first = position_.index == 0;
     batch.counted = batch["target"].size();
-    position_ = after(position_, layout_.windows());
+    batch.learning_rate_factor = window.learning_rate_factor;
+    position_ = after(position_, windows_.in(position_.epoch));
     return batch;
   }
 
   DataPosition position() const override { return position_; }
   void seek(const DataPosition& position) override {
-    expect_position(position, batches_per_epoch());
+    expect_position(position, windows_.in(position.epoch));
     position_ = position;
   }
-  std::int64_t batches_per_epoch() const override { return layout_.windows(); }
+  std::int64_t batches_per_epoch() const override { return windows_.in(position_.epoch); }
   std::int64_t counted_per_epoch() const override { return layout_.all_targets(); }
 
  private:
   Device device_;
   StreamLayout layout_;
   StreamOptions options_;
+  StreamWindows windows_;
   Tensor stream_;  ///< [N]
   Tensor start_;   ///< [B] where the windows of a batch begin
   BatchMemory memory_;

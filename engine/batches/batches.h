@@ -32,6 +32,7 @@ struct Batch {
   Tensor reset{};            ///< [T, B] i32: 1 where a row's state restarts; empty if nowhere
   bool first = false;        ///< no state is carried into this batch: it is zeroed
   std::int64_t counted = 0;  ///< targets that count, or rows that are examples
+  double learning_rate_factor = 1;  ///< of the step's rate: T over StreamOptions::window, if drawn
 
   const Field* find(std::string_view name) const;  ///< null if there is none
   /// ConfigError that lists the fields there are if there is none of this name.
@@ -56,7 +57,7 @@ class BatchSource {
   virtual DataPosition position() const = 0;
   /// FormatError for a position that this source does not have.
   virtual void seek(const DataPosition& position) = 0;
-  virtual std::int64_t batches_per_epoch() const = 0;
+  virtual std::int64_t batches_per_epoch() const = 0;  ///< of the epoch that position() is in
   virtual std::int64_t counted_per_epoch() const = 0;  ///< Batch::counted in all, of all ranks
 };
 
@@ -74,8 +75,10 @@ struct StreamOptions {
   std::int64_t batch = 32;         ///< B: rows
   std::int64_t window = 64;        ///< T of truncated BPTT
   std::int32_t document_end = -1;  ///< token after which a row's state restarts; −1: none
+  double window_deviation = 0;     ///< windows are drawn, if one of these two is positive
+  double window_halving = 0;       ///< probability
   bool random_start = false;       ///< each epoch leaves out a few tokens at its start
-  std::uint64_t seed = 1;          ///< of random_start
+  std::uint64_t seed = 1;          ///< of random_start and drawn windows
   std::size_t device_bytes = std::size_t{1} << 30;  ///< a stream up to this size moves in there
   Share share{};
 };
@@ -88,17 +91,24 @@ struct StreamOptions {
 /// epoch begins at a token drawn from the first T, and N is N − T + 1 in all of the above, so that
 /// epochs are equally long.
 ///
+/// Drawn windows: T is drawn anew for each batch, from the normal distribution around `window` with
+/// window_deviation; around half of `window` instead with probability window_halving. It is rounded
+/// down and kept between 5 (or `window`, if that is less) and window + 4 · window_deviation. A batch's
+/// learning_rate_factor is T / window, for its loss is a mean over T. The draws are a function of
+/// seed, epoch and index. Source: Merity, Keskar & Socher 2018, arXiv:1708.02182, section 4.1.
+///
 /// A stream that fits device_bytes lives on the device, where GatherWindows makes the batches; of a
 /// larger one, windows are read ahead by a thread. The batches are the same.
 ///
-/// Errors   ConfigError for B or T below 1. FormatError for a text with fewer than B·T + 1 tokens.
+/// Errors   ConfigError for B or T below 1, a deviation below 0, and a probability outside [0, 1].
+///          FormatError for a text with fewer than B·T + 1 tokens.
 std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRange& tokens,
                                             const StreamOptions& options);
 
 /// The same for evaluation: every token but the first is a target exactly once. The N − 1 targets
 /// are cut into B rows in order, of which the first (N − 1) mod B are longer by one; where a row has
 /// ended, the last window has ignored targets. FormatError for a text with fewer than two tokens.
-/// random_start, seed and device_bytes mean nothing here.
+/// Windows are not drawn; random_start, seed and device_bytes mean nothing here.
 std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const TokenRange& tokens,
                                                 const StreamOptions& options);
 

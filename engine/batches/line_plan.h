@@ -20,7 +20,7 @@ class LinePlan final : public BatchPlan {
  public:
   LinePlan(Lines lines, const LineOptions& options);
   BatchLimits limits() const override;
-  std::int64_t batches_per_epoch() const override {
+  std::int64_t batches_in(std::int64_t) const override {
     return static_cast<std::int64_t>(unmixed_.size());
   }
   std::int64_t counted_per_epoch() const override { return counted_; }

@@ -44,7 +44,7 @@ void Prefetcher::fill_ahead(DataPosition position) {
     filled_ += error == nullptr ? 1 : 0;
     changed_.notify_all();
     if (error != nullptr) return;
-    position = after(position, plan_.batches_per_epoch());
+    position = after(position, plan_.batches_in(position.epoch));
   }
 }
 
@@ -53,7 +53,7 @@ const HostBatch& Prefetcher::take(const DataPosition& position) {
   std::unique_lock lock(mutex_);
   changed_.wait(lock, [&] { return filled_ > taken_ || error_ != nullptr; });
   if (filled_ == taken_) std::rethrow_exception(error_);
-  next_ = after(position, plan_.batches_per_epoch());
+  next_ = after(position, plan_.batches_in(position.epoch));
   return slot(taken_++);
 }
 

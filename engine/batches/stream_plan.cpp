@@ -3,7 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <iterator>
 #include <limits>
+#include <numbers>
+#include <utility>
 
 #include "kernels/common/check.h"
 #include "kernels/common/random.h"
@@ -14,13 +18,15 @@ namespace {
 
 // Apart from every stream that a model draws its masks from.
 constexpr std::uint64_t kStartStream = 0xDA7A'0000'0001U;
+constexpr std::uint64_t kWindowStream = 0xDA7A'0000'0004U;
+
+// Of drawn windows: the fewest steps, and how many deviations above the window are the most. One in
+// 30,000 is cut there.
+constexpr std::int64_t kLeastSteps = 5;
+constexpr double kMostDeviations = 4;
 
 void expect_positive(const char* what, std::int64_t value) {
   if (value < 1) throw ConfigError(fmt::format("data: {} is {}, expected at least 1", what, value));
-}
-
-std::int64_t longest(const StreamLayout& layout) {
-  return layout.targets + (layout.longer > 0 ? 1 : 0);
 }
 
 }  // namespace
@@ -44,14 +50,17 @@ std::int64_t StreamLayout::targets_of(std::int64_t row) const {
   return targets + (first_row + row < longer ? 1 : 0);
 }
 
-std::int64_t StreamLayout::windows() const { return (longest(*this) + window - 1) / window; }
-
-std::int64_t StreamLayout::steps(std::int64_t index) const {
-  return std::min(window, longest(*this) - index * window);
-}
-
 StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& options) {
   expect_positive("window", options.window);
+  // Few enough that the largest window is a number of steps.
+  if (!(options.window_deviation >= 0 && options.window_deviation <= 1e9)) {
+    throw ConfigError(fmt::format("data: window_deviation is {}, expected a number from 0 to 1e9",
+                                  options.window_deviation));
+  }
+  if (!(options.window_halving >= 0 && options.window_halving <= 1)) {
+    throw ConfigError(
+        fmt::format("data: window_halving is {}, expected a probability", options.window_halving));
+  }
   const std::int64_t rows = options.share.all_rows(options.batch), count = tokens.count;
   // Compared by division, for rows · window may overflow.
   if ((count - 1) / rows < options.window) {
@@ -102,36 +111,97 @@ std::int64_t epoch_start(const StreamLayout& layout, std::uint64_t seed, std::in
   return static_cast<std::int64_t>(bits % (static_cast<std::uint64_t>(layout.slack) + 1));
 }
 
+StreamWindows::StreamWindows(const StreamLayout& layout, const StreamOptions& options)
+    : window_(layout.window),
+      longest_(layout.longest()),
+      most_steps_(std::min(layout.window + static_cast<std::int64_t>(std::ceil(
+                                               kMostDeviations * options.window_deviation)),
+                           longest_)),
+      deviation_(options.window_deviation),
+      halving_(options.window_halving),
+      random_{.seed = options.seed, .stream = kWindowStream} {}
+
+std::int64_t StreamWindows::in(std::int64_t epoch) const {
+  if (!drawing()) return (longest_ + window_ - 1) / window_;
+  return static_cast<std::int64_t>(begins(epoch)->size()) - 1;
+}
+
+StreamWindows::Window StreamWindows::at(const DataPosition& position) const {
+  if (!drawing()) {
+    const std::int64_t begin = position.index * window_;
+    return {.begin = begin, .steps = std::min(window_, longest_ - begin)};
+  }
+  const auto all = begins(position.epoch);
+  const auto index = static_cast<std::size_t>(position.index);
+  const std::int64_t steps = (*all)[index + 1] - (*all)[index];
+  return {.begin = (*all)[index],
+          .steps = steps,
+          .learning_rate_factor = static_cast<double>(steps) / static_cast<double>(window_)};
+}
+
+std::int64_t StreamWindows::drawn_steps(const DataPosition& position) const {
+  const auto words = random_.words(static_cast<std::uint64_t>(position.index), position.epoch);
+  const auto between_0_and_1 = [](std::uint32_t word) {
+    return (static_cast<double>(word) + 0.5) * 0x1.0p-32;
+  };
+  const bool halved = between_0_and_1(words[0]) < halving_;
+  // Box and Muller's transform.
+  const double normal = std::sqrt(-2 * std::log(between_0_and_1(words[1]))) *
+                        std::cos(2 * std::numbers::pi * between_0_and_1(words[2]));
+  const double mean = static_cast<double>(window_) / (halved ? 2 : 1);
+  return std::clamp(static_cast<std::int64_t>(mean + deviation_ * normal),
+                    std::min(kLeastSteps, window_), most_steps_);
+}
+
+std::shared_ptr<const StreamWindows::Begins> StreamWindows::begins(std::int64_t epoch) const {
+  const std::lock_guard lock(mutex_);
+  std::shared_ptr<const Begins>& found = drawn_[epoch];
+  if (found) return found;
+  Begins result{0};
+  for (DataPosition at{.epoch = epoch}; result.back() < longest_; ++at.index) {
+    result.push_back(std::min(result.back() + drawn_steps(at), longest_));
+  }
+  const auto begins = found = std::make_shared<const Begins>(std::move(result));
+  if (drawn_.size() > 2)
+    drawn_.erase(drawn_.begin()->first == epoch ? std::prev(drawn_.end()) : drawn_.begin());
+  return begins;
+}
+
 StreamPlan::StreamPlan(const TokenRange& tokens, const StreamLayout& layout,
                        const StreamOptions& options)
     : tokens_(tokens),
       layout_(layout),
       options_(options),
-      read_(static_cast<std::size_t>(layout.window) + 2) {}
+      windows_(layout, options),
+      read_(static_cast<std::size_t>(windows_.most_steps()) + 2) {}
 
 BatchLimits StreamPlan::limits() const {
-  const std::int64_t steps = layout_.steps(0);
+  const std::int64_t steps = windows_.most_steps();
   return {.rows = layout_.rows,
           .fields = {{.name = "token", .steps = steps}, {.name = "target", .steps = steps}},
           .reset_steps = options_.document_end >= 0 ? steps : 0};
 }
 
 void StreamPlan::fill(const DataPosition& position, HostBatch& batch) {
-  const std::int64_t steps = layout_.steps(position.index);
-  for (HostField* field : {&batch.fields[0], &batch.fields[1], &batch.reset}) field->steps = steps;
+  const StreamWindows::Window window = windows_.at(position);
+  for (HostField* field : {&batch.fields[0], &batch.fields[1], &batch.reset}) {
+    field->steps = window.steps;
+  }
   batch.counted = 0;
-  for (std::int64_t row = 0; row < layout_.rows; ++row) fill_row(row, position, batch);
+  batch.learning_rate_factor = window.learning_rate_factor;
+  for (std::int64_t row = 0; row < layout_.rows; ++row) {
+    fill_row(row, position.epoch, window.begin, batch);
+  }
 }
 
-void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, HostBatch& batch) {
-  const std::int64_t done = position.index * layout_.window;
+void StreamPlan::fill_row(std::int64_t row, std::int64_t epoch, std::int64_t done,
+                          HostBatch& batch) {
   const std::int64_t steps = batch.fields[0].steps;
   std::int32_t* const tokens = batch.fields[0].ids();
   std::int32_t* const targets = batch.fields[1].ids();
   std::int32_t* const resets = batch.reset.ids();
   const std::int64_t count = std::clamp<std::int64_t>(layout_.targets_of(row) - done, 0, steps);
-  const std::int64_t first =
-      epoch_start(layout_, options_.seed, position.epoch) + layout_.start(row) + done;
+  const std::int64_t first = epoch_start(layout_, options_.seed, epoch) + layout_.start(row) + done;
   // read_[1 + t] is the token of step t, the one before it tells whether a document ended there.
   read_[0] = -1;
   if (count > 0) {

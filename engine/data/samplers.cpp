@@ -10,6 +10,12 @@ namespace carousel {
 namespace {
 
 LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
+  if (options.window_deviation != 0 || options.window_halving != 0) {
+    throw ConfigError(
+        "train.window_deviation and train.window_halving draw the windows of a stream, and the "
+        "data "
+        "is lines");
+  }
   return {.batch = options.batch,
           .begin = corpus.vocabularies["token"].begin(),
           .shuffle = options.training,
@@ -26,6 +32,8 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
   StreamOptions stream{.batch = options.batch,
                        .window = options.window,
                        .document_end = corpus.document_end,
+                       .window_deviation = options.window_deviation,
+                       .window_halving = options.window_halving,
                        .random_start = options.random_start,
                        .seed = options.seed,
                        .device_bytes = corpus.device_bytes,
@@ -34,6 +42,7 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
   if (options.rows < 1) {
     throw ConfigError(fmt::format("data: rows is {}, expected at least 1", options.rows));
   }
+  stream.window_deviation = stream.window_halving = 0;
   stream.batch = options.rows;
   stream.window *= std::max<std::int64_t>(options.batch / options.rows, 1);
   return evaluation_batches(options.device, tokens, stream);

@@ -10,9 +10,10 @@ namespace carousel {
 
 struct SamplerOptions {
   Device device = Cpu{};
-  std::int64_t batch = 32;   ///< rows
-  std::int64_t window = 64;  ///< T of truncated BPTT, of a stream
-  std::uint64_t seed = 1;    ///< of shuffling and random_start
+  std::int64_t batch = 32;                          ///< rows
+  std::int64_t window = 64;                         ///< T of truncated BPTT, of a stream
+  double window_deviation = 0, window_halving = 0;  ///< of a stream: StreamOptions
+  std::uint64_t seed = 1;                           ///< of shuffling, random_start, drawn windows
   bool random_start = false;
   /// False: for evaluation. Every example once, in the same order in each epoch.
   bool training = true;

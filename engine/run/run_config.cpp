@@ -17,6 +17,14 @@ void describe(OptionSection& section, TrainConfig& train) {
   section.add("steps", train.steps, "optimiser steps", {1, kMany}).may_change();
   section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
   section.add("window", train.window, "time steps of truncated BPTT", {1, 1 << 24});
+  section.add(
+      "window_deviation", train.window_deviation,
+      "a stream's windows are drawn around window with this deviation, and the learning rate "
+      "is scaled by their length; 0: all are equal",
+      {.least = 0, .most = 1e6});
+  section.add("window_halving", train.window_halving,
+              "probability with which a window is drawn around half of window",
+              {.least = 0, .most = 1});
   section.add("seed", train.seed, "of weights, masks and shuffling", {0, kMany});
   section.add("report_every", train.report_every, "steps between lines of metrics", {1, 1 << 20})
       .may_change();
@@ -141,6 +149,8 @@ SamplerOptions RunConfig::sampler_options(const Device& device, bool training) c
   return {.device = device,
           .batch = train.batch,
           .window = train.window,
+          .window_deviation = train.window_deviation,
+          .window_halving = train.window_halving,
           .seed = seed(),
           .training = training,
           .rows = train.batch};

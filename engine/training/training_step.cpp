@@ -25,7 +25,7 @@ void TrainingStep::begin() {
   ++run_.step;
   run_.tokens += batch_.counted;
   copy_from_host(number_, &run_.step);
-  const auto rate = static_cast<float>(learning_rate());
+  const auto rate = static_cast<float>(learning_rate() * batch_.learning_rate_factor);
   copy_from_host(rate_, &rate);
   const auto counted = static_cast<float>(batch_.counted);
   copy_from_host(denominator_, &counted);

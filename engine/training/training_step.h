@@ -38,7 +38,7 @@ class TrainingStep {
   const Tensor& means() const { return means_; }  ///< [K] of the objective's terms
   /// Of the forward pass recorded last: the terms' names and weights hold for launched graphs too.
   const Objective& objective() const { return objective_; }
-  /// Of the run's step, as the schedule has it.
+  /// Of the run's step, as the schedule has it; the batch's factor is not in it.
   double learning_rate() const;
   /// What forward() and backward() recorded last, be it in run(). A launched graph records nothing;
   /// what it computes lies where its capture put it.

@@ -24,7 +24,7 @@ class CountingPlan final : public BatchPlan {
                        {.name = "x", .dtype = DType::f32, .width = 2},
                        {.name = "frame", .steps = 3, .dtype = DType::f64, .width = 2}}};
   }
-  std::int64_t batches_per_epoch() const override { return 100; }
+  std::int64_t batches_in(std::int64_t) const override { return 100; }
   std::int64_t counted_per_epoch() const override { return 100; }
   bool is_first(std::int64_t index) const override { return index == 0; }
   void fill(const DataPosition& position, HostBatch& batch) override {

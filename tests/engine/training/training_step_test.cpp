@@ -74,6 +74,30 @@ TEST_P(TrainingStepOn, TheBackwardPassReadsTheStateThatTheWindowBeganWith) {
   }
 }
 
+// With a gradient of 1, plain SGD's weight is minus the sum of the rates that were really used.
+TEST_P(TrainingStepOn, ABatchScalesTheLearningRateOfItsOwnStep) {
+  const std::vector<double> factors{1, 0.5, 1.25, 1};
+  for (const bool graph : {true, false}) {
+    ScriptedModel model(GetParam());
+    auto make = batches_of(GetParam(), std::vector<Given>(factors.size()));
+    Steps steps(
+        model,
+        [&](const DataPosition& position) {
+          Batch batch = make(position);
+          batch.learning_rate_factor = factors.at(static_cast<std::size_t>(position.index));
+          return batch;
+        },
+        graph);
+    float weight = 0;
+    for (const double factor : factors) {
+      steps.next();
+      weight -= static_cast<float>(0.125 * factor);
+      EXPECT_EQ(host_floats(model.parameters().weight(0))[0], weight);
+      EXPECT_EQ(steps.step.learning_rate(), 0.125) << "as the schedule has it";
+    }
+  }
+}
+
 TEST_P(TrainingStepOn, ALossIsDividedByWhatCountsInItsOwnBatch) {
   ScriptedModel model(
       GetParam(), [](Parameters& parameters, Pass& pass, const Batch&, const State&) {
