@@ -39,8 +39,10 @@ struct Layer {
     gradients.emplace_back(device, shape, DType::f32);
     return tape.parameter(filled(device, shape, scale), gradients.back());
   }
-  RecurrentParameters parameters = {leaf({4 * kWidth, kInput}, 1), leaf({4 * kWidth, kWidth}, 1),
-                                    leaf({4 * kWidth}, 1), leaf({4 * kWidth}, 1)};
+  RecurrentParameters parameters = {.weight_ih = leaf({4 * kWidth, kInput}, 1),
+                                    .weight_hh = leaf({4 * kWidth, kWidth}, 1),
+                                    .bias_ih = leaf({4 * kWidth}, 1),
+                                    .bias_hh = leaf({4 * kWidth}, 1)};
   std::vector<Var> initial = {leaf({kBatch, kWidth}, 1), leaf({kBatch, kWidth}, 1)};
   Var x = leaf({6, kBatch, kInput}, 2);
 
