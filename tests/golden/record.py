@@ -20,6 +20,7 @@ import pathlib
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from modules import CELLS, RecurrentLm, run
 
@@ -75,22 +76,37 @@ def refuse_near_kink(module, inputs, _):
 # Ops.
 
 
-def recurrent(cell):
-    """Two layers of a cell, 3 inputs and 5 units each, from a given state. The loss is the sum of
-    the output and the final states, each element times its own given number d_*."""
-    T, B, I, H, layers = 5, 2, 3, 5, 2
-    states = CELLS[cell].states
-    module = CELLS[cell].make(I, H, layers).double()
+def recurrent(cell, B=3, H=4, projection=0, bidirectional=False, lengths=None):
+    """Two layers of a cell, 3 inputs and H units each, from a given state, over 5 steps or as a
+    packed sequence of the given lengths, padded with zeros after it. The loss is the sum of the
+    output and the final states, each element times its own given number d_*."""
+    T, I, layers, directions = 5, 3, 2, 2 if bidirectional else 1
+    P = projection or H
+    options = {"projection": projection, "bidirectional": bidirectional}
+    states = {name: (layers * directions, B, P if name == "h" else H)
+              for name in CELLS[cell].states}
+    named = {"proj_size": projection} if projection else {}
+    named |= {"bidirectional": True} if bidirectional else {}
+    module = CELLS[cell].make(I, H, layers, **named).double()
     draw_parameters(module, bound=0.4375)
     if cell == "relu":
         module.register_forward_hook(refuse_near_kink)
-    given = ({"x": draw(T, B, I)} | {f"{s}_0": draw(layers, B, H) for s in states} |
-             {"d_output": draw(T, B, H)} | {f"d_{s}_n": draw(layers, B, H) for s in states})
+    given = ({"x": draw(T, B, I)} | {f"{s}_0": draw(*shape) for s, shape in states.items()} |
+             {"d_output": draw(T, B, P * directions)} |
+             {f"d_{s}_n": draw(*shape) for s, shape in states.items()})
+    if lengths:
+        given["lengths"] = torch.tensor(lengths)
     leaves = {name: leaf(given[name]) for name in ("x", *(f"{s}_0" for s in states))}
-    output, last = run(module, leaves["x"], tuple(leaves[f"{s}_0"] for s in states))
+    x = leaves["x"]
+    if lengths:
+        x = pack_padded_sequence(x, given["lengths"], enforce_sorted=False)
+    output, last = run(module, x, tuple(leaves[f"{s}_0"] for s in states))
+    if lengths:
+        output = pad_packed_sequence(output, total_length=T)[0]
     values = {"output": output} | {f"{s}_n": tensor for s, tensor in zip(states, last)}
     sum((tensor * given[f"d_{name}"]).sum() for name, tensor in values.items()).backward()
-    return {"options": {"cell": cell}, "given": given | values_of(module), "values": values,
+    return {"options": {"cell": cell} | {key: value for key, value in options.items() if value},
+            "given": given | values_of(module), "values": values,
             "gradients": {name: tensor.grad for name, tensor in leaves.items()} |
                          gradients(module)}
 
@@ -296,8 +312,22 @@ def initial_values(cell):
             "values": result}
 
 
+UNSORTED = (3, 1, 5)  # the lengths of a batch's rows
+KINDS = {
+    "bidirectional": {"bidirectional": True},
+    "packed": {"lengths": UNSORTED},
+    "packed_bidirectional": {"lengths": UNSORTED, "bidirectional": True},
+    "projected": {"projection": 2},
+    "projected_bidirectional": {"projection": 2, "bidirectional": True},
+    "projected_packed_bidirectional": {"projection": 2, "lengths": UNSORTED,
+                                       "bidirectional": True},
+}
+CELLS_OF = {kind: ("lstm",) if "projection" in options else ("lstm", "gru", "tanh")
+            for kind, options in KINDS.items()}
 CASES = {
-    **{cell: (recurrent, {"cell": cell}) for cell in CELLS},
+    **{cell: (recurrent, {"cell": cell, "B": 2, "H": 5}) for cell in CELLS},
+    **{f"{cell}_{kind}": (recurrent, {"cell": cell} | options)
+       for kind, options in KINDS.items() for cell in CELLS_OF[kind]},
     "cross_entropy": (cross_entropy, {}),
     "cross_entropy_smoothed": (cross_entropy, {"smoothing": 0.125}),
     "linear_cross_entropy": (linear_cross_entropy, {}),

@@ -69,51 +69,110 @@ class GoldenOps : public testing::TestWithParam<std::tuple<Device, DType>> {
     }
   }
 };
-INSTANTIATE_TEST_SUITE_P(Devices, GoldenOps,
-                         testing::Combine(testing::ValuesIn(test::devices()),
-                                          testing::Values(DType::f32, DType::bf16)),
-                         [](const auto& each) {
-                           return test::device_name(std::get<0>(each.param)) + "_" +
-                                  name(std::get<1>(each.param));
-                         });
+const auto devices_and_types = [] {
+  return testing::Combine(testing::ValuesIn(test::devices()),
+                          testing::Values(DType::f32, DType::bf16));
+};
+const auto device_and_type = [](const auto& each) {
+  return test::device_name(std::get<0>(each.param)) + "_" + name(std::get<1>(each.param));
+};
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenOps, devices_and_types(), device_and_type);
 
-/// Layer `index` of [layers, B, H].
-Tensor layer_of(const Tensor& all, std::size_t index) {
+/// Entry `index` of [n, B, H].
+Tensor entry(const Tensor& all, std::size_t index) {
   return all.slice(static_cast<std::int64_t>(index), 1).reshaped({all.shape()[1], all.shape()[2]});
 }
 
-TEST_P(GoldenOps, EveryRecurrentCellInTwoLayersFromAGivenState) {
-  constexpr std::size_t kLayers = 2;
-  const std::string kNames[] = {"h", "c"};
-  for (const CellKind cell : cell_kinds()) {
-    if (cell->module.empty()) continue;
-    SCOPED_TRACE(cell->name);
-    const Golden golden{std::string(cell->name)};
-    tape.clear(), arena.reset(), gradients.clear();
-    const std::span states(kNames, static_cast<std::size_t>(cell->states));
-    std::vector<Tensor> initial, d_initial;
-    for (const std::string& state : states) {
-      const DType type = state == "h" ? dtype : DType::f32;
-      initial.push_back(golden.tensor(state + "_0", device, type));
-      d_initial.push_back(gradient(golden, state + "_0", type));
+/// Two layers of a cell, each in one direction or both, as a module of torch.nn runs them. PyTorch
+/// numbers directions from below and the forward one first, and joins their states in one tensor.
+struct Recurrence {
+  static constexpr std::size_t kLayers = 2;
+
+  CellKind cell = nullptr;
+  std::size_t directions = 1;  ///< of each layer
+  Tensor lengths{};            ///< of a packed sequence's rows, else empty
+  std::vector<std::string> states{"h"};
+  std::vector<Tensor> initial{}, d_initial{};  ///< of each state, [all(), B, n]
+
+  std::size_t all() const { return kLayers * directions; }
+  bool reverse(std::size_t index) const { return index % directions == 1; }
+};
+
+class GoldenRecurrence : public GoldenOps {
+ protected:
+  Recurrence recurrence(const Golden& golden) {
+    Recurrence r{.cell = cell_kind(golden.options.at("cell").get<std::string>())};
+    if (golden.options.value("bidirectional", false)) r.directions = 2;
+    if (golden.given.contains("lengths")) {
+      r.lengths = golden.tensor("lengths", device, DType::i32);
     }
+    if (r.cell->states > 1) r.states.emplace_back("c");
+    for (const std::string& state : r.states) {
+      const DType type = state == "h" ? dtype : DType::f32;
+      r.initial.push_back(golden.tensor(state + "_0", device, type));
+      r.d_initial.push_back(gradient(golden, state + "_0", type));
+    }
+    return r;
+  }
+  RecurrentOutput direction(const Golden& golden, const Recurrence& r, Var x, std::size_t index) {
+    const std::string suffix =
+        "_l" + std::to_string(index / r.directions) + (r.reverse(index) ? "_reverse" : "");
+    RecurrentParameters parameters{.weight_ih = matrix(golden, "weight_ih" + suffix),
+                                   .weight_hh = matrix(golden, "weight_hh" + suffix),
+                                   .bias_ih = vector(golden, "bias_ih" + suffix),
+                                   .bias_hh = vector(golden, "bias_hh" + suffix)};
+    if (golden.given.contains("weight_hr" + suffix)) {
+      parameters.weight_hr = matrix(golden, "weight_hr" + suffix);
+    }
+    std::vector<Var> from;
+    for (std::size_t s = 0; s < r.states.size(); ++s) {
+      from.push_back(tape.parameter(entry(r.initial[s], index), entry(r.d_initial[s], index)));
+    }
+    return recurrent_sequence(
+        r.cell, x, parameters, from,
+        {.rows = {.begin = {}, .end = r.lengths}, .reverse = r.reverse(index)});
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Devices, GoldenRecurrence, devices_and_types(), device_and_type);
+
+/// Every cell that PyTorch has, and then what its modules have besides.
+std::vector<std::string> recurrences() {
+  std::vector<std::string> names;
+  for (const CellKind cell : cell_kinds()) {
+    if (!cell->module.empty()) names.emplace_back(cell->name);
+  }
+  for (const std::string cell : {"lstm", "gru", "tanh"}) {
+    for (const char* kind : {"_bidirectional", "_packed", "_packed_bidirectional"}) {
+      names.push_back(cell + kind);
+    }
+  }
+  names.insert(names.end(), {"lstm_projected", "lstm_projected_bidirectional",
+                             "lstm_projected_packed_bidirectional"});
+  return names;
+}
+
+TEST_P(GoldenRecurrence, TwoLayersOfEveryKindFromAGivenState) {
+  for (const std::string& name : recurrences()) {
+    SCOPED_TRACE(name);
+    const Golden golden(name);
+    tape.clear(), arena.reset(), gradients.clear();
+    const Recurrence r = recurrence(golden);
     Var x = input(golden, "x");
-    std::vector<RecurrentOutput> layers;
-    for (std::size_t l = 0; l < kLayers; ++l) {
-      const std::string suffix = "_l" + std::to_string(l);
-      std::vector<Var> from;
-      for (std::size_t s = 0; s < states.size(); ++s) {
-        from.push_back(tape.parameter(layer_of(initial[s], l), layer_of(d_initial[s], l)));
-      }
-      layers.push_back(recurrent_sequence(cell, x,
-                                          {.weight_ih = matrix(golden, "weight_ih" + suffix),
-                                           .weight_hh = matrix(golden, "weight_hh" + suffix),
-                                           .bias_ih = vector(golden, "bias_ih" + suffix),
-                                           .bias_hh = vector(golden, "bias_hh" + suffix)},
-                                          from));
-      x = layers.back().h;
-      for (std::size_t s = 0; s < states.size(); ++s) {
-        weigh(layers[l].last[s], part(golden.given.at("d_" + states[s] + "_n").values, l, kLayers));
+    std::vector<RecurrentOutput> outputs;
+    while (outputs.size() < r.all()) {
+      const Var below = x;
+      outputs.push_back(direction(golden, r, below, outputs.size()));
+      x = outputs.back().h;
+      if (r.directions == 1) continue;
+      outputs.push_back(direction(golden, r, below, outputs.size()));
+      x = concatenate(x, outputs.back().h);
+    }
+    const auto state = [&](const auto& numbers, const std::string& whole, std::size_t i) {
+      return part(numbers.at(whole).values, i, r.all());
+    };
+    for (std::size_t i = 0; i < r.all(); ++i) {
+      for (std::size_t s = 0; s < r.states.size(); ++s) {
+        weigh(outputs[i].last[s], state(golden.given, "d_" + r.states[s] + "_n", i));
       }
     }
     weigh(x, golden.given.at("d_output").values);
@@ -122,10 +181,11 @@ TEST_P(GoldenOps, EveryRecurrentCellInTwoLayersFromAGivenState) {
 
     const Tolerance tolerance = of(kRecurrentForwardTolerance);
     EXPECT_TRUE(close(as_double(x.value()), golden.values.at("output").values, tolerance));
-    for (std::size_t l = 0; l < kLayers; ++l) {
-      for (std::size_t s = 0; s < states.size(); ++s) {
-        EXPECT_TRUE(close(as_double(layers[l].last[s].value()),
-                          part(golden.values.at(states[s] + "_n").values, l, kLayers), tolerance));
+    for (std::size_t i = 0; i < r.all(); ++i) {
+      for (std::size_t s = 0; s < r.states.size(); ++s) {
+        EXPECT_TRUE(close(as_double(outputs[i].last[s].value()),
+                          state(golden.values, r.states[s] + "_n", i), tolerance))
+            << r.states[s] << " of direction " << i;
       }
     }
     expect_gradients(golden, 1, of(kRecurrentBackwardTolerance));
