@@ -295,7 +295,7 @@ struct BackwardPass : SequenceShape {
     const auto write = [&](std::size_t s, const auto& to, bool has_initial, std::int64_t n) {
       if (begins || !has_initial) add_to_start(empty, row, s);
       if (!to.present()) return;
-      Acc* const sum = s == 0 ? d_packed_sum(row) : d_state[s - 1] + row * n;
+      Acc* const sum = s == 0 ? whole_d_h(row) : d_state[s - 1] + row * n;
       for (std::int64_t j = 0; j < n; ++j) {
         auto& out = to.view.data[row * n + j];
         const Acc old = to.accumulate ? static_cast<Acc>(out) : Acc{0};
@@ -308,7 +308,7 @@ struct BackwardPass : SequenceShape {
     }
   }
   /// The gradient of h before a row's first step, over the product's part of it.
-  Acc* d_packed_sum(std::int64_t row) const {
+  Acc* whole_d_h(std::int64_t row) const {
     Acc* const own = d_h + row * output;
     const bool multiplied = is_empty(row) || op.weight_hh.present();
     const Acc* const counts = is_empty(row) || scale == nullptr ? ones : scale + row * output;
