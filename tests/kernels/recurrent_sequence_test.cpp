@@ -246,7 +246,7 @@ std::array<Worst, 2> worst_of_sweep() {
   };
   for (const CellKind cell : tested_cells()) {
     const std::vector<OptionSet> sets = single_options(cell);
-    for (unsigned seed = 100; seed < 112 + 2 * sets.size(); ++seed) {
+    for (unsigned seed = 100; seed < 112 + sets.size(); ++seed) {
       const OptionSet set = seed < 112 ? OptionSet{} : sets[seed % sets.size()];
       RecurrentParts parts = parts_of(set);
       const bool normalizes = parts.gain || cell->normalized_phases() > 0;
