@@ -13,6 +13,7 @@
 
 #include "engine/data/labelled_data.h"
 #include "engine/data/text_data.h"
+#include "engine/run/machine.h"
 #include "engine/run/training.h"
 #include "engine/training/training_step.h"
 #include "kernels/common/check.h"
@@ -62,6 +63,12 @@ Added projection(const Sizes& s) {
 Added blocks(const Sizes& s) {
   return {.flops = -s.product(s.L * 4 * s.H * (s.H - s.H / s.heads))};
 }
+/// δ·W_hh and its gradient with W_hh, and two readings of rows of δ, h and products of both.
+Added gradient_norm_penalty(const Sizes& s) {
+  return {.flops = s.L * 2 * 2 * s.units() * s.H, .bytes = s.L * s.units() * (2 * s.bytes + 8) * 2};
+}
+/// Of the top layer: h is read, its gradient read and written.
+Added activation_penalty(const Sizes& s) { return {.flops = 0, .bytes = s.units() * s.bytes * 3}; }
 /// The same products; r∘h is kept where the other GRU keeps a product.
 Added reset_before(const Sizes&) { return {}; }
 /// A second direction in each layer, and layers that read both.
@@ -92,9 +99,12 @@ const std::vector<Case>& cases() {
       {"residual=true"},
       {"layer_norm=true", "cell='lstm'", layer_norm},
       {"projection=128", "cell='lstm'", projection},
+      {"activation_penalty=2", "cell='lstm'", activation_penalty},
+      {"temporal_penalty=1", "cell='lstm'", activation_penalty},
       {"heads=4", "cell='lstm'", blocks},
       {"heads=4", "cell='slstm'", blocks},
       {"reset_before=true", "cell='gru'", reset_before},
+      {"gradient_norm_penalty=1", "cell='tanh'", gradient_norm_penalty},
       {"bidirectional=true", "cell='lstm'", bidirectional, "classifier"},
   };
   return all;
@@ -143,9 +153,9 @@ Corpus corpus_of(const std::string& kind, const Sizes& s) {
 struct Trained {
   Trained(const Case& of, bool with_option, const Options& options, const Sizes& s)
       : config(text(of, with_option, s), "config", model_registry(),
-               {.precision = options.precision, .threads = options.threads}),
+               {.device = "cpu", .precision = options.precision, .threads = options.threads}),
         corpus(corpus_of(of.kind, s)),
-        training(config, corpus, Cpu{}),
+        training(config, corpus, open_device(config.machine)),
         step(training.run, training.step_parts(false, {})) {}
 
   static std::string text(const Case& of, bool with_option, const Sizes& s) {
