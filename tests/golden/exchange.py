@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 """Carries weights between Carousel and PyTorch, both ways, and compares what the two compute.
 
-    tests/golden/exchange.py CAROUSEL [--device cpu] [--cells lstm,gru,...]
+    tests/golden/exchange.py CAROUSEL [--device cpu] [--cases lstm,gru,...]
 
-CAROUSEL is the driver binary. For each recurrent cell, it first trains a small model, whose weights
-PyTorch's modules take by load_state_dict: both must then give the same probability to every token
-that may follow a text, and the same loss to whole texts. Then PyTorch initializes a model, and
-Carousel continues training from its file (model.weights), in parallel with PyTorch: the loss of
-every step and the final weights must be the same. Prints a line per comparison; exit status 1 if
-one fails.
+CAROUSEL is the driver binary. For each case, a language model of a recurrent cell or a classifier
+that reads in both directions, it first trains a small model, whose weights PyTorch's modules take
+by load_state_dict. Both must then give the same probability to every token that may follow a text,
+and the same loss to whole texts; a classifier, the same probability to every label of a text. Then
+PyTorch initializes a model, and Carousel continues training from its file (model.weights), in
+parallel with PyTorch: the loss of every step and the final weights must be the same. Prints a line
+per comparison; exit status 1 if one fails.
 
 Any Python that has torch runs this; tests/golden/setup makes one.
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -27,13 +30,12 @@ from torch.nn import functional
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / "tests/support"), str(ROOT / "tests/golden")]
 import safetensors_file
-from modules import CELLS, RecurrentLm
+from modules import CELLS, Classifier, RecurrentLm
 
-EMBED, HIDDEN, LAYERS, BATCH, WINDOW, STEPS = 16, 32, 2, 4, 16, 40
-RATE, DECAY, CLIP_NORM = 1e-2, 1e-2, 1.0
+EMBED, HIDDEN, LAYERS, PROJECTED, BATCH, WINDOW, STEPS = 16, 32, 2, 12, 4, 16, 40
+RATE, DECAY, CLIP_NORM = 5e-3, 1e-2, 1.0
 CONFIG = f"""
 [model]
-kind = "recurrent_lm"
 embed = {EMBED}
 hidden = {HIDDEN}
 layers = {LAYERS}
@@ -43,7 +45,6 @@ tokens = "char"
 train_fraction = 1.0
 [train]
 steps = {STEPS}
-batch = {BATCH}
 window = {WINDOW}
 report_every = 1
 [optimizer]
@@ -53,13 +54,59 @@ weight_decay = {DECAY}
 clip_norm = {CLIP_NORM}
 """
 TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
+# A classifier trains on all of them in every step, so that their order does not matter: they are
+# short enough to be padded to the same length, and so share a batch.
+WORDS = ["".join(letters) for n in (1, 2, 3) for letters in itertools.product("tide", repeat=n)]
+EXAMPLES = [(("north", "east", "south", "west")[(word.count("t") + 2 * word.count("d")) % 4], word)
+            for word in WORDS]
+
+
+class Case(NamedTuple):
+    cell: str
+    projects: bool = False
+    classifies: bool = False  # in both directions
+
+    def settings(self):
+        """Of Carousel's model and data."""
+        settings = [f"model.cell={self.cell}"]
+        settings += [f"model.projection={PROJECTED}"] if self.projects else []
+        if not self.classifies:
+            return [*settings, "model.kind=recurrent_lm", f"train.batch={BATCH}"]
+        return [*settings, "model.kind=classifier", "model.bidirectional=true",
+                "data.kind=labelled", f"train.batch={len(EXAMPLES)}"]
+
+    def text(self):
+        """What is trained on."""
+        if not self.classifies:
+            return TEXT
+        return "".join(f"{label}\t{word}\n" for label, word in EXAMPLES)
+
+    def module(self, vocabulary, classes):
+        """PyTorch's."""
+        options = {"proj_size": PROJECTED} if self.projects else {}
+        if self.classifies:
+            return Classifier(self.cell, vocabulary, classes, EMBED, HIDDEN, LAYERS, **options)
+        return RecurrentLm(self.cell, vocabulary, EMBED, HIDDEN, LAYERS, **options)
+
+    def no_state(self, batch):
+        widths = {"h": PROJECTED if self.projects else HIDDEN, "c": HIDDEN}
+        return tuple(torch.zeros(LAYERS, batch, widths[name]).double()
+                     for name in CELLS[self.cell].states)
+
+
+CASES = {cell: Case(cell) for cell in CELLS} | {
+    "lstm_projected": Case("lstm", projects=True),
+    "lstm_bidirectional": Case("lstm", classifies=True),
+    "gru_bidirectional": Case("gru", classifies=True),
+    "lstm_projected_bidirectional": Case("lstm", projects=True, classifies=True),
+}
 
 
 class Driver:
-    def __init__(self, binary, device, folder, cell):
-        self.binary, self.device, self.folder, self.cell = binary, device, folder, cell
+    def __init__(self, binary, device, folder, case):
+        self.binary, self.device, self.folder, self.case = binary, device, folder, case
         (folder / "config.toml").write_text(CONFIG)
-        (folder / "text.txt").write_text(TEXT)
+        (folder / "text.txt").write_text(case.text())
 
     def run(self, *arguments):
         command = [self.binary, *map(str, arguments), "--device", self.device]
@@ -71,8 +118,8 @@ class Driver:
     def train(self, name, *more):
         """The weights' file and the loss of every step."""
         run = self.folder / name
-        self.run("train", self.folder / "config.toml", "--out", run, "--set",
-                 f"model.cell={self.cell}", *more)
+        settings = [word for text in (*self.case.settings(), *more) for word in ("--set", text)]
+        self.run("train", self.folder / "config.toml", "--out", run, *settings)
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         return run / "checkpoints/last/model.safetensors", [line["loss"] for line in lines]
 
@@ -84,16 +131,28 @@ class Driver:
         return json.loads(scores)["nats_per_token"]
 
 
+    def probabilities(self, name, texts):
+        """Of each label, for each text."""
+        file = self.folder / "predict.txt"
+        file.write_text("".join(text + "\n" for text in texts))
+        lines = self.run("predict", self.folder / name, "--data", file, "--json").splitlines()
+        return [json.loads(line)["probabilities"] for line in lines]
+
+
 def load(file):
-    """The tensors of a file, and the id of each character of its vocabulary."""
+    """The tensors of a file, the id of each token of its vocabulary and of each label."""
     metadata, tensors = safetensors_file.read(file)
     assert all(dtype == "F32" for dtype, _, _ in tensors.values())
     weights = {name: torch.frombuffer(bytearray(block), dtype=torch.float32).reshape(shape)
                for name, (_, shape, block) in tensors.items()}
-    lines = metadata["carousel.vocabulary"].split("\n")[1:-1]
-    tokens = [line.split("\t")[0] for line in lines]
     plain = {"\\s": " ", "\\n": "\n"}  # a vocabulary's escapes of this text's white space
-    return weights, {plain.get(token, token): i for i, token in enumerate(tokens)}
+
+    def ids(key):
+        lines = metadata.get(key, "").split("\n")[1:-1]
+        tokens = [line.split("\t")[0] for line in lines]
+        return {plain.get(token, token): i for i, token in enumerate(tokens)}
+
+    return weights, ids("carousel.vocabulary"), ids("carousel.vocabulary.label")
 
 
 def save(file, module):
@@ -101,37 +160,45 @@ def save(file, module):
                                   for name, tensor in module.state_dict().items()})
 
 
-def new_module(cell, vocabulary):
-    return RecurrentLm(cell, vocabulary, EMBED, HIDDEN, LAYERS)
-
-
-def no_state(cell, batch):
-    return tuple(torch.zeros(LAYERS, batch, HIDDEN).double() for _ in CELLS[cell].states)
-
-
 class Table:
     def __init__(self):
-        self.ok, self.cell = True, None
+        self.ok, self.case = True, None
 
     def row(self, what, differences, allowed):
         ok = all(abs(d) <= allowed for d in differences)  # NaN is not
         self.ok = self.ok and ok
-        print(f"{'ok    ' if ok else 'FAILED'}  {self.cell:6}  {what:51} {len(differences):5} "
+        print(f"{'ok    ' if ok else 'FAILED'}  {self.case:28}  {what:51} {len(differences):5} "
               f"numbers, at most {max(map(abs, differences)):.1e} apart, {allowed:.0e} allowed",
               flush=True)
 
 
 def ours_in_pytorch(driver, table):
+    """The ids of what both models know."""
     file, _ = driver.train("ours")
-    weights, ids = load(file)
-    module = new_module(driver.cell, len(ids))
+    weights, ids, labels = load(file)
+    module = driver.case.module(len(ids), len(labels))
     module.load_state_dict(weights, strict=True)
     module.double()  # the same weights, without PyTorch's own rounding
+    compare = compare_labels if driver.case.classifies else compare_next_characters
+    compare(driver, table, module, ids, labels)
+    return ids, labels
 
+
+def compare_labels(driver, table, module, ids, labels):
+    texts = [text for _, text in EXAMPLES]
+    with torch.no_grad():
+        likely = functional.softmax(module(*padded(texts, ids)), dim=1)
+    differences = [ours[label] - row[i].item()
+                   for ours, row in zip(driver.probabilities("ours", texts), likely, strict=True)
+                   for label, i in labels.items()]
+    table.row("ours in PyTorch: probability of each label", differences, 1e-6)
+
+
+def compare_next_characters(driver, table, module, ids, _):
     def logits(text):
         tokens = torch.tensor([[ids[c]] for c in text])
         with torch.no_grad():
-            return module(tokens, no_state(driver.cell, 1))[0][:, 0], tokens[:, 0]
+            return module(tokens, driver.case.no_state(1))[0][:, 0], tokens[:, 0]
 
     prompt = "the 9 little ships sai"
     likely = functional.log_softmax(logits(prompt)[0][-1], dim=0)
@@ -150,36 +217,58 @@ def ours_in_pytorch(driver, table):
     table.row("ours in PyTorch: nats per token of whole texts", differences, 1e-5)
 
 
-def trained_by_pytorch(cell, module, ids):
-    """The loss of each step, over windows of BATCH parallel rows of the text."""
+def padded(texts, ids):
+    """Tokens [T, B] of whole texts, and their lengths. PyTorch sees nothing of the padding."""
+    rows = [torch.tensor([ids["<bos>"], *(ids[c] for c in text), ids["<eos>"]]) for text in texts]
+    return nn.utils.rnn.pad_sequence(rows), torch.tensor([len(row) for row in rows])
+
+
+def window_losses(case, module, ids):
+    """Over windows of BATCH parallel rows of the text."""
     stream = torch.tensor([ids[c] for c in TEXT])
     row = len(stream) // BATCH
-    optimizer = torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=DECAY)
-    losses, state = [], no_state(cell, BATCH)
+    state = case.no_state(BATCH)
     assert row * BATCH < len(stream) and STEPS * WINDOW <= row  # less than once through the text
     for step in range(STEPS):
         time = torch.arange(step * WINDOW, (step + 1) * WINDOW)
         window = time[:, None] + row * torch.arange(BATCH)  # [T, B], places in the stream
-        optimizer.zero_grad(set_to_none=True)
         logits, state = module(stream[window], state)
         state = tuple(s.detach() for s in state)
-        loss = functional.cross_entropy(logits.flatten(0, 1), stream[window + 1].flatten())
+        yield functional.cross_entropy(logits.flatten(0, 1), stream[window + 1].flatten())
+
+
+def label_losses(module, ids, labels):
+    """Over all examples, again and again."""
+    label = torch.tensor([labels[label] for label, _ in EXAMPLES])
+    inputs = padded([text for _, text in EXAMPLES], ids)
+    for _ in range(STEPS):
+        yield functional.cross_entropy(module(*inputs), label)
+
+
+def trained_by_pytorch(module, losses):
+    """The value of each step's loss, which is updated upon before the next is computed."""
+    optimizer = torch.optim.AdamW(module.parameters(), lr=RATE, weight_decay=DECAY)
+    values = []
+    for loss in losses:
+        optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(module.parameters(), CLIP_NORM)
         optimizer.step()
-        losses.append(loss.item())
-    return losses
+        values.append(loss.item())
+    return values
 
 
-def pytorchs_in_ours(driver, table):
+def pytorchs_in_ours(driver, table, ids, labels):
     torch.manual_seed(1)
-    module = new_module(driver.cell, len(set(TEXT)) + 1)  # and <unk>
+    module = driver.case.module(len(ids), len(labels))
     file = driver.folder / "pytorch.safetensors"
     save(file, module)
-    trained, ours = driver.train("pytorchs", "--set", f"model.weights={file}")
-    weights, ids = load(trained)
+    trained, ours = driver.train("pytorchs", f"model.weights={file}")
+    weights, *same = load(trained)
+    assert same == [ids, labels]
     module.double()
-    theirs = trained_by_pytorch(driver.cell, module, ids)
+    theirs = trained_by_pytorch(module, label_losses(module, ids, labels) if driver.case.classifies
+                                else window_losses(driver.case, module, ids))
     table.row("PyTorch's in ours: loss before any update", [ours[0] - theirs[0]], 1e-5)
     table.row("PyTorch's in ours: loss of each step of training",
               [a - b for a, b in zip(ours, theirs, strict=True)], 1e-5)
@@ -194,16 +283,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("carousel", type=lambda path: str(pathlib.Path(path).resolve()))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--cells", type=lambda text: text.split(","), default=list(CELLS))
+    parser.add_argument("--cases", type=lambda text: text.split(","), default=list(CASES))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     table = Table()
-    for cell in arguments.cells:
-        table.cell = cell
+    for table.case in arguments.cases:
         with tempfile.TemporaryDirectory() as folder:
-            driver = Driver(arguments.carousel, arguments.device, pathlib.Path(folder), cell)
-            ours_in_pytorch(driver, table)
-            pytorchs_in_ours(driver, table)
+            driver = Driver(arguments.carousel, arguments.device, pathlib.Path(folder),
+                            CASES[table.case])
+            pytorchs_in_ours(driver, table, *ours_in_pytorch(driver, table))
     print(f"exchange: {'weights travel both ways' if table.ok else 'FAILED'}")
     return 0 if table.ok else 1
 

@@ -1,5 +1,5 @@
-"""Carousel's recurrent cells and its recurrent_lm, made of PyTorch's modules. Weights have the same
-names in both."""
+"""Carousel's recurrent cells, its recurrent_lm and its classifier, made of PyTorch's modules.
+Weights have the same names in both."""
 
 import functools
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 
 class LinearRnn(nn.Module):
@@ -39,7 +40,7 @@ class LinearRnn(nn.Module):
 
 
 class Cell(NamedTuple):
-    make: Callable  # (input width, hidden width, layers) -> module
+    make: Callable  # (input width, hidden width, layers, PyTorch's options) -> module
     prefix: str = "rnn"  # of its weights' names in a model
     states: tuple = ("h",)
 
@@ -65,12 +66,12 @@ def run(module, x, state):
 class RecurrentLm(nn.Module):
     """Carousel's recurrent_lm made of PyTorch's modules, with the same names of weights."""
 
-    def __init__(self, cell, vocabulary, embed, hidden, layers, tied=False):
+    def __init__(self, cell, vocabulary, embed, hidden, layers, tied=False, **options):
         super().__init__()
         self.cell = CELLS[cell]
         self.embedding = nn.Embedding(vocabulary, embed)
-        self.add_module(self.cell.prefix, self.cell.make(embed, hidden, layers))
-        self.output = nn.Linear(hidden, vocabulary)
+        self.add_module(self.cell.prefix, self.cell.make(embed, hidden, layers, **options))
+        self.output = nn.Linear(options.get("proj_size", hidden), vocabulary)
         if tied:
             self.output.weight = self.embedding.weight
 
@@ -89,3 +90,22 @@ class RecurrentLm(nn.Module):
             hidden, state = run(self.recurrent(), x[t:t + 1], tuple(s * keep for s in state))
             steps.append(hidden)
         return self.output(torch.cat(steps)), state
+
+
+class Classifier(nn.Module):
+    """Carousel's classifier with pooling = "last", which reads in both directions."""
+
+    def __init__(self, cell, vocabulary, classes, embed, hidden, layers, **options):
+        super().__init__()
+        self.prefix = CELLS[cell].prefix
+        self.embedding = nn.Embedding(vocabulary, embed)
+        self.add_module(self.prefix, CELLS[cell].make(embed, hidden, layers, bidirectional=True,
+                                                      **options))
+        self.output = nn.Linear(2 * options.get("proj_size", hidden), classes)
+
+    def forward(self, token, lengths):
+        """Logits [B, C] of rows of these lengths in token [T, B]."""
+        x = pack_padded_sequence(self.embedding(token), lengths, enforce_sorted=False)
+        _, last = getattr(self, self.prefix)(x)
+        h_n = last[0] if isinstance(last, tuple) else last
+        return self.output(torch.cat((h_n[-2], h_n[-1]), dim=1))
