@@ -1,6 +1,5 @@
 #pragma once
 
-#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <string>
@@ -13,7 +12,7 @@ struct CUstream_st;  // cudaStream_t is a pointer to it; CUDA's headers stay ins
 
 namespace carousel {
 
-/// The CPU path: oneDNN for products, loops a compiler can vectorise, one OpenMP thread pool.
+/// The CPU path: oneDNN for products, loops that the compiler vectorises, one OpenMP thread pool.
 struct Cpu {};
 
 class CudaContext;  // kernels/common/cuda/context.cuh: stream, library handles, properties
@@ -28,7 +27,7 @@ class Cuda {
   CUstream_st* stream() const;
   const CudaContext& context() const { return *context_; }
 
-  /// Waits until everything queued so far has run; reports what went wrong in it.
+  /// Waits until everything queued so far has run. CudaError if any of it failed.
   void synchronize() const;
 
   /// The device's name, e.g. "NVIDIA H200", or "cuda (emulated)".
@@ -52,19 +51,11 @@ using Device = std::variant<Cpu>;
 
 constexpr bool is_cpu(const Device& device) { return std::holds_alternative<Cpu>(device); }
 
-/// What computes, for people: the device or the CPU's threads, and the libraries with what holds
-/// them back.
+/// A line for reports: the GPU or the number of CPU threads, the versions of the libraries, and the
+/// environment variables that limit them.
 std::string description(const Device& device);
 
-/// Ops whose passes are members, run(const Cpu&) and run(const Cuda&).
-template <class D, class Op>
-requires requires(const D& device, const Op& op) { op.run(device); }
-void run(const D& device, const Op& op) { op.run(device); }
-template <class D, class Op>
-requires requires(const D& device, const Op& op) { op.scratch_bytes(device); }
-std::size_t scratch_bytes(const D& device, const Op& op) { return op.scratch_bytes(device); }
-
-/// Whether an op works on doubles. These exist to check gradients, and only the CPU has them.
+/// Whether an op computes in double. Such ops exist for gradient checks, and on the CPU only.
 template <class Op>
 inline constexpr bool kInDouble = false;
 template <template <class...> class Op, class... T>
@@ -73,8 +64,8 @@ inline constexpr bool kInDouble<Op<T...>> = (std::is_same_v<T, double> || ...);
 /// ConfigError "<op>: f64 on CUDA, expected f32 or bf16".
 [[noreturn]] void refuse_double(const char* op);
 
-/// pass(device), the device as the type it is; ConfigError where an op in double is to run on CUDA,
-/// so that it need not define such a pass.
+/// Calls `pass` with the Cpu or the Cuda that `device` holds. ConfigError for an op in double on
+/// CUDA, so that such ops need no pass for CUDA.
 template <class Op, class Pass>
 auto dispatch(const Device& device, const Pass& pass) {
   using Result = decltype(pass(Cpu{}));
@@ -89,21 +80,20 @@ auto dispatch(const Device& device, const Pass& pass) {
       device);
 }
 
-/// Checks an op's arguments and runs it where `device` says, in a Range of its name. The only
-/// dispatcher there is.
-/// (D is deduced, so that an op lacking one device is a compile error and not a call to itself.)
-template <std::same_as<Device> D, class Op>
-void run(const D& device, const Op& op) {
+/// Checks an op's arguments and calls its member run(const Cpu&) or run(const Cuda&), in a Range of
+/// its name. The only dispatcher.
+template <class Op>
+void run(const Device& device, const Op& op) {
   op.check();
   const Range range(kOpName<Op>.data());
-  dispatch<Op>(device, [&](const auto& d) { run(d, op); });
+  dispatch<Op>(device, [&](const auto& d) { op.run(d); });
 }
 
-/// Bytes of scratch memory an op needs where `device` says, given all its fields but `scratch`. For
-/// the ops that have such a field.
-template <std::same_as<Device> D, class Op>
-std::size_t scratch_bytes(const D& device, const Op& op) {
-  return dispatch<Op>(device, [&](const auto& d) { return scratch_bytes(d, op); });
+/// Bytes of scratch memory that an op needs on `device`, given all its fields except `scratch`. For
+/// the ops that have such a field, and members scratch_bytes(const Cpu&) and (const Cuda&).
+template <class Op>
+std::size_t scratch_bytes(const Device& device, const Op& op) {
+  return dispatch<Op>(device, [&](const auto& d) { return op.scratch_bytes(d); });
 }
 
 }  // namespace carousel

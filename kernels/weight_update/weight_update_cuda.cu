@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "kernels/common/check.h"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/common/cuda/rows.cuh"
 #include "kernels/common/cuda/shared.cuh"
