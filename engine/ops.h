@@ -52,16 +52,17 @@ Var embedding(Var weight, const Tensor& token, float drop_probability = 0,
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);
 
-/// A loss, whose gradients are written already: no gradient flows back through these values. Labelled
-/// "mean loss" and "loss per token".
+/// A loss, whose gradients are written already: no gradient flows back through these values.
+/// Labelled "mean loss" and "loss per target".
 struct Loss {
   Var mean;        ///< [1] nats, weighted, per unit of denominator
   Var rows{};      ///< in the shape of the target: nats, not weighted, 0 where ignored
   Tensor count{};  ///< [1] i32: targets that are not ignored
 };
 
-/// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever holding
-/// all logits; writes the gradients of term_weight · mean at once. A bias of Var{} is absent.
+/// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever
+/// holding all logits; writes the gradients of term_weight · mean at once. A bias of Var{} is
+/// absent.
 Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
                           const LossOptions& options = {});
 

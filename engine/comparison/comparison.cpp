@@ -128,6 +128,15 @@ class Pair {
   std::optional<Difference> first_{};
 };
 
+std::vector<float> all_weights(const Parameters& parameters) {
+  std::vector<float> all;
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    const std::vector<float> values = host_floats(parameters.weight(i));
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 }  // namespace
 
 double Difference::error() const { return std::abs(a - b); }
@@ -138,8 +147,8 @@ double Difference::excess() const { return excess_of(a, b, allowed); }
 
 Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding) {
   if (rounding == Rounding::alike) return {};
-  // Both sides may be off by what the contracts allow, hence the 2. Contracts speak of numbers up to
-  // about 1, and errors scale with the numbers: hence the largest as the unit, rather than their
+  // Both sides may be off by what the contracts allow, hence the 2. Contracts speak of numbers up
+  // to about 1, and errors scale with the numbers: hence the largest as the unit, rather than their
   // root mean square, which says little of a sum that a few large terms decide. (A contract of a
   // backward pass covers the errors of its forward pass, so that backward tolerances start anew.)
   const Tolerance allowed = of(tensor.tolerance, rounding);
@@ -197,8 +206,8 @@ void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) 
 }
 
 Drift drift(const TracedTraining& a, const TracedTraining& b) {
-  const std::vector<float> x = host_floats(a.run().model.parameters().flat_weights());
-  std::vector<float> difference = host_floats(b.run().model.parameters().flat_weights());
+  const std::vector<float> x = all_weights(a.run().model.parameters());
+  std::vector<float> difference = all_weights(b.run().model.parameters());
   for (std::size_t i = 0; i < x.size(); ++i) difference[i] -= x[i];
   return {.loss_a = a.result().loss,
           .loss_b = b.result().loss,

@@ -11,16 +11,16 @@
 
 namespace carousel {
 
-/// How products round: the coarser of two sides decides what they may differ by. Where both round
-/// alike in the same order, not a bit may differ.
+/// How products round on the coarser of two sides, which decides the tolerance. `alike`: both sides
+/// compute the same operations in the same order, and no bit may differ.
 enum class Rounding : std::uint8_t { alike, f32, tf32, bf16 };
 
-/// How far two sides may be apart in a tensor of a step that both began with the same numbers:
+/// The tolerance for a tensor of a step that both sides begin with the same numbers:
 ///
 ///     |a − b| ≤ absolute·max|a| + relative·|a|
 ///
-/// for every element, with the maximum over the tensor of the first side. Nothing that is not
-/// finite is within it.
+/// for every element, with the maximum over the tensor of the first side. Numbers that are not
+/// finite always break it.
 Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding);
 
 /// An element on both sides.
@@ -36,7 +36,7 @@ struct Difference {
   double excess() const;    ///< error in units of what is allowed; infinite if not both are finite
 };
 
-/// What became of one tensor over all steps.
+/// The result for one tensor over all steps.
 struct TensorVerdict {
   std::string name;
   Phase phase = Phase::forward;
@@ -48,19 +48,19 @@ struct TensorVerdict {
   bool holds() const { return !first; }
 };
 
-/// Compares two sides that train, tensor by tensor.
+/// Compares the training steps of two sides, tensor by tensor.
 class Comparison {
  public:
   explicit Comparison(Rounding rounding) : rounding_(rounding) {}
 
-  /// What both sides computed in a step, or in a further part of it. Error unless the two traces
+  /// Compares what both sides computed in a step, or in a part of it. Error unless the two traces
   /// have the same tensors.
   void add(std::int64_t step, const Trace& a, const Trace& b);
 
   bool holds() const { return !first_wrong_; }
   const std::vector<TensorVerdict>& tensors() const { return tensors_; }  ///< as computed
-  /// The tensor with the first difference beyond its tolerance, in the order of computation: what
-  /// comes after it may be wrong only because of it. Null if all hold.
+  /// The tensor with the first difference beyond its tolerance, in the order of computation; later
+  /// differences may follow from it. Null if all hold.
   const TensorVerdict* first_wrong() const;
   /// The tensor that came nearest to its tolerance, or went furthest beyond it; null if there is
   /// none.
@@ -74,18 +74,19 @@ class Comparison {
   std::optional<std::size_t> first_wrong_;
 };
 
-/// The next step of two sides that stand at the same batch. Errors do not pile up: `b` begins the
-/// step with what `a` has, and updates its weights by the gradients of `a`.
+/// Runs and compares the next step of two sides that are at the same batch. Errors do not
+/// accumulate: `b` begins the step with the weights and states of `a`, and updates with the
+/// gradients of `a`.
 void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison);
 
-/// The next step of two sides that stand alike, on one device in one precision, and should stay so.
-/// Nothing is set right between them or between steps.
+/// Runs and compares the next step of two sides on one device and in one precision, which began
+/// with equal numbers and must stay equal. Nothing is copied between them.
 void compare_whole_step(TracedTraining& a, TracedTraining& b, Comparison& comparison);
 
-/// How far two sides have come apart that began alike and then ran freely. Reported, not judged:
-/// errors feed on themselves, by how much is the model's and the optimiser's affair.
+/// The distance between two sides that began with equal numbers and then ran freely. It is reported
+/// and has no tolerance, because the growth of errors depends on the model and the optimiser.
 struct Drift {
-  double loss_a = 0, loss_b = 0;  ///< of the last step, nats per token
+  double loss_a = 0, loss_b = 0;  ///< of the last step, nats per target
   double weights = 0;  ///< root mean square of the weights' difference, relative to the weights'
 };
 Drift drift(const TracedTraining& a, const TracedTraining& b);

@@ -66,7 +66,7 @@ std::string graph_text(const ComparisonReport& report) {
   return text;
 }
 
-/// A number for JSON, which has no word for those that are none.
+/// A number for JSON, which has neither NaN nor infinities.
 Json number(double x) {
   if (std::isfinite(x)) return x;
   return std::isnan(x) ? "nan" : x > 0 ? "inf" : "-inf";
@@ -106,8 +106,8 @@ std::string report_text(const ComparisonReport& report) {
   std::string text = head(report);
   if (report.drift) {
     text += fmt::format(
-        "      run freely, not judged: the last loss is {:.6f} and {:.6f}, the weights are {:.1g} "
-        "of their size apart\n",
+        "      run freely, not judged: last losses {:.6f} and {:.6f}, relative difference of the "
+        "weights {:.1g}\n",
         report.drift->loss_a, report.drift->loss_b, report.drift->weights);
   }
   if (report.graph) text += graph_text(report);

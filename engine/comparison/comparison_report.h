@@ -16,7 +16,7 @@ struct GraphUse {
   std::set<std::string> unseen{};  ///< tensors that a graph does not leave to compare
 };
 
-/// A comparison as it is told.
+/// The contents of a report.
 struct ComparisonReport {
   std::string a, b;  ///< the sides' names, "cpu f32"
   std::int64_t steps = 0;
@@ -25,10 +25,10 @@ struct ComparisonReport {
   std::optional<GraphUse> graph{};
 };
 
-/// For people: the verdict, the first wrong thing, the drift, and then a table of all tensors.
+/// As text: the verdict, the first difference, the drift, and a table of all tensors.
 std::string report_text(const ComparisonReport& report);
 
-/// The same as one JSON object. Numbers that are none are the strings "nan", "inf" and "-inf".
+/// The same as one JSON object. NaN and infinities are the strings "nan", "inf" and "-inf".
 std::string report_json(const ComparisonReport& report);
 
 }  // namespace carousel

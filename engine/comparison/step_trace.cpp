@@ -39,7 +39,7 @@ Tolerances combined(const Tolerances& a, const Tolerances& b) {
   return {.f32 = combined(a.f32, b.f32), .bf16 = combined(a.bf16, b.bf16)};
 }
 
-/// The objective of the step in hand.
+/// The objective of the last step.
 double total(const TrainingStep& step) {
   const std::vector<float> means = host_floats(step.means());
   double sum = 0;
@@ -61,26 +61,50 @@ std::vector<float> columns(const std::vector<float>& values, std::size_t width, 
   return result;
 }
 
+std::vector<std::int32_t> host_ids(const Tensor& tensor) {
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(tensor.size()));
+  copy_to_host(tensor, ids.data());
+  return ids;
+}
+
+/// A row-sparse gradient as the dense one of a parameter [V, E], so that reports name its rows.
+std::vector<float> dense(const RowGradient& gradient, const Shape& shape) {
+  std::vector<float> result(static_cast<std::size_t>(shape.size()));
+  const std::vector<float> values = host_floats(gradient.values);
+  const std::vector<std::int32_t> row = host_ids(gradient.row);
+  const auto count = static_cast<std::size_t>(host_ids(gradient.count).front());
+  const auto width = static_cast<std::size_t>(shape[1]);
+  for (std::size_t i = 0; i < count * width; ++i) {
+    result[static_cast<std::size_t>(row[i / width]) * width + i % width] = values[i];
+  }
+  return result;
+}
+
 /// Adds a labelled tensor, split into its blocks. `like` has all but shape and values.
-void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tensor) {
+void add(Trace& trace, TracedTensor like, const Label& label, const Shape& shape,
+         std::vector<float> values) {
   const std::string prefix = like.phase == Phase::backward ? "gradient of " : "";
   like.axes = label.axes;
-  like.shape = tensor.shape();
-  like.values = host_floats(tensor);
+  like.shape = shape;
+  like.values = std::move(values);
   if (label.blocks.empty()) {
     like.name = prefix + label.text();
     trace.push_back(std::move(like));
     return;
   }
-  const auto width = static_cast<std::size_t>(tensor.shape().back());
+  const auto width = static_cast<std::size_t>(shape.back());
   const std::size_t count = width / label.blocks.size();
   for (std::size_t block = 0; block < label.blocks.size(); ++block) {
     TracedTensor part = like;
     part.name = prefix + label.text(block);
-    part.shape = {tensor.shape()[0], tensor.shape()[1], static_cast<std::int64_t>(count)};
+    part.shape = {shape[0], shape[1], static_cast<std::int64_t>(count)};
     part.values = columns(like.values, width, block * count, count);
     trace.push_back(std::move(part));
   }
+}
+
+void add(Trace& trace, TracedTensor like, const Label& label, const Tensor& tensor) {
+  add(trace, std::move(like), label, tensor.shape(), host_floats(tensor));
 }
 
 /// Gradients, in the order in which they are computed.
@@ -93,9 +117,14 @@ void add_backward(Trace& trace, const std::vector<LabelledValue>& values) {
       like.tolerance = combined(like.tolerance, entry->label.backward);
       op = entry->label.name;
     }
-    if (!entry->gradient) continue;
+    if (!entry->gradient && !entry->rows.present()) continue;
     ++like.stage;
-    add(trace, like, entry->label, entry->gradient);
+    if (entry->gradient) {
+      add(trace, like, entry->label, entry->gradient);
+    } else {
+      const Shape& shape = entry->value.shape();
+      add(trace, like, entry->label, shape, dense(entry->rows, shape));
+    }
   }
 }
 
@@ -117,7 +146,7 @@ const char* name(Phase phase) {
 
 void TracedTraining::add_forward(Trace& trace, const Values& values) const {
   TracedTensor like{.phase = Phase::forward, .stage = -1};
-  std::string stage, op;  // what the last value belongs to, and the last one computed
+  std::string stage, op;  // names of the last value, and of the last one that was computed
   for (const LabelledValue& entry : values) {
     if (entry.is_parameter) continue;  // weights are looked at after the update
     if (stage != entry.label.name) ++like.stage;
@@ -229,8 +258,15 @@ void TracedTraining::start_as(const TracedTraining& other) const {
 }
 
 void TracedTraining::take_gradients(const TracedTraining& other) const {
-  copy_values(other.run_.model.parameters().flat_gradients(),
-              run_.model.parameters().flat_gradients());
+  const Parameters &from = other.run_.model.parameters(), &to = run_.model.parameters();
+  copy_values(from.flat_gradients(), to.flat_gradients());
+  for (std::size_t i = 0; i < from.count(); ++i) {
+    const RowGradient *const theirs = from.row_gradient(i), *const own = to.row_gradient(i);
+    if (theirs == nullptr || !theirs->present()) continue;
+    copy_from_host(own->row, host_ids(theirs->row).data());
+    copy_from_host(own->count, host_ids(theirs->count).data());
+    copy_values(theirs->values, own->values);
+  }
 }
 
 }  // namespace carousel

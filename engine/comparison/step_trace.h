@@ -31,8 +31,8 @@ struct TracedTensor {
 /// What a training step computed, in order.
 using Trace = std::vector<TracedTensor>;
 
-/// Training as the Trainer does it, a step at a time and in two halves, with everything a step
-/// computes read back: one side of a comparison. The run must outlive it.
+/// One side of a comparison: training as the Trainer does it, one step at a time and in two halves,
+/// with all values of a step read back to the host. The run must outlive it.
 class TracedTraining {
  public:
   TracedTraining(TrainingRun& run, const TrainingStepParts& parts) : run_(run), step_(run, parts) {}
@@ -41,12 +41,12 @@ class TracedTraining {
   Trace gradients();
   /// The other half: the optimiser's step.
   Trace update();
-  /// Both halves at once, which may be a graph, and what can be seen of them afterwards: not the
-  /// values that the backward pass has written over, nor the state the window began with.
+  /// Both halves at once, which may be a graph, and the values that are still there afterwards:
+  /// without those that the backward pass overwrites, and without the state before the window.
   Trace whole_step();
   /// Both halves, untraced.
   void step();
-  /// Of the step in hand, once it is done: nats per token, and the norm before clipping.
+  /// Of the last step: the loss in nats per target, and the norm before clipping.
   struct Result {
     double loss = 0, gradient_norm = 0, learning_rate = 0;
   };
@@ -72,7 +72,7 @@ class TracedTraining {
 
   TrainingRun& run_;
   TrainingStep step_;
-  std::map<StepGraphs::Key, Values> standing_;  ///< after a step: what is where
+  std::map<StepGraphs::Key, Values> standing_;  ///< the tape's values after a step, by graph
   std::set<std::string> overwritten_;
 };
 

@@ -41,6 +41,12 @@ Var record(Var x, Var y, const Masking& masking, Label label) {
   return y;
 }
 
+/// "dropout after lstm layer 0"; outside of layers "dropout".
+std::string name_in(const std::string& op, const char* relation, const Tape& tape) {
+  const std::string layer = tape.layer_name();
+  return layer.empty() ? op : op + relation + layer;
+}
+
 }  // namespace
 
 Var dropout(Var x, float drop_probability, const RandomSource& source, MaskDraw draw) {
@@ -55,7 +61,7 @@ Var dropout(Var x, float drop_probability, const RandomSource& source, MaskDraw 
   }
   Tape& tape = x.tape();
   return record(x, tape.output(masking.forward(tape, x.value()), {x}), masking,
-                {.name = "dropout after " + tape.layer_name(),
+                {.name = name_in("dropout", " after ", tape),
                  .forward = kDropoutTolerance,
                  .backward = kDropoutTolerance});
 }
@@ -68,7 +74,7 @@ Var weight_drop(Var weight, float drop_probability, const RandomSource& source) 
   const Masking masking{drop_probability, source};
   // Between precisions it differs by the rounding of a bf16 matrix, before and after it is scaled.
   return record(weight, tape.weight(masking.forward(tape, weight.value()), {weight}), masking,
-                {.name = "weight drop of " + tape.layer_name(),
+                {.name = name_in("weight drop", " of ", tape),
                  .axes = Axes::parameter,
                  .forward = {.f32 = {}, .bf16 = {.relative = 0x1p-7}},
                  .backward = kDropoutTolerance});

@@ -31,7 +31,7 @@ Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target
         .d_bias = bias.present() ? bias.gradient().as<A, 1>() : Gradient<A, 1>{},
         .tf32 = tape.tf32()});
     const Var per_row = tape.output(rows, {}), of_all = tape.output(mean, {});
-    tape.label(per_row, {.name = "loss per token",
+    tape.label(per_row, {.name = "loss per target",
                          .axes = rows.shape().rank() == 2 ? Axes::sequence : Axes::parameter,
                          .forward = kLinearCrossEntropyTolerance,
                          .backward = kLinearCrossEntropyGradientTolerance});

@@ -188,6 +188,17 @@ std::int64_t Parameters::element_count() const {
   return total;
 }
 
+Parameters::Bytes Parameters::bytes() const {
+  const auto of = [](const Tensor& tensor) { return tensor ? tensor.bytes() : 0; };
+  Bytes sum{.weights = of(weights_), .working = of(working_), .gradients = of(gradients_)};
+  for (const Entry& entry : entries_) {
+    if (!entry.options.row_sparse) continue;
+    sum.weights += of(entry.weight);
+    sum.working += of(entry.working);
+  }
+  return sum;
+}
+
 void Parameters::refresh_working() const {
   if (!working_) return;
   for (const Entry& entry : entries_) {

@@ -32,7 +32,8 @@ struct ParameterOptions {
 /// buffer, their gradients in a second and, for bf16, the copies the products read in a third.
 /// Parameters of one group are neighbours there, so that a norm is one launch and an optimiser's
 /// update one per group; frozen ones come last and have no gradient. Row-sparse ones lie by
-/// themselves. A model first declares its parameters, then `materialize` gives them memory and values.
+/// themselves. A model first declares its parameters, then `materialize` gives them memory and
+/// values.
 class Parameters {
  public:
   /// Declares a parameter and returns its index. Names are unique.
@@ -65,7 +66,14 @@ class Parameters {
   /// row-sparse, or frozen.
   const RowGradient* row_gradient(std::size_t index) const { return entries_[index].rows.get(); }
   DType compute_type() const { return compute_; }
-  std::int64_t element_count() const;  ///< numbers a user would count, without padding
+  std::int64_t element_count() const;  ///< of all parameters, without padding
+
+  struct Bytes {
+    std::size_t weights = 0, working = 0, gradients = 0;
+  };
+  /// The memory of all parameters, row-sparse ones too. Row-sparse gradients, which are part of a
+  /// step's memory, are not counted.
+  Bytes bytes() const;
 
   const Device& device() const { return weights_.device(); }
   const Tensor& flat_weights() const { return weights_; }  ///< [N + frozen] f32, padding is zero
@@ -87,7 +95,8 @@ class Parameters {
   /// Rounds the weights into the bf16 copy: after they were loaded. (Optimisers do it as they
   /// update.)
   void refresh_working() const;
-  /// Sets gradients that no rule wrote in the step on this tape to zero, row-sparse ones to no rows.
+  /// Sets gradients that no rule wrote in the step on this tape to zero, row-sparse ones to no
+  /// rows.
   void zero_unreached(const Tape& tape) const;
 
  private:

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cmath>
 #include <deque>
+#include <map>
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -45,8 +46,8 @@ RowGradient* Var::row_gradient() const {
   if (slot.rows != nullptr && std::exchange(slot.written, true)) {
     throw Error(
         "tape: '" + slot.label.text() +
-        "' is row-sparse and read by two lookups in one step; join their tokens, or declare "
-        "it dense");
+        "' is row-sparse, and two lookups read it in one step; join their tokens, or declare it "
+        "dense");
   }
   return slot.rows;
 }
@@ -162,11 +163,16 @@ void Tape::label(const Var& var, Label label) {
 
 std::vector<LabelledValue> Tape::labelled() const {
   std::vector<LabelledValue> result;
+  std::map<std::string, int> times;  // that a label's text has occurred
   for (const Slot& slot : slots_) {
-    if (slot.label.text().empty()) continue;
-    result.push_back({.label = slot.label,
+    Label label = slot.label;
+    if (label.text().empty()) continue;
+    const int time = ++times[label.text()];
+    if (time > 1) label.name += " (" + std::to_string(time) + ")";
+    result.push_back({.label = std::move(label),
                       .value = slot.value,
                       .gradient = slot.written ? slot.gradient : Tensor{},
+                      .rows = slot.written && slot.rows != nullptr ? *slot.rows : RowGradient{},
                       .is_parameter = slot.is_parameter,
                       .is_constant = slot.is_constant});
   }

@@ -16,54 +16,55 @@ namespace carousel {
 
 class Tape;
 
-/// What the dimensions of a value are, slowest first: how reports address an element.
+/// The dimensions of a value, slowest first, by which reports address an element.
 enum class Axes : std::uint8_t {
   sequence,   ///< [T, B, …] time step, row, unit
   state,      ///< [B, H] row, unit
   parameter,  ///< [R, C] row, column, or [N] element
 };
 
-/// What reports call a value, and how exact its contract makes it. A tape rule labels its values;
-/// a model need not.
+/// A value's name in reports, and its tolerance by the contract of its op. Tape rules label their
+/// values, so that models need not.
 struct Label {
-  std::string name = {};  ///< of what computes it, "lstm layer 1"; empty: the current layer's name
-  std::string part = {};  ///< which of its values, if there are several: "gate", "cell state"
-  std::vector<std::string> blocks = {};  ///< if a sequence's columns are equal blocks: i, f, …
+  std::string name = {};  ///< of the layer or op, "lstm layer 1"; empty: the current layer's
+  std::string part = {};  ///< the value, if the layer has several: "gate", "cell state"
+  std::vector<std::string> blocks = {};  ///< names of equal blocks of a sequence's columns: i, f, …
   Axes axes = Axes::sequence;
-  Tolerances forward = {}, backward = {};  ///< of the value, of its inputs' gradients; zero: exact
+  Tolerances forward = {}, backward = {};  ///< of the value and of its inputs' gradients; 0: exact
 
   /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
   std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;
 };
 
+/// The gradient of a row-sparse parameter [V, E]: of the rows that a step has read.
+struct RowGradient {
+  Tensor row;     ///< [C] i32 the rows, each once, ascending
+  Tensor count;   ///< [1] i32 how many of the C entries are in use; known on the device only
+  Tensor values;  ///< [C, E] f32
+  bool present() const { return static_cast<bool>(values); }
+};
+
 /// A labelled value of a step.
 struct LabelledValue {
   Label label;
-  Tensor value;     ///< lost where the gradient has been written over it
-  Tensor gradient;  ///< empty before a rule has written it, or if none does
+  Tensor value;        ///< overwritten if the gradient has the same memory
+  Tensor gradient;     ///< empty until a rule has written it
+  RowGradient rows{};  ///< instead of `gradient`, of a row-sparse parameter
   bool is_parameter = false;
-  bool is_constant = false;  ///< given: data, a state carried from the last window
+  bool is_constant = false;  ///< not computed: data, a state carried from the last window
 };
 
-/// Where a backward rule writes a gradient: over what is there, or added to it. An empty tensor
-/// means that nobody asks for this gradient; ops take the absent view it gives.
+/// Where a backward rule writes a gradient: it overwrites the tensor or, if `accumulate`, adds to
+/// it. If the tensor is empty, the gradient is not needed, and as() is absent.
 struct GradientTarget {
   Tensor tensor;
   bool accumulate = false;
 
-  /// As an op takes it; absent if nobody asks for it.
+  /// The argument of an op.
   template <class T, int R>
   Gradient<T, R> as() const {
     return {tensor.mutable_view<T, R>(), accumulate};
   }
-};
-
-/// The gradient of a row-sparse parameter [V, E]: of the rows that a step has read.
-struct RowGradient {
-  Tensor row;     ///< [C] i32 which rows, each once
-  Tensor count;   ///< [1] i32 how many of the C entries are in use, known to the device alone
-  Tensor values;  ///< [C, E] f32
-  bool present() const { return static_cast<bool>(values); }
 };
 
 /// A value on a tape. A small handle: copy freely; valid until the tape is cleared.
@@ -77,12 +78,12 @@ class Var {
   Tape& tape() const { return *tape_; }
   bool present() const { return tape_ != nullptr; }  ///< false of Var{}: an absent argument
 
-  /// For a backward rule: where to write this input's gradient, now. The first to ask in a step
-  /// overwrites and all later ones add, so that no gradient is zero-filled. Ask once per write.
-  /// Error of a row-sparse parameter.
+  /// For a backward rule: where to write this input's gradient. Call it once for each write: the
+  /// first call in a step says to overwrite and later ones to add, so that no gradient is filled
+  /// with zeros. Error for a row-sparse parameter.
   GradientTarget gradient() const;
-  /// For the backward rule of a lookup: where to put the gradient of a row-sparse parameter. Null if
-  /// this is none. Error if a second lookup asks in one step.
+  /// For the backward rule of a lookup: where to store the gradient of a row-sparse parameter. Null
+  /// for any other value. Error at the second call in a step.
   RowGradient* row_gradient() const;
   /// For a backward rule: the gradient of this output; empty if nothing reached it.
   const Tensor& d() const;
@@ -105,8 +106,9 @@ class Tape {
 
   const Device& device() const { return arena_.device(); }
   bool recording() const { return recording_; }
-  /// What is recorded while this lives is the layer of that name: a Range on a profiler's timeline,
-  /// now and once more in the backward pass, around the rules recorded here. Layers may nest.
+  /// Values and rules recorded during its lifetime belong to the layer of this name. A profiler
+  /// shows the layer as a Range in the forward pass, and in the backward pass around its rules.
+  /// Layers may nest.
   class Layer {
    public:
     Layer(Tape& tape, std::string name);
@@ -122,15 +124,16 @@ class Tape {
     Range range_;
   };
 
-  /// A number that no other tape has, nor this one before it was last cleared: tells whether a Var
-  /// kept outside is still good.
+  /// A number that changes when the tape is cleared and that no other tape has. It tells whether a
+  /// stored Var is still valid.
   std::uint64_t generation() const { return generation_; }
 
   /// Whether products of float tensors may round their inputs to tf32, where the device can.
   bool tf32() const { return tf32_; }
   void allow_tf32(bool allowed) { tf32_ = allowed; }
 
-  /// Uninitialised memory until the arena is reset: an op's output, or what it keeps.
+  /// Uninitialised memory, valid until the arena is reset: for an op's outputs, and for values that
+  /// it keeps for the backward pass.
   Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
 
   /// Checks an op and runs it on this tape's device, with scratch memory of this step.
@@ -151,8 +154,8 @@ class Tape {
   /// the step; where nothing reaches the leaf it stays as it is.
   Var row_sparse_parameter(Tensor value, RowGradient* gradient);
 
-  /// What an op keeps for its backward rule, which writes the gradient over it. For it to be seen,
-  /// not computed with.
+  /// A value that an op keeps for its backward rule, which overwrites it with the gradient. It is
+  /// here for reports alone: no other op may read it.
   Var overwritten(Tensor value, std::initializer_list<Var> inputs);
 
   /// An op's output. It needs a gradient if one of the inputs does; absent inputs do not.
@@ -160,29 +163,32 @@ class Tape {
   /// An output that takes the place of a parameter: its gradient is float though the value may be
   /// bf16.
   Var weight(Tensor value, std::initializer_list<Var> inputs);
-  /// The rule that turns the gradients of `outputs` into those of the op's inputs; replayed if at
-  /// least one output was reached. Ignored when no output needs a gradient; absent ones need none.
+  /// The rule that computes the gradients of the op's inputs from those of `outputs`. backward()
+  /// calls it if the gradient of at least one output was written. Ignored if no output needs a
+  /// gradient; absent outputs need none.
   void on_backward(std::initializer_list<Var> outputs, std::function<void()> rule);
   /// output() and on_backward() for the common case of one output; the rule gets its gradient.
   Var record(Tensor value, std::initializer_list<Var> inputs,
              std::function<void(const Tensor& d_value)> rule);
 
-  /// Replays every rule in reverse order. Losses are ops without outputs that write their inputs'
-  /// gradients when they are recorded, so there is no root to name.
+  /// Replays every rule in reverse order. It needs no root: a loss writes its inputs' gradients
+  /// when it is recorded, and has no rule.
   void backward();
   /// Names a value for reports and messages.
   void label(const Var& var, Label label);
   /// The name of the innermost open layer; empty if there is none.
   std::string layer_name() const { return open_.empty() ? std::string() : open_.back(); }
-  /// The values that have a label, in recording order. The reverse is the order of the gradients.
+  /// The values that have a label, in recording order; their gradients are computed in the reverse
+  /// order. If several labels have the same text, the second one gets the name "… (2)", and so on.
   std::vector<LabelledValue> labelled() const;
-  /// The label of the first value computed, in recording order, that holds a NaN or an infinity;
-  /// else of the last gradient that does, "the gradient of …". Empty if there is none. Waits for
-  /// the device.
+  /// The label of the first value, in the order of computation, that holds a NaN or an infinity;
+  /// then of the first such gradient, "the gradient of …". Empty if there is none. Waits for the
+  /// device.
   std::string first_non_finite() const;
-  /// Gradients of parameters nobody reached since the tape was cleared; the caller zeroes them.
+  /// The gradients of parameters that no rule has written since the tape was cleared. The caller
+  /// sets them to zero.
   std::vector<Tensor> unreached_parameters() const;
-  void clear();  ///< forgets values and rules. The arena is the owner's to reset.
+  void clear();  ///< removes all values and rules; does not reset the arena
 
  private:
   friend class Var;
@@ -194,12 +200,12 @@ class Tape {
     bool lost() const { return written && value.data() == gradient.data(); }
   };
   enum class Mark : std::uint8_t { rule, layer_begins, layer_ends };
-  /// What there is to replay: a rule, or a layer's edge.
+  /// An entry of the record: a rule, or the begin or end of a layer.
   struct Entry {
     Mark mark = Mark::rule;
     std::vector<std::size_t> outputs{};  ///< of a rule
     std::function<void()> run{};
-    std::string layer{};  ///< that ends
+    std::string layer{};  ///< name of the layer that ends
   };
   Var add(Slot slot);
   Arena& arena_;

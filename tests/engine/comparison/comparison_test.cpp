@@ -3,11 +3,15 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "engine/comparison/comparison_report.h"
+#include "engine/ops.h"
 #include "kernels/common/check.h"
+#include "tests/support/device.h"
 #include "tests/support/files.h"
+#include "tests/support/scripted.h"
 
 namespace carousel {
 namespace {
@@ -157,6 +161,65 @@ TEST(Comparison, BothSidesMayBeOffByTheContractOfTheRounding) {
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::bf16).absolute, 2e-2);
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::tf32).absolute, 0.5e-2);
   EXPECT_EQ(step_tolerance(x, Rounding::alike).absolute, 0);
+}
+
+/// Training of a row-sparse table and a dense matrix on the same tokens. `scale` multiplies the
+/// gradients and not the loss.
+struct RowSparseSide {
+  RowSparseSide(const Device& device, float scale)
+      : model(declared(device),
+              [scale](Parameters& parameters, Pass& pass, const Batch& batch, const State&) {
+                const Var x = embedding(parameters.on(pass.tape(), 0), batch["token"]);
+                const Loss loss = linear_cross_entropy(x, parameters.on(pass.tape(), 1), {},
+                                                       batch["target"], {.term_weight = scale});
+                return Objective{.terms = {{.name = "loss", .loss = loss}}};
+              }),
+        data([token = test::tensor_of<std::int32_t>(device, {4}, {5, 2, 5, 9}),
+              target =
+                  test::tensor_of<std::int32_t>(device, {4}, {0, 1, 2, 0})](const DataPosition&) {
+          return Batch{.rows = 1, .fields = {{"token", token}, {"target", target}}, .counted = 4};
+        }) {}
+
+  static Parameters declared(const Device& device) {
+    const Initializer drawn{.kind = Initializer::Kind::uniform, .scale = 0.5};
+    Parameters result;
+    result.declare("table", {12, 8}, drawn, {.row_sparse = true});
+    result.declare("weight", {3, 8}, drawn);
+    result.materialize(device, DType::f32, /*seed=*/1);
+    return result;
+  }
+
+  test::ScriptedModel model;
+  Optimizer optimizer{{.kind = "adam"}, model.parameters()};
+  test::ScriptedBatches data;
+  TrainingRun run{
+      .model = model, .optimizer = optimizer, .data = data, .state = model.initial_state(1)};
+  Schedule schedule{.learning_rate = 0.01};
+  TracedTraining training{run, {.schedule = schedule}};
+};
+
+TEST(CompareStep, RowSparseGradientsAreComparedAndTaken) {
+  for (const Device& device : test::devices()) {
+    for (const float scale : {1.0F, 2.0F}) {
+      RowSparseSide a(Cpu{}, 1), b(device, scale);
+      Comparison comparison(Rounding::f32);
+      for (int step = 0; step < 2; ++step) compare_step(a.training, b.training, comparison);
+      std::map<std::string, bool> holds;
+      for (const TensorVerdict& verdict : comparison.tensors()) {
+        holds[verdict.name] = verdict.holds();
+        if (verdict.name == "gradient of table" && scale != 1) {
+          EXPECT_EQ(verdict.first->where, "row 2, column 0");  // the first row with a gradient
+        }
+      }
+      ASSERT_TRUE(holds.contains("gradient of table"));
+      EXPECT_EQ(holds["gradient of table"], scale == 1);
+      EXPECT_EQ(comparison.holds(), scale == 1);
+      EXPECT_TRUE(holds.at("table, new weight"))
+          << "both sides update by the first side's gradient";
+      EXPECT_TRUE(holds.at("table, exp_avg_sq"));
+      EXPECT_LT(drift(a.training, b.training).weights, 1e-6);
+    }
+  }
 }
 
 TEST(ComparisonReport, LeadsWithTheVerdictAndTheFirstWrongThing) {

@@ -105,5 +105,20 @@ TEST(WeightDropRule, TheRawWeightGetsTheGradientOfTheDroppedOneUnderTheMask) {
   });
 }
 
+TEST(DropoutRule, IsNamedAfterItsLayerIfItHasOne) {
+  const Device cpu = Cpu{};
+  Arena arena(cpu);
+  Tape tape(arena, false);
+  const Tensor step = test::tensor_of<std::int64_t>(cpu, {1}, {1});
+  const auto drop = [&] {
+    dropout(tape.constant(tape.tensor({1, 1, 2}, DType::f32)), 0.5F,
+            {.step = step.view<std::int64_t, 1>()});
+    return tape.labelled().back().label.text();
+  };
+  EXPECT_EQ(drop(), "dropout");
+  const Tape::Layer layer(tape, "embedding");
+  EXPECT_EQ(drop(), "dropout after embedding");
+}
+
 }  // namespace
 }  // namespace carousel

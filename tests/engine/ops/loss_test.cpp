@@ -76,7 +76,7 @@ TEST(LinearCrossEntropyRule, PutsTheLossOnTheTapeUnderItsNames) {
     const Loss loss = linear_cross_entropy(head.hidden, head.weight, head.bias, head.target);
     const auto labelled = head.tape.labelled();
     ASSERT_EQ(labelled.size(), 2U);
-    EXPECT_EQ(labelled[0].label.text(), "loss per token");
+    EXPECT_EQ(labelled[0].label.text(), "loss per target");
     EXPECT_EQ(labelled[0].value.data(), loss.rows.value().data());
     EXPECT_EQ(labelled[0].value.shape(), head.target.shape());
     EXPECT_EQ(labelled[1].label.text(), "mean loss");

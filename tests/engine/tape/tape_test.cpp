@@ -92,6 +92,25 @@ TEST(Tape, NamesTheFirstValueComputedThatIsNotFinite) {
   EXPECT_EQ(tape.first_non_finite(), "layer 0, gate");
 }
 
+TEST(Tape, NumbersLabelsThatOccurMoreThanOnce) {
+  const Device cpu = Cpu{};
+  Arena arena(cpu);
+  Tape tape(arena, false);
+  const auto value = [&](Label label) {
+    tape.label(tape.constant(tape.tensor({1, 1, 2}, DType::f32)), std::move(label));
+  };
+  for (int i = 0; i < 3; ++i) value({"mean loss"});
+  for (int i = 0; i < 2; ++i) {
+    value({"layer", "gate", {"i", "f"}});
+    value({"layer", "cell state"});
+  }
+  std::vector<std::string> texts;
+  for (const LabelledValue& entry : tape.labelled()) texts.push_back(entry.label.text(1));
+  EXPECT_EQ(texts, (std::vector<std::string>{"mean loss", "mean loss (2)", "mean loss (3)",
+                                             "layer, gate f", "layer, cell state",
+                                             "layer (2), gate f", "layer (2), cell state"}));
+}
+
 TEST(Tape, ShowsLabelledValuesAndTheGradientsThatWereWritten) {
   const Device cpu = Cpu{};
   Arena arena(cpu);

@@ -212,5 +212,20 @@ TEST(ParameterGroups, AreReadFromAText) {
   }
 }
 
+TEST(Parameters, RowSparseOnesCountInTheMemoryOfTheWeights) {
+  const auto bytes = [](bool row_sparse) {
+    Parameters parameters;
+    parameters.declare("table", {64, 8}, {}, {.row_sparse = row_sparse});
+    parameters.declare("weight", {4, 32}, {});
+    parameters.materialize(Cpu{}, DType::bf16, /*seed=*/1);
+    return parameters.bytes();
+  };
+  for (const bool row_sparse : {false, true}) {
+    EXPECT_EQ(bytes(row_sparse).weights, 4 * (64 * 8 + 4 * 32));
+    EXPECT_EQ(bytes(row_sparse).working, 2 * (64 * 8 + 4 * 32));
+    EXPECT_EQ(bytes(row_sparse).gradients, 4 * ((row_sparse ? 0 : 64 * 8) + 4 * 32));
+  }
+}
+
 }  // namespace
 }  // namespace carousel

@@ -337,7 +337,7 @@ TEST(RowSparse, RefusesASecondReaderInOneStep) {
   };
   EXPECT_EQ(
       message_of(two_lookups),
-      "tape: 'table' is row-sparse and read by two lookups in one step; join their tokens, or "
+      "tape: 'table' is row-sparse, and two lookups read it in one step; join their tokens, or "
       "declare it dense");
   const auto tied = [&] {
     net.tape.clear();
