@@ -15,10 +15,10 @@
 namespace carousel {
 namespace {
 
-/// Of a language model: what the loss per token means, per character too.
-void print_language(const Evaluation& result, const TokenRange& tokens, std::int64_t step,
-                    std::int64_t rows, bool json) {
-  const double loss = result.scores.front().value, bits = loss / std::log(2.0);
+/// For a language model: the loss per token as nats, bits and perplexity, and per character.
+void print_language(const Evaluation& result, double loss, const TokenRange& tokens,
+                    std::int64_t step, std::int64_t rows, bool json) {
+  const double bits = loss / std::log(2.0);
   const std::int64_t characters = tokens.store->characters();
   const double per_character =
       loss * static_cast<double>(result.counted) / static_cast<double>(characters);
@@ -110,11 +110,13 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
   }
   const Evaluation result = trained.evaluate(corpus, arguments.rows);
   if (explanation) {
-    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
+    const std::size_t weights = trained.model().parameters().bytes().weights;
     fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
   }
-  if (trained.config().entry->decodes) {
-    print_language(result, corpus.validation["token"], trained.step(), arguments.rows, common.json);
+  const Score* const loss = result.find("loss");
+  if (trained.config().entry->decodes && loss != nullptr) {
+    print_language(result, loss->value, corpus.validation["token"], trained.step(), arguments.rows,
+                   common.json);
   } else {
     print_scores(result, trained.step(), common.json);
   }

@@ -57,7 +57,7 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
   const auto explain = [&] {  // the first token tells it all
     if (!explanation) return;
-    const std::size_t weights = trained.model().parameters().flat_weights().bytes();
+    const std::size_t weights = trained.model().parameters().bytes().weights;
     fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
     explanation.reset();
   };

@@ -31,7 +31,8 @@ const char* steps_text(const Device& device, const MachineConfig& machine) {
   return machine.graph ? ", steps as CUDA graphs" : ", eager steps";
 }
 
-void tell_the_beginning(ProgressBar& progress, const Training& training) {
+/// Prints the sizes of model and data, and the device.
+void print_start(ProgressBar& progress, const Training& training) {
   const RunConfig& config = training.config;
   std::string text =
       fmt::format("{}: {} weights, ", config.kind,
@@ -48,7 +49,7 @@ void tell_the_beginning(ProgressBar& progress, const Training& training) {
       fmt::format("{} {} to train on in {}{} steps an epoch, {} to validate; {}{}",
                   counted(training.batches.get()), counted_name(training),
                   config.train.window_deviation + config.train.window_halving > 0 ? "about " : "",
-                  training.batches->batches_per_epoch(), counted(training.validation().get()),
+                  training.batches->batches_per_epoch(), counted(training.validation()),
                   device_text(training.device), steps_text(training.device, config.machine)));
 }
 
@@ -73,7 +74,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   ProgressBar& progress = log.progress();
   const auto begin = [&](const Training& training) {
     log.begin(training);
-    tell_the_beginning(progress, training);
+    print_start(progress, training);
     if (training.run.step == 0 && !config.weights.empty()) {
       progress.line(fmt::format("weights: begin as in {}", config.weights.string()));
     }

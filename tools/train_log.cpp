@@ -41,19 +41,19 @@ void TrainLog::begin(const Training& training) {
 }
 
 void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
-  const Parameters& parameters = run.model.parameters();
+  const Parameters::Bytes bytes = run.model.parameters().bytes();
   if (!memory_told_) {
     const Device& device = training_->device;
     progress_.line(fmt::format("memory: peak {} on {}, of it {} weights",
                                bytes_text(memory_use(device).peak), device_text(device),
-                               bytes_text(parameters.flat_weights().bytes())));
+                               bytes_text(bytes.weights)));
     memory_told_ = true;
   }
   if (explanation_) {
     progress_.line(
-        explanation_->text(true, {{"weights", parameters.flat_weights().bytes()},
-                                  {"their bf16 copies", bytes_of(parameters.flat_working())},
-                                  {"gradients", parameters.flat_gradients().bytes()},
+        explanation_->text(true, {{"weights", bytes.weights},
+                                  {"their bf16 copies", bytes.working},
+                                  {"gradients", bytes.gradients},
                                   {"optimizer", bytes_of(run.optimizer.state())},
                                   {"carried state", bytes_of(run.state)},
                                   {"a step's values, gradients and scratch", arena.reserved()}}));

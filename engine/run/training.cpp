@@ -44,9 +44,12 @@ Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
           .data = *batches,
           .state = model->initial_state(config.train.batch)} {}
 
-std::unique_ptr<BatchSource> Training::validation() const {
-  if (corpus.validation.empty()) return nullptr;
-  return config.entry->sampler(corpus, corpus.validation, config.sampler_options(device, false));
+BatchSource* Training::validation() const {
+  if (!validation_ && !corpus.validation.empty()) {
+    validation_ =
+        config.entry->sampler(corpus, corpus.validation, config.sampler_options(device, false));
+  }
+  return validation_.get();
 }
 
 MakeMetrics Training::metrics() const {
@@ -93,8 +96,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
   if (saved) run.seconds = observer.seconds();
   if (options.begin) options.begin(training);
-  const auto validation = training.validation();
-  if (validation == nullptr && config.optimizer.average_after > 0) {
+  if (training.validation() == nullptr && config.optimizer.average_after > 0) {
     throw ConfigError(
         "optimizer.average_after is set and there is no text to validate on, which decides when "
         "averaging begins");
@@ -103,7 +105,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                         .step = training.step_parts(
                             config.machine.graph,
                             [&](const std::string& why) { observer.on_graph_refused(why); }),
-                        .validation = validation.get(),
+                        .validation = training.validation(),
                         .metrics = training.metrics(),
                         .metadata = run_metadata(config, corpus.vocabularies),
                         .checkpoints = checkpoints,

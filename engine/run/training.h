@@ -27,10 +27,13 @@ class Training {
   const std::unique_ptr<BatchSource> batches;
   TrainingRun run;
 
-  /// What it is evaluated on; null if there is nothing.
-  std::unique_ptr<BatchSource> validation() const;
+  /// The batches to evaluate on, made at the first call; null if the config has no validation data.
+  BatchSource* validation() const;
   MakeMetrics metrics() const;
   TrainingStepParts step_parts(bool graph, StepGraphs::Tell refused) const;
+
+ private:
+  mutable std::unique_ptr<BatchSource> validation_;
 };
 
 /// How a run's training ended.

@@ -1,10 +1,19 @@
 #include "engine/training/evaluation.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
+#include "kernels/common/check.h"
 #include "kernels/common/range.h"
 
 namespace carousel {
+
+const Score* Evaluation::find(std::string_view name) const {
+  const auto found = std::find_if(scores.begin(), scores.end(),
+                                  [&](const Score& score) { return score.name == name; });
+  return found == scores.end() ? nullptr : &*found;
+}
 
 Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& make) {
   const Range range("evaluation");
@@ -33,6 +42,11 @@ Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMet
     result.counted += batch.counted;
     tape.clear();
     arena.reset();
+  }
+  if (result.counted == 0) {
+    throw Error(fmt::format(
+        "evaluation: the {} batches of the data have no target and no example, expected at least 1",
+        data.batches_per_epoch()));
   }
   result.higher_is_better = metrics.front()->higher_is_better();
   for (const auto& metric : metrics) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <string_view>
 #include <vector>
 
 #include "engine/batches/batches.h"
@@ -13,19 +14,21 @@ namespace carousel {
 /// Makes the metrics of one evaluation.
 using MakeMetrics = std::function<Metrics()>;
 
-/// What an evaluation found.
+/// The result of an evaluation.
 struct Evaluation {
-  std::vector<Score> scores{};  ///< the first is the one that decides
+  std::vector<Score> scores{};  ///< the first one decides which of two models is better
   bool higher_is_better = false;
   std::int64_t counted = 0;  ///< targets or labels
   std::optional<ConfusionMatrix> confusion{};
 
-  /// The deciding score, turned round if need be: less is better.
+  const Score* find(std::string_view name) const;  ///< null if there is no such score
+  /// The deciding score, with its sign changed if higher is better: a lower cost is better.
   double cost() const { return higher_is_better ? -scores.front().value : scores.front().value; }
 };
 
-/// Judges every batch of one epoch of `data`. States begin anew where a batch says so. Values live in
-/// `arena`, which is reset. Waits for the device at the end.
+/// Computes the metrics over one epoch of `data`. States begin anew where a batch says so. Values
+/// live in `arena`, which is reset. Waits for the device at the end. Error if the epoch has no
+/// target and no example, because a mean over nothing is no number.
 Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& metrics);
 
 }  // namespace carousel

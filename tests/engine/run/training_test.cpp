@@ -45,17 +45,18 @@ class TrainedRun : public testing::Test {
     stopper.after = stop_after;
     std::vector<RunEnd> ends;
     begun_at_.clear();
-    const RunEnd end =
-        carousel::train(config, run_,
-                        {.resume = resume,
-                         .observer = &stopper,
-                         .stop = &stopper.stop,
-                         .begin =
-                             [&](const Training& training) {
-                               begun_at_.push_back(training.run.step);
-                               begun_seconds_ = training.run.seconds;
-                             },
-                         .end = [&](const Training&, RunEnd how) { ends.push_back(how); }});
+    const RunEnd end = carousel::train(
+        config, run_,
+        {.resume = resume,
+         .observer = &stopper,
+         .stop = &stopper.stop,
+         .begin =
+             [&](const Training& training) {
+               begun_at_.push_back(training.run.step);
+               begun_seconds_ = training.run.seconds;
+               EXPECT_EQ(training.validation(), training.validation()) << "the source is made once";
+             },
+         .end = [&](const Training&, RunEnd how) { ends.push_back(how); }});
     EXPECT_EQ(begun_at_.size(), 1U);
     EXPECT_EQ(ends, std::vector<RunEnd>{end});
     return end;

@@ -7,7 +7,9 @@
 #include <memory>
 #include <vector>
 
+#include "kernels/common/check.h"
 #include "tests/support/device.h"
+#include "tests/support/files.h"
 #include "tests/support/scripted.h"
 
 namespace carousel {
@@ -61,6 +63,19 @@ TEST_P(EvaluationOn, EveryTargetWeighsTheSameAndPaddingNothing) {
     const Evaluation got = evaluate_by(GetParam(), ScriptedModel::loss_of_batch, data);
     EXPECT_EQ(got.scores.at(0).value, c.loss);
     EXPECT_EQ(got.counted, c.counted);
+  }
+}
+
+TEST_P(EvaluationOn, OfNothingIsAnError) {
+  const float no_mean = std::nanf("");
+  const std::vector<std::vector<Given>> nothing{{}, {{no_mean, 0}, {no_mean, 0}}};
+  for (const std::vector<Given>& batches : nothing) {
+    ScriptedBatches data = epochs_of(GetParam(), batches);
+    EXPECT_EQ(test::error_text<Error>(
+                  [&] { evaluate_by(GetParam(), ScriptedModel::loss_of_batch, data); }),
+              fmt::format("evaluation: the {} batches of the data have no target and no example, "
+                          "expected at least 1",
+                          batches.size()));
   }
 }
 
@@ -184,11 +199,13 @@ TEST_P(EvaluationOn, TheFirstMetricDecidesAndOnlyWhatIsNeededIsComputed) {
   EXPECT_EQ(names(loss_first), "loss best second ");
   EXPECT_FALSE(loss_first.higher_is_better);
   EXPECT_EQ(loss_first.cost(), 3);
+  EXPECT_EQ(prediction_first.find("loss")->value, 3);
+  EXPECT_EQ(prediction_first.find("accuracy"), nullptr);
   EXPECT_TRUE(loss_first.confusion && prediction_first.confusion);
   EXPECT_EQ(predictions, 2);
 
   EXPECT_FALSE(evaluate_by(GetParam(), script, data).confusion);
-  EXPECT_EQ(predictions, 2) << "nobody asked for one";
+  EXPECT_EQ(predictions, 2) << "no metric needs one";
 }
 
 }  // namespace
