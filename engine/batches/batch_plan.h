@@ -9,7 +9,7 @@
 
 namespace carousel {
 
-/// What all batches' values of one field fit into: [T, B] of a sequence, [B] otherwise; with a
+/// The largest shape of one field over all batches: [T, B] of a sequence, [B] otherwise; with a
 /// width F, [T, B, F] and [B, F].
 struct FieldLimits {
   std::string name;
@@ -31,7 +31,7 @@ struct BatchLimits {
 struct HostField {
   void* values = nullptr;
   std::int32_t* lengths = nullptr;  ///< null unless the limits say lengths
-  std::int64_t steps = 0;           ///< out: T in this batch; of no meaning without steps
+  std::int64_t steps = 0;  ///< out: T in this batch; unused by fields that are no sequences
 
   template <class T>
   T* as() const {
@@ -47,8 +47,8 @@ struct HostBatch {
   double learning_rate_factor = 1;  ///< out
 };
 
-/// Which tokens make up which batch. fill() is called by one thread at a time, for any position in any
-/// order; the others by any thread.
+/// Decides which tokens are in which batch. fill() is called by one thread at a time, for positions in
+/// any order; the others by any thread.
 class BatchPlan {
  public:
   virtual ~BatchPlan() = default;
@@ -65,10 +65,11 @@ inline DataPosition after(const DataPosition& position, std::int64_t batches_per
   return {position.epoch + 1, 0};
 }
 
-/// FormatError unless it is a position among epochs of so many batches.
+/// FormatError for a position that epochs of so many batches do not have.
 void expect_position(const DataPosition& position, std::int64_t batches_per_epoch);
 
-/// Batches that a thread fills ahead, in pinned memory, and that are copied to the device.
+/// A source that copies a plan's batches to the device. A thread fills them ahead, in pinned
+/// memory.
 std::unique_ptr<BatchSource> prefetched(const Device& device, std::unique_ptr<BatchPlan> plan);
 
 }  // namespace carousel

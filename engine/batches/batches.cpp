@@ -22,7 +22,7 @@ namespace {
 
 static_assert(GatherWindows::kNoTarget == kIgnoreTarget, "a window's missing target has no loss");
 
-// Batches in the ring, and how many of them may be on their way to the device: the host runs
+// Batches in the ring, and how many copies of them to the device may be pending: the host runs
 // ahead of the device by no more than that, and the thread always has a slot to fill.
 constexpr std::int64_t kSlots = 8, kUnderway = 4;
 
@@ -41,7 +41,7 @@ class BatchMemory {
     }
   }
 
-  /// Everything, with T as `steps(i)` says for field i; the reset has that of field 0.
+  /// The batch, in which field i has steps(i) time steps and the reset as many as field 0.
   template <class Steps>
   Batch batch(Steps&& steps) const {
     Batch batch{.rows = rows_, .fields = fields_, .reset = reset_};
@@ -59,7 +59,7 @@ class BatchMemory {
   Tensor reset_;
 };
 
-/// Pinned memory for batches, each at its own place.
+/// Pinned memory for several batches.
 class HostMemory {
  public:
   HostMemory(const Device& device, const BatchLimits& limits, std::int64_t slots)

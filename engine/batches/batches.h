@@ -20,12 +20,13 @@ struct Field {
   Tensor lengths{};  ///< [B] i32: steps that belong to the row, 0 … T; empty if all do
 };
 
-/// What a model is shown in one step, on the device, at addresses that stay the same. A field's T
-/// may differ from batch to batch, between few values. Valid until the next call of next().
+/// The input of a model in one step, on the device, at addresses that stay the same. A field's T
+/// may differ from batch to batch, but has few values. Valid until the next call of next().
 ///
-/// Names that samplers give: "token" [T, B] i32, what is read; "target" [T, B] i32, the tokens that
-/// follow, −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row; "number" [B]
-/// i32, which example of its text a row is. The last two are −1 for a row that fills up the batch.
+/// Names that samplers give: "token" [T, B] i32, the tokens to read; "target" [T, B] i32, the token
+/// after each, or −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row;
+/// "number" [B] i32, the row's number among the examples of its text. The last two are −1 in rows
+/// that only fill up the batch.
 struct Batch {
   std::int64_t rows = 0;  ///< B
   std::vector<Field> fields{};
@@ -40,16 +41,16 @@ struct Batch {
   const Tensor& operator[](std::string_view name) const { return at(name).values; }
 };
 
-/// Where a source of batches stands. It is all a checkpoint needs to store of one: a source made
-/// with the same text and options gives the same batches from here on, bit for bit.
+/// The position of a source of batches. A checkpoint needs to store nothing else of the source: one
+/// made with the same text and options gives the same batches from here on, bit for bit.
 struct DataPosition {
   std::int64_t epoch = 0;  ///< from 0
   std::int64_t index = 0;  ///< of the batch that comes next, within its epoch
   bool operator==(const DataPosition&) const = default;
 };
 
-/// Batches without end, epoch after epoch. What it gives depends on the text, the options and the
-/// position, on nothing else: not on the device, the number of threads or the clock.
+/// An endless sequence of batches, epoch after epoch. They depend on the text, the options and the
+/// position alone, and not on the device, the number of threads or the clock.
 class BatchSource {
  public:
   virtual ~BatchSource() = default;
@@ -79,17 +80,18 @@ struct StreamOptions {
   double window_halving = 0;       ///< probability
   bool random_start = false;       ///< each epoch leaves out a few tokens at its start
   std::uint64_t seed = 1;          ///< of random_start and drawn windows
-  std::size_t device_bytes = std::size_t{1} << 30;  ///< a stream up to this size moves in there
+  /// A stream up to this size is kept on the device.
+  std::size_t device_bytes = std::size_t{1} << 30;
   Share share{};
 };
 
 /// Contiguous windows of B rows that lie side by side in the stream of N tokens: row b begins at
 /// token b·⌊N / B⌋, and every batch goes on where the last one ended, so that state carries over.
 /// A row's last target is the first token of the next row. An epoch's last window is shorter than T
-/// if the rows are not a multiple of it; after it comes the first again. So an epoch has every
-/// token but the first and the fewer than B at the end as a target, once. With random_start every
-/// epoch begins at a token drawn from the first T, and N is N − T + 1 in all of the above, so that
-/// epochs are equally long.
+/// if the rows are not a multiple of it; the next epoch begins with the first window again. In an
+/// epoch every token is a target once, except the first token and fewer than B at the end. With
+/// random_start every epoch begins at a token drawn from the first T, and N is N − T + 1 in all of
+/// the above, so that epochs are equally long.
 ///
 /// Drawn windows: T is drawn anew for each batch, from the normal distribution around `window` with
 /// window_deviation; around half of `window` instead with probability window_halving. It is rounded
@@ -97,8 +99,8 @@ struct StreamOptions {
 /// learning_rate_factor is T / window, for its loss is a mean over T. The draws are a function of
 /// seed, epoch and index. Source: Merity, Keskar & Socher 2018, arXiv:1708.02182, section 4.1.
 ///
-/// A stream that fits device_bytes lives on the device, where GatherWindows makes the batches; of a
-/// larger one, windows are read ahead by a thread. The batches are the same.
+/// A stream of up to device_bytes is kept on the device, where GatherWindows makes the batches; a
+/// thread reads the windows of a larger one ahead. The batches are the same.
 ///
 /// Errors   ConfigError for B or T below 1, a deviation below 0, and a probability outside [0, 1].
 ///          FormatError for a text with fewer than B·T + 1 tokens.

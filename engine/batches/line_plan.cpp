@@ -14,11 +14,11 @@
 namespace carousel {
 namespace {
 
-// Apart from every stream that a model draws its masks from.
+// Distinct from the random streams of all masks.
 constexpr std::uint64_t kShuffleStream = 0xDA7A'0000'0002U;
 constexpr std::int64_t kStep = 8;  // bounds are multiples of it
 
-// What a row that fills up a batch has instead of a label or a number.
+// Label and number of a row that only fills up a batch.
 constexpr std::int32_t kNoExample = -1;
 
 // The bound after this one: few bounds for long lines, little padding for short ones.
@@ -98,7 +98,8 @@ void LinePlan::cut_into_batches() {
 void LinePlan::arrange(std::int64_t epoch) {
   if (arranged_ == epoch || (arranged_ >= 0 && !options_.shuffle)) return;
   arranged_ = epoch;
-  // From the unmixed order, not from the last epoch's: so that any epoch can be gone to at once.
+  // Shuffles the unmixed order, not that of the epoch before, so that seek() reaches any epoch at
+  // once.
   order_.resize(lines_.size());
   std::iota(order_.begin(), order_.end(), std::int64_t{0});
   batches_ = unmixed_;

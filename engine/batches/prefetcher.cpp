@@ -32,7 +32,7 @@ void Prefetcher::fill_ahead(DataPosition position) {
     changed_.wait(lock, [&] { return stop_ || filled_ - returned_ < slots(); });
     if (stop_) return;
     HostBatch& batch = slot(filled_);
-    lock.unlock();  // nobody else touches this slot until filled_ says that it is there
+    lock.unlock();  // the other thread uses this slot only after filled_ has counted it
     std::exception_ptr error;
     try {
       plan_.fill(position, batch);

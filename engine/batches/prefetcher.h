@@ -11,22 +11,22 @@
 
 namespace carousel {
 
-/// A thread that fills a ring of host batches ahead of who takes them. It does nothing else: it
-/// touches no device, so that copies and their order stay with the caller.
+/// A thread that fills a ring of host batches before they are needed. It uses no device: the caller
+/// copies the batches, in the caller's order.
 class Prefetcher {
  public:
-  /// `plan` is the thread's alone while it runs. `slots`: at least two.
+  /// While the thread runs, nothing else may use `plan`. `slots`: at least two.
   Prefetcher(BatchPlan& plan, std::vector<HostBatch> slots);
   ~Prefetcher() { stop(); }
   Prefetcher(const Prefetcher&) = delete;
   Prefetcher& operator=(const Prefetcher&) = delete;
 
-  /// The batch at `position`, when it is filled. Batches that follow one another are filled ahead;
-  /// any other position starts anew. Throws what the plan threw at this batch. The batch stays as
-  /// it is until give_back(), which is for the oldest one taken.
+  /// Waits for the batch at `position` and returns it. Consecutive batches are filled ahead; any
+  /// other position restarts the thread there. Rethrows the plan's exception for this batch. The
+  /// batch is not changed until give_back(), which returns the oldest batch taken.
   const HostBatch& take(const DataPosition& position);
   void give_back();
-  /// Ends the thread. All that was taken counts as given back.
+  /// Ends the thread. All batches taken count as given back.
   void stop();
   std::int64_t slots() const { return static_cast<std::int64_t>(slots_.size()); }
 
@@ -40,11 +40,11 @@ class Prefetcher {
   BatchPlan& plan_;
   std::vector<HostBatch> slots_;
   std::thread thread_;
-  DataPosition next_;  ///< what take() expects to be asked for
+  DataPosition next_;  ///< the position that take() expects
   std::mutex mutex_;   ///< guards what follows
   std::condition_variable changed_;
   std::int64_t filled_ = 0, taken_ = 0, returned_ = 0;  ///< batches since start()
-  std::exception_ptr error_;  ///< why the batch after the filled ones will never come
+  std::exception_ptr error_;  ///< the plan's exception at the batch after the filled ones
   bool stop_ = false;
 };
 

@@ -16,7 +16,7 @@
 namespace carousel {
 namespace {
 
-// Apart from every stream that a model draws its masks from.
+// Distinct from the random streams of all masks.
 constexpr std::uint64_t kStartStream = 0xDA7A'0000'0001U;
 constexpr std::uint64_t kWindowStream = 0xDA7A'0000'0004U;
 
@@ -35,8 +35,8 @@ std::int64_t Share::all_rows(std::int64_t batch) const {
   expect_positive("batch", batch);
   if (rank < 0 || rank >= world || batch > std::numeric_limits<std::int64_t>::max() / world) {
     throw ConfigError(
-        fmt::format("data: rank {} of {} with a batch of {}, expected rank below the "
-                    "number of processes, and rows that can be counted",
+        fmt::format("data: rank {} of {} with a batch of {}, expected a rank below the "
+                    "number of processes, and a whole batch of fewer than 2^63 rows",
                     rank, world, batch));
   }
   return batch * world;
@@ -106,7 +106,7 @@ std::int64_t epoch_start(const StreamLayout& layout, std::uint64_t seed, std::in
   if (layout.slack == 0) return 0;
   const RandomSource random{.seed = seed, .stream = kStartStream};
   const auto words = random.words(0, epoch);
-  // 64 random bits for a small number: the bias of the remainder is beyond notice.
+  // The bias of a remainder of 64 random bits is negligible for a small divisor.
   const std::uint64_t bits = std::uint64_t{words[0]} << 32 | words[1];
   return static_cast<std::int64_t>(bits % (static_cast<std::uint64_t>(layout.slack) + 1));
 }

@@ -17,8 +17,8 @@ struct StreamLayout {
   std::int64_t first_row = 0, rows = 0;  ///< of these, this process's
   std::int64_t window = 0;
   std::int64_t stride = 0;   ///< from a row's first token to the next row's
-  std::int64_t longer = 0;   ///< of all rows, the first ones that are longer by one in both
-  std::int64_t targets = 0;  ///< of a row, without that one
+  std::int64_t longer = 0;   ///< so many first rows have a stride and targets larger by one
+  std::int64_t targets = 0;  ///< of each other row
   std::int64_t slack = 0;    ///< tokens at the start that an epoch may leave out
 
   // Rows are counted from first_row.

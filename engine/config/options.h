@@ -27,18 +27,18 @@ struct RealRange {
   bool below_most = false;   ///< x < most
 };
 
-/// One key: where its value lives, and what it may be. The value it has when described is its
-/// default.
+/// One key: the variable that holds its value, and the values it may have. The variable's value
+/// when the key is added is the default.
 class Option {
  public:
-  /// Stores the setting's value; false if it is not one of those expected.
+  /// Stores the setting's value; false for a value that is not allowed.
   using Assign = std::function<bool(const Setting&, const std::filesystem::path& folder)>;
 
   Option& require() {
     required_ = true;
     return *this;
   }
-  /// A run that is resumed may have another value than it began with.
+  /// Lets a resumed run have another value than the run began with.
   Option& may_change() {
     may_change_ = true;
     return *this;
@@ -53,12 +53,12 @@ class Option {
   bool required_ = false, may_change_ = false;
 };
 
-/// The keys of one [section]. A model, the trainer, the optimiser each describe theirs once:
+/// The keys of one [section]. A model, the trainer and the optimiser describe their keys once each:
 ///
 ///     section.add("hidden", config.hidden, "units per layer", {.least = 1, .most = 65536});
 ///
-/// and from that one line come parsing, errors, the listing of `--help` and the config written
-/// beside a run. The variables must outlive the section.
+/// That line is used to parse the key, for errors, for the listing of `carousel models` and for the
+/// config written beside a run. The variables must outlive the section.
 class OptionSection {
  public:
   Option& add(std::string key, int& value, std::string help, IntegerRange range = {});
@@ -71,8 +71,8 @@ class OptionSection {
   /// One of the choices, or an array of them.
   Option& add(std::string key, std::vector<std::string>& value, std::string help,
               const std::vector<std::string>& choices);
-  /// A relative path starts at the config file's folder; on the command line, where the user is.
-  /// The variable gets an absolute one, or none if the text is empty.
+  /// A relative path is relative to the config file's folder; given on the command line, to the
+  /// current folder. The variable gets an absolute path, or an empty one if the text is empty.
   Option& add(std::string key, std::filesystem::path& value, std::string help);
 
   /// An enumeration by the names of its values.
@@ -100,22 +100,21 @@ class OptionSection {
                      std::function<void(std::size_t)> choose, std::function<std::string()> chosen);
   Option* find(const std::string& key);
   std::string name_, help_;
-  std::list<Option> options_;  ///< a list, for callers hold references
+  std::list<Option> options_;  ///< a list, because callers hold references
 };
 
-/// Everything a config may say.
+/// All sections and keys that a config may have.
 class Options {
  public:
   /// The section of this name, made on first use.
   OptionSection& section(const std::string& name, const std::string& help = "");
 
-  /// Stores every setting of the config in its variable. ConfigError, with file and line, for a
-  /// section or key nobody described (with the nearest that somebody did), a value of the wrong
-  /// kind or out of range, and a required key that is missing.
+  /// Stores every setting of the config in its variable. ConfigError, with file and line, for an
+  /// unknown section or key (it names the most similar known one), a value of the wrong kind or out
+  /// of range, and a required key that is missing.
   void apply(const Config& config);
 
-  /// Whether the option "section.key" may change when a run is resumed; false for one that there is
-  /// not.
+  /// Whether the option "section.key" may change when a run is resumed; false for an unknown one.
   bool may_change(const std::string& name) const;
 
   std::string toml() const;  ///< every option with its value now; applying it changes nothing

@@ -81,8 +81,8 @@ void remove_tree(const fs::path& path, SystemCalls& calls) {
   expect_success(calls.rmdir(path.c_str()), "remove", path);
 }
 
-/// For destructors: a failed write is being reported already, and what stays behind is under a
-/// temporary name.
+/// For destructors, which run while the error is already being reported. What cannot be removed has
+/// a temporary name.
 void try_to_remove(const fs::path& path, SystemCalls& calls) noexcept {
   try {
     remove_tree(path, calls);
@@ -137,7 +137,7 @@ void OutputFile::truncate(std::size_t bytes) {
 
 void OutputFile::finish() {
   sync();
-  // Linux lets go of the descriptor whatever close() returns, so it is not repeated.
+  // Linux releases the descriptor even if close() fails, so it is not repeated.
   const int result = calls_.close(std::exchange(file_, -1));
   if (result != 0 && errno != EINTR) throw_io_error("close", path_.string());
 }

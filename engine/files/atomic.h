@@ -9,8 +9,8 @@
 
 namespace carousel {
 
-/// The system calls that change files, one method each, so that a test can fail, or end the
-/// process at, any one of them. They return what the kernel returns and set errno.
+/// The system calls that change files, one method each, so that a test can make any of them fail or
+/// end the process there. They return what the kernel returns and set errno.
 class SystemCalls {
  public:
   virtual ~SystemCalls() = default;
@@ -27,11 +27,11 @@ class SystemCalls {
   virtual int rmdir(const char* path);
 };
 
-/// The ones that go to the kernel.
+/// The real ones.
 SystemCalls& kernel_calls();
 
-/// A file open for writing. sync() and close() report what went wrong; the destructor only lets
-/// go of the file. Everything here throws IoError.
+/// A file open for writing. Its functions throw IoError if a call fails; the destructor closes the
+/// file without reporting errors.
 class OutputFile {
  public:
   enum class Mode { create, append };  ///< create: the file must not exist yet
@@ -57,7 +57,7 @@ class OutputFile {
 class NewFile {
  public:
   explicit NewFile(std::filesystem::path path, SystemCalls& calls = kernel_calls());
-  ~NewFile();  ///< without commit(), nothing is left
+  ~NewFile();  ///< without commit() it removes the temporary file
   OutputFile& file() { return file_; }
   void commit();
 
@@ -74,16 +74,16 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
 /// The whole of a file.
 std::string read_file(const std::filesystem::path& path);
 
-/// Returns when the names in a folder are on the disk.
+/// Returns when the folder's list of names is on the disk.
 void sync_folder(const std::filesystem::path& folder, SystemCalls& calls = kernel_calls());
 
-/// The same for a folder of files: they are written into temporary_path(), each finish()ed, and
-/// commit() gives the folder its name. A folder that has the name already is swapped for the new
-/// one in one step and then removed.
+/// A folder of files that appears under its name complete and durable, or not at all. Write the
+/// files into temporary_path() and finish() each; commit() then gives the folder its name. An older
+/// folder of that name is replaced in one step and then removed.
 class NewFolder {
  public:
   explicit NewFolder(std::filesystem::path path, SystemCalls& calls = kernel_calls());
-  ~NewFolder();  ///< without commit(), nothing is left
+  ~NewFolder();  ///< without commit() it removes the temporary folder
   NewFolder(const NewFolder&) = delete;
   NewFolder& operator=(const NewFolder&) = delete;
   const std::filesystem::path& temporary_path() const { return temporary_; }
@@ -95,26 +95,28 @@ class NewFolder {
   bool committed_ = false;
 };
 
-/// Makes `link` a symbolic link to `target` (relative to the link's folder), in one step if there
-/// is one already.
+/// Makes `link` a symbolic link to `target` (relative to the link's folder). An existing link is
+/// replaced in one step.
 void replace_link(const std::filesystem::path& link, const std::filesystem::path& target,
                   SystemCalls& calls = kernel_calls());
 
-/// Makes the folder and those above it, durably; does nothing where there is one.
+/// Makes the folder and those above it, durably. Does nothing if it exists.
 void make_folders(const std::filesystem::path& path, SystemCalls& calls = kernel_calls());
 
-/// Removes a folder such that a kill on the way leaves it whole or under a temporary name.
+/// Removes a folder. If the process is killed meanwhile, the folder is whole or has a temporary
+/// name.
 void remove_folder(const std::filesystem::path& path, SystemCalls& calls = kernel_calls());
 
 /// Whether a name is one of the temporary ones above: ".<name>.tmp.<digits>".
 bool is_temporary_name(std::string_view name);
 
-/// Removes what killed processes left under temporary names in the folder; returns how many.
-/// Only for who holds the folder's lock, for the names of a living writer look the same.
+/// Removes files and folders that killed processes have left under temporary names in the folder;
+/// returns how many. The caller must hold the folder's lock, because the temporary names of a
+/// running process look the same.
 int remove_leftovers(const std::filesystem::path& folder, SystemCalls& calls = kernel_calls());
 
-/// Held by one process at a time and let go by the kernel however that process ends. IoError if
-/// another holds it.
+/// A lock that one process at a time can hold. The kernel releases it however that process ends.
+/// IoError if another process holds it.
 class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& folder);

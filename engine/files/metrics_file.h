@@ -18,22 +18,22 @@ struct MetricField {
   std::variant<std::int64_t, double, std::string> value;
 };
 
-/// A run's `metrics.jsonl`: one JSON object a line, its fields in the order given. JSON has no
-/// word for the numbers that are none, so they are the strings "nan", "inf" and "-inf".
+/// A run's `metrics.jsonl`: one JSON object a line, its fields in the order given. NaN and
+/// infinities, which JSON does not have, are the strings "nan", "inf" and "-inf".
 class MetricsFile {
  public:
-  /// Opens the file for appending, after cutting off what came after `last_step`: lines of later
-  /// steps, and a last line without an end, which a kill leaves. -1 starts afresh. FormatError if
-  /// a line in between is no object with a whole number "step".
+  /// Opens the file for appending, after removing the lines of steps after `last_step` and an
+  /// unfinished last line, which a killed process leaves. −1 removes all lines. FormatError if
+  /// another line is not a JSON object with a whole number "step".
   MetricsFile(const std::filesystem::path& path, std::int64_t last_step,
               SystemCalls& calls = kernel_calls());
 
-  /// Writes a line, at once and in one piece; it survives the end of the process.
+  /// Writes a line at once, in one system call. The line survives the end of the process.
   void append(std::span<const MetricField> metrics);
   void append(std::initializer_list<MetricField> metrics) {
     append(std::span(metrics.begin(), metrics.size()));
   }
-  /// Makes the lines so far survive the end of the machine too: to call before a checkpoint.
+  /// Makes the lines so far survive a power failure too. Call it before a checkpoint is saved.
   void sync() { file_.sync(); }
 
  private:

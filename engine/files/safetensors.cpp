@@ -38,7 +38,7 @@ const char* stored_name(DType dtype) {
   return "?";
 }
 
-/// The published writer's order of element types, last first: 8 bytes, then 4, then 2, so that
+/// The order of element types in the published writer, reversed: 8 bytes, then 4, then 2, so that
 /// every tensor is aligned.
 int rank_on_disk(DType dtype) {
   switch (dtype) {

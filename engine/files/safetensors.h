@@ -16,8 +16,7 @@
 
 /// The safetensors format, as https://github.com/huggingface/safetensors publishes it: eight bytes
 /// of header length (little-endian), a JSON header padded with spaces to a multiple of eight, and
-/// the tensors' bytes without gaps. A file holds nothing but what it was given: equal tensors and
-/// metadata make equal bytes.
+/// the tensors' bytes without gaps. Equal tensors and metadata give equal files, byte for byte.
 namespace carousel {
 
 struct NamedTensor {
@@ -52,16 +51,16 @@ std::string safetensors_header_text(
 /// Bytes of one element of a published dtype, 0 if there is no such dtype.
 std::size_t bytes_per_element(std::string_view stored_dtype);
 
-/// Streams tensors into an open file, one host copy at a time; on the CPU, none. Order on disk is
-/// that of the published writer: wide element types first, then by name. FormatError for a name
-/// given twice, a tensor without memory, or metadata that is not UTF-8.
+/// Streams tensors into an open file, one host copy at a time; on the CPU without copies. Order on
+/// disk is that of the published writer: wide element types first, then by name. FormatError for a
+/// name given twice, a tensor without memory, or metadata that is not UTF-8.
 void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
                        const Metadata& metadata);
-/// The same as a file of its own: complete and durable, or not there at all.
+/// Writes a new file, which appears complete and durable or not at all.
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const Metadata& metadata, SystemCalls& calls = kernel_calls());
 
-/// A file to read: memory-mapped, and validated as a whole when it is opened.
+/// A file to read: mapped into memory, and validated when it is opened.
 class SafetensorsFile {
  public:
   /// IoError if it cannot be read, FormatError if it is not a safetensors file.

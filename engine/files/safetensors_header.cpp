@@ -21,8 +21,8 @@ struct Entry {
   std::optional<std::vector<std::uint64_t>> shape, offsets;
 };
 
-/// Accepts exactly the published grammar, event by event: nothing is built that the format does
-/// not have, so that a header of nested rubbish costs no memory.
+/// Accepts exactly the published grammar, event by event. It stores no values that the format does
+/// not have, so that a header of deeply nested values costs no memory.
 class HeaderParser final : public nlohmann::json_sax<Json> {
  public:
   explicit HeaderParser(const std::string& file) : file_(file) {}
@@ -168,7 +168,7 @@ StoredTensor checked(const Entry& entry, const std::string& where) {
   }
   StoredTensor tensor{.dtype = *entry.dtype, .shape = {}, .begin = begin, .end = end};
   for (const std::uint64_t extent : *entry.shape) {
-    // A tensor of no bytes may still name an extent that no signed index reaches.
+    // A tensor without bytes may still have an extent that 63 bits cannot hold.
     if (extent >> 63 != 0) throw FormatError(fmt::format("{}: extent {} overflows", where, extent));
     tensor.shape.push_back(static_cast<std::int64_t>(extent));
   }

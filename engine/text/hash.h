@@ -14,7 +14,7 @@ constexpr std::uint64_t fnv1a(std::string_view bytes, std::uint64_t hash = 0xCBF
   return hash;
 }
 
-/// What is known of a token by its text, found without making a string of it.
+/// The hash of a TokenMap, whose keys are token texts: a string_view finds an entry without a copy.
 struct TokenHash {
   using is_transparent = void;
   std::size_t operator()(std::string_view s) const { return std::hash<std::string_view>{}(s); }

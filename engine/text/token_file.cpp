@@ -82,7 +82,7 @@ TokenFile::TokenFile(std::string path, const Vocabulary& vocabulary) : path_(std
   void* data = MAP_FAILED;
   if (::fstat(file, &status) == 0) {
     size_ = static_cast<std::size_t>(status.st_size);
-    // At least a byte, for an empty mapping is refused; an empty file is found out below.
+    // At least one byte, because mmap refuses an empty mapping. check() refuses an empty file.
     data = ::mmap(nullptr, std::max<std::size_t>(size_, 1), PROT_READ, MAP_SHARED, file, 0);
   }
   const int error = errno;

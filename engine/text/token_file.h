@@ -19,8 +19,8 @@ namespace carousel {
 /// Opening it reads it once, for the checksum.
 class TokenFile final : public TokenStore {
  public:
-  /// FormatError, which says what to do, for a file that is something else, is damaged or cut
-  /// short, or was made with another vocabulary. IoError if it cannot be mapped.
+  /// FormatError, which says what to do, for a file that is no token file, is damaged or cut short,
+  /// or was made with another vocabulary. IoError if it cannot be mapped.
   TokenFile(std::string path, const Vocabulary& vocabulary);
   ~TokenFile() override;
   TokenFile(const TokenFile&) = delete;

@@ -82,7 +82,8 @@ void Tokenizer::deliver(std::string_view token) {
 void Tokenizer::close_word() {
   if (word_.empty()) return;
   if (rules_.newline == Newline::line && (word_ == kBeginText || word_ == kEndText)) {
-    fail(fmt::format("the word {} is in the text, where it stands for an end of a line", word_));
+    fail(fmt::format("the word {} is reserved for the ends of lines, and the text contains it",
+                     word_));
   }
   deliver(word_);
   word_.clear();

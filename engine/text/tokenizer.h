@@ -9,12 +9,12 @@
 
 namespace carousel {
 
-/// What a token is.
+/// The unit of text that is one token.
 enum class TokenKind : std::uint8_t { byte, character, word, line };
 
-/// What a newline is.
+/// How newlines are treated.
 enum class Newline : std::uint8_t {
-  text,  ///< a byte, a character, or white space between words, like any other
+  text,  ///< like any other byte, character or white space between words
   eos,   ///< each becomes the token <eos>, and so does the end of an unterminated last line: the
          ///< convention of WikiText-2
   line   ///< each line that has tokens becomes <bos> tokens <eos>; other lines are left out
@@ -24,19 +24,19 @@ enum class Newline : std::uint8_t {
 ///   byte       every byte, whatever it is
 ///   character  every Unicode code point of UTF-8 text
 ///   word       every longest run without white space (Unicode's property White_Space), exactly as
-///              it stands in the text: "end." and "(end" are words of their own, and only text in
-///              which blanks surround punctuation has it as tokens. The white space itself is no
-///              token. A word that reads <unk> is the unknown token, one that reads <eos> under
-///              Newline::eos is the end of a line; under Newline::line the text may not contain the
+///              it stands in the text: "end." and "(end" are words of their own, and punctuation is
+///              a token only where white space surrounds it. The white space itself is no token. A
+///              word that reads <unk> is the unknown token; one that reads <eos> under
+///              Newline::eos is the end of a line. Under Newline::line the text may not contain the
 ///              words <bos> and <eos>.
 ///   line       every line as a whole, without its newline; empty lines are left out. For labels:
 ///              these ids follow the order of code points, not the counts.
-/// Nothing else is changed: no case, no normalisation, and a carriage return before a newline is a
-/// byte, a character or white space.
+/// The text is not changed otherwise: case is kept, Unicode is not normalised, and a carriage
+/// return before a newline is a byte, a character or white space.
 struct TokenRules {
   TokenKind kind = TokenKind::character;
   Newline newline = Newline::text;
-  bool unknown = true;  ///< there is an <unk>, and tokens without an id become it; bytes have none
+  bool unknown = true;  ///< tokens without an id become <unk>, or are an error; bytes have no <unk>
   bool operator==(const TokenRules&) const = default;
 };
 
@@ -62,11 +62,11 @@ class Text {
   std::shared_ptr<const std::string> content_;
 };
 
-/// Takes tokens in the order of the text.
+/// Receives tokens in the order of the text.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;
-  virtual bool token(std::string_view text) = 0;  ///< false: it is unknown, and that is an error
+  virtual bool token(std::string_view text) = 0;  ///< false: it has no id, which is an error
   virtual void begin_line() = 0;                  ///< <bos>
   virtual void end_line() = 0;                    ///< <eos>
 };
@@ -81,9 +81,9 @@ class Tokenizer {
   /// What is fed next begins at this byte of the file, in a line of its own: bytes are left out.
   void skip_to(std::int64_t byte) { line_start_ = byte_ = byte; }
   void feed(std::string_view text);
-  /// The text may stop here, as a prompt does: ends the last word, leaves the last line open.
+  /// Ends the last word and leaves the last line open: for a prompt, whose text will continue.
   void pause();
-  /// The file ends here: ends the last word and the last line.
+  /// Ends the last word and the last line: for the end of a text.
   void finish();
 
   std::int64_t characters() const { return characters_; }  ///< code points so far, white space too

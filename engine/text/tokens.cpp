@@ -31,7 +31,8 @@ class MemoryTokens final : public TokenStore {
 void expect_inside(const std::string& name, std::int64_t offset, std::int64_t n,
                    std::int64_t count) {
   if (offset < 0 || n < 0 || offset > count || n > count - offset) {
-    throw ShapeError(fmt::format("{}: {} tokens from {} asked for, of {}", name, n, offset, count));
+    throw ShapeError(
+        fmt::format("{}: {} tokens from {} on requested, of {}", name, n, offset, count));
   }
 }
 

@@ -11,7 +11,7 @@
 namespace carousel {
 namespace {
 
-// What a first byte promises: how many bytes follow, and the range the second one must lie in.
+// What a first byte determines: how many bytes follow it, and the range of the second byte.
 struct Lead {
   int following;  // −1: not a first byte
   std::uint8_t low, high;
@@ -46,7 +46,7 @@ bool prints(char32_t code) {
   }
 }
 
-// The code point or byte behind \x or \u{: hexadecimal digits up to `end`.
+// The code point or byte after \x or \u{: hexadecimal digits up to `end`.
 std::uint32_t hexadecimal(std::string_view digits, std::string_view whole) {
   std::uint32_t value = 0;
   const char* const end = digits.data() + digits.size();
@@ -162,7 +162,8 @@ std::string unescaped(std::string_view text) {
       rest.remove_prefix(1);
     }
   }
-  // One spelling only, so that a file written back is the file that was read.
+  // Only one spelling is accepted, so that reading a file and writing it again gives the same
+  // bytes.
   if (escaped(result) != text) {
     throw FormatError(fmt::format("'{}' should be written '{}'", text, escaped(result)));
   }

@@ -9,7 +9,7 @@ namespace carousel {
 struct Utf8Sequence {
   enum class Status { whole, cut, bad };
   Status status = Status::whole;
-  std::size_t bytes = 0;  ///< of the sequence; of the longest valid start of one if cut or bad, ≥ 1
+  std::size_t bytes = 0;  ///< of the sequence; if cut or bad, of its longest valid start, ≥ 1
   char32_t code = 0;      ///< the code point, if whole
 };
 
@@ -24,11 +24,11 @@ Utf8Sequence utf8_sequence(std::string_view text);
 /// The UTF-8 form of a code point.
 std::string utf8(char32_t code);
 
-/// Whether a code point has Unicode's property White_Space: what separates words.
+/// Whether a code point has Unicode's property White_Space, as the separators of words have.
 bool is_white_space(char32_t code);
 
 /// `token` in printable form: \n \t \r \\, \s for a blank, \u{2028} for code points that do not
-/// print, \xE9 for bytes that are no UTF-8. One token, one visible word, one way to write it.
+/// print, \xE9 for bytes that are not UTF-8. A token has one such form, without white space.
 std::string escaped(std::string_view token);
 
 /// The inverse of escaped(). FormatError, which says what is wrong with it, if `text` is not a form

@@ -20,11 +20,12 @@ class Vocabularies {
   /// As a checkpoint keeps them: role "token" under "carousel.vocabulary", any other role under
   /// "carousel.vocabulary.<role>".
   void write(Metadata& metadata) const;
-  /// The inverse of write(). FormatError, with the name of the file, for a vocabulary that is none.
+  /// The inverse of write(). FormatError, with the name of the file, for an invalid vocabulary.
   static Vocabularies read(const Metadata& metadata, const std::string& file);
 
-  /// FormatError that begins with `name` and tells the first difference unless every vocabulary here
-  /// that `expected` has too holds the same tokens in the same order, whatever their counts.
+  /// Compares the vocabularies whose roles are also in `expected`. FormatError that begins with
+  /// `name` and tells the first difference unless they hold the same tokens in the same order;
+  /// their counts may differ.
   void expect_same_tokens(const Vocabularies& expected, const std::string& name) const;
 
  private:

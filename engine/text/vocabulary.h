@@ -20,8 +20,8 @@ struct Encoded {
 
 /// The tokens a model knows, numbered from 0. First the special ones that its rules call for, in
 /// this order: <unk> (not for bytes), <bos> (Newline::line), <eos> (Newline::line and ::eos); then
-/// all others by falling count, equal counts by code point (lines by code point alone). Bytes come first and are numbered as
-/// themselves: <bos> is 256 there.
+/// all others by falling count, equal counts by code point (lines by code point alone). For bytes
+/// the order is another: the 256 bytes have their values as ids, and <bos> is 256.
 ///
 /// As text: a line "carousel vocabulary 1 <kind> newline=<rule> unknown=<yes|no> size=<ids>", then
 /// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it.
@@ -46,13 +46,13 @@ class Vocabulary {
   Encoded encode(std::string_view text, const std::string& name = "text") const;
 
   /// The text of ids: <bos> is nothing, <eos> a newline, <unk> its name, words are joined by single
-  /// blanks within a line, lines by newlines. decode(encode(text)) is the text, but for <unk>, for lines left out and
-  /// for white space between words. For bytes it is those bytes, UTF-8 or not. FormatError for an
-  /// id outside the vocabulary.
+  /// blanks within a line, lines by newlines. decode(encode(text)) is the text, except for <unk>,
+  /// for lines left out and for white space between words. Bytes are returned as they are, UTF-8 or
+  /// not. FormatError for an id outside the vocabulary.
   std::string decode(std::span<const std::int32_t> ids) const;
 
   std::string text() const;           ///< the human-readable form
-  std::uint64_t fingerprint() const;  ///< of text(): tells vocabularies apart
+  std::uint64_t fingerprint() const;  ///< a hash of text()
   void write(const std::string& path) const;
 
   /// The inverse of text(): parse(v.text()).text() == v.text(). FormatError, with `name` and line.
@@ -62,7 +62,7 @@ class Vocabulary {
  private:
   friend class VocabularyCounter;
   explicit Vocabulary(const TokenRules& rules);  ///< the special tokens; for bytes, everything
-  bool add(std::string_view token, std::int64_t count);  ///< false: it is there already
+  bool add(std::string_view token, std::int64_t count);  ///< false if it has an id already
   void add_special(std::string_view token, std::int32_t& id);
   void append_text(std::int32_t id, bool line_begins, std::string& text) const;
   friend class TextDecoder;
@@ -75,14 +75,14 @@ class Vocabulary {
   std::array<std::int32_t, 256> of_byte_{};  ///< ids of one-byte tokens: most characters
 };
 
-/// Text from ids that arrive one at a time, for a terminal: what it returns is whole UTF-8. Bytes
-/// wait until their sequence is complete, and U+FFFD stands for each that never will be. For all
-/// other kinds the pieces together are decode()'s text.
+/// Text from ids that arrive one at a time, for a terminal. It returns whole UTF-8 sequences: bytes
+/// are held back until their sequence is complete, and U+FFFD replaces bytes that are not UTF-8.
+/// For all other kinds the pieces together are the text that decode() gives.
 class TextDecoder {
  public:
   explicit TextDecoder(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
   std::string next(std::int32_t id);
-  std::string finish();  ///< what still waits; afterwards a new text may begin
+  std::string finish();  ///< the bytes still held back; afterwards a new text may begin
 
  private:
   std::string take_whole(bool last);

@@ -16,8 +16,8 @@ struct VocabularyLimits {
   std::int64_t maximum_size = 0;  ///< all ids, special ones too; 0: no limit
 };
 
-/// Counts tokens, of whole texts or as a sink of single ones, and makes a vocabulary of them. Memory
-/// grows with the distinct tokens alone.
+/// Counts the tokens of texts, or those given to it one by one, and makes a vocabulary of them.
+/// Memory grows with the number of distinct tokens.
 class VocabularyCounter final : public TokenSink {
  public:
   explicit VocabularyCounter(const TokenRules& rules);

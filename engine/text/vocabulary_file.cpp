@@ -34,7 +34,7 @@ std::optional<std::int64_t> number(std::string_view digits) {
   return value;
 }
 
-// Takes lines off a text and names them in errors.
+// Reads a text line by line, and names the line in errors.
 class Lines {
  public:
   Lines(std::string_view text, std::string name) : rest_(text), name_(std::move(name)) {}
@@ -46,7 +46,7 @@ class Lines {
     ++line_;
     const std::size_t end = rest_.find('\n');
     if (end == std::string_view::npos) {
-      fail(rest_.empty() ? "the file ends, and more tokens were promised"
+      fail(rest_.empty() ? "the file ends before the last token"
                          : "the line has no end; the file was cut short");
     }
     const std::string_view line = rest_.substr(0, end);
@@ -136,7 +136,7 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
     }
     if (i < fixed) {
       if (token != result.tokens_[i]) {
-        lines.fail(fmt::format("'{}' where the kind wants '{}'", line.substr(0, tab),
+        lines.fail(fmt::format("'{}', expected '{}' for this kind", line.substr(0, tab),
                                escaped(result.tokens_[i])));
       }
       result.counts_[i] = *count;
@@ -144,10 +144,11 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
     }
     if (const char* fault = wrong(token, rules.kind)) lines.fail(fault);
     if (!result.add(token, *count)) {
-      lines.fail(fmt::format("'{}' was there before", line.substr(0, tab)));
+      lines.fail(fmt::format("'{}' is there twice", line.substr(0, tab)));
     }
   }
-  if (!lines.empty()) lines.fail(fmt::format("more follows the {} tokens of the header", size));
+  if (!lines.empty())
+    lines.fail(fmt::format("there is more text after the {} tokens of the header", size));
   return result;
 }
 

@@ -20,8 +20,8 @@ struct bf16 {
   /// Exact.
   constexpr operator float() const { return widened(bits); }
 
-  /// The same conversions between bits: for loops that are to become vectors, which objects of a
-  /// class keep scalar.
+  /// The same conversions on plain bits. Compilers vectorise loops over them, but not loops over
+  /// objects of this class.
   static constexpr float widened(std::uint16_t bits) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }

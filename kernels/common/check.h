@@ -7,7 +7,7 @@
 namespace carousel {
 
 /// Every error Carousel throws. The text is one line: what it is about, what was found, what was
-/// expected. `main` prints it and returns non-zero; nobody else catches to print.
+/// expected. Only `main` catches it to print it, and then returns a non-zero status.
 struct Error : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -20,10 +20,10 @@ struct ConfigError : Error {  ///< an option that is unknown, missing or out of 
 struct FormatError : Error {  ///< a file whose content is not what its name or header promises
   using Error::Error;
 };
-struct IoError : Error {  ///< the file system said no; the text ends in its words
+struct IoError : Error {  ///< a file operation failed; the text ends with the system's message
   using Error::Error;
 };
-struct CudaError : Error {  ///< the CUDA runtime or a CUDA library said no
+struct CudaError : Error {  ///< a call of the CUDA runtime or of a CUDA library failed
   using Error::Error;
 };
 

@@ -5,9 +5,9 @@
 
 namespace carousel {
 
-/// Elements per task of a loop over a flat buffer. Below one task's worth, waking the threads costs
-/// more than the work; a few arrays of it fit the second-level cache, so that a body may pass over
-/// its chunk twice.
+/// Elements per task of a loop over a flat buffer. For fewer elements, starting the threads costs
+/// more than the work. A few arrays of this size fit into the second-level cache, so that a body
+/// may pass over its chunk twice.
 inline constexpr std::int64_t kCpuChunk = 32'768;
 
 /// Calls body(first, count) for the chunks of [0, size), on all threads. Chunks do not depend on

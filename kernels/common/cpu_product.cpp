@@ -31,7 +31,7 @@ void widen(const bf16* from, float* to, std::int64_t count) {
   });
 }
 
-/// The empty sum: what a product is when k is 0.
+/// The result of a product with k = 0: an empty sum.
 template <class Acc, class Out>
 void bias_only(std::int64_t m, std::int64_t n, const Acc* bias, Out* c, std::int64_t row_of_c,
                bool accumulate) {
@@ -44,10 +44,10 @@ void bias_only(std::int64_t m, std::int64_t n, const Acc* bias, Out* c, std::int
   }
 }
 
-/// Which of oneDNN's two ways is the faster one was measured (Zen 5, two threads). sgemm needs no
-/// compiled shape and wins by up to 2× for tiny m and by a tenth for large untransposed products;
-/// the compiled one adds the bias on the way out, and wins by up to 2.8× where a transposed operand
-/// meets a narrow one.
+/// Chooses between two functions of oneDNN, as measured (Zen 5, two threads). sgemm needs no
+/// compiled primitive: it is up to 2× faster for tiny m and 10 % faster for large untransposed
+/// products. The compiled primitive adds the bias while it writes C; it is up to 2.8× faster for
+/// the product of a transposed operand and a narrow one.
 bool compile_pays(const CpuProduct<float>& p) {
   constexpr std::int64_t kNarrow = 256, kTiny = 8;
   if (p.m <= kTiny) return false;

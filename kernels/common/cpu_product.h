@@ -12,10 +12,9 @@ namespace carousel {
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. C overlaps neither.
-/// Each may be some columns of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`)
-/// elements apart.
-/// The CPU's twin of kernels/common/cuda/gemm.h, by oneDNN. m, n or k of 0: the empty sum, so C
-/// becomes 0 (or stays), plus bias.
+/// Each may be some columns of a wider matrix, whose rows are then `a_stride` (`b_stride`,
+/// `c_stride`) elements apart. m, n or k of 0: the empty sum, so C becomes 0 (or stays), plus bias.
+/// The CPU's counterpart of kernels/common/cuda/gemm.h, computed by oneDNN.
 ///
 /// bf16 inputs are widened to float, which is exact, multiplied in float and rounded once if Out is
 /// bf16: on CPUs without bf16 matrix units that is twice as fast as a bf16 product. double is a
@@ -46,7 +45,7 @@ void multiply(const CpuProduct<T, Out>& product);
 /// The shape of a matrix B[k,n] that many products with `rows` rows of A will share.
 struct PackedShape {
   std::int64_t k = 0, n = 0;
-  std::int64_t rows = 0;  ///< m of the products to come; another m is allowed, and may be slower
+  std::int64_t rows = 0;  ///< m of the later products; another m is allowed, and may be slower
 };
 
 /// B in the layout in which products with few rows run fastest: a recurrence packs its weights once

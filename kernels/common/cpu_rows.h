@@ -9,10 +9,10 @@
 
 namespace carousel {
 
-/// How a recurrence on the CPU shares the rows of a batch: which of them go through the whole
-/// sequence together. With rows enough, each thread takes its own: nobody waits for anybody between
-/// steps, and what a step touches stays in the thread's cache. With few, all rows go together and
-/// the threads share every product.
+/// How a recurrence on the CPU divides the rows of a batch into slices. A slice goes through the
+/// whole sequence by itself. With many rows each thread has slices of its own: no thread waits
+/// between steps, and the data of a step stays in the thread's cache. With few rows there is one
+/// slice, and all threads share the product of every step.
 struct BatchSlices {
   std::int64_t batch = 0, count = 1;
 
@@ -24,7 +24,7 @@ struct BatchSlices {
     const std::int64_t per_round = threads * kMostRows;
     count = threads * ((rows + per_round - 1) / per_round);
   }
-  /// Tells the journal, whose thread sees no more than its own slices' products.
+  /// Notes the slices in the journal, which sees the products of its own thread only.
   void note() const {
     if (Journal* const journal = Journal::mine(); journal != nullptr && count > 1) {
       journal->note("rows in " + std::to_string(count) + " slices of at most " +
@@ -44,8 +44,8 @@ struct BatchSlices {
   }
 };
 
-/// Calls f(row) for the rows of a slice, on several threads if there is enough to do and the slice
-/// has them to itself. `width` is the number of units of a row, each worth tens of operations.
+/// Calls f(row) for the rows of a slice, on several threads if there is enough work and no other
+/// slice uses them. `width` is the number of units of a row, each worth tens of operations.
 template <class F>
 void for_rows(std::int64_t first, std::int64_t last, std::int64_t width, const F& f) {
   constexpr std::int64_t kParallelUnits = 8 * 1024;

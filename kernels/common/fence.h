@@ -6,9 +6,9 @@ struct CUevent_st;  // cudaEvent_t is a pointer to it
 
 namespace carousel {
 
-/// A point in a device's queue of work that the host can wait for: so that pinned memory is filled
-/// anew only when the copy from it is through. On the CPU, where everything happens at once, there
-/// is nothing to wait for.
+/// A point in a device's queue of work that the host can wait for, such as the end of a copy from
+/// pinned memory that is to be filled again. On the CPU, where work is done at once, wait() returns
+/// immediately.
 class Fence {
  public:
   explicit Fence(const Device& device);
@@ -18,7 +18,7 @@ class Fence {
 
   /// Moves the fence behind everything queued so far. CudaError while a graph is captured.
   void record();
-  void wait() const;  ///< returns when that has run; at once if nothing was recorded
+  void wait() const;  ///< returns when that work has run; at once if nothing was recorded
 
  private:
   Device device_;

@@ -6,39 +6,40 @@
 
 namespace carousel {
 
-/// Listens, while it lives, to what the ops of its thread decide: which kernels and library
-/// algorithms run, on what shapes, and why nothing faster does. Ranges (kernels/common/range.h) make
-/// a tree of it. Costs nothing worth naming where nobody listens.
+/// Records what the ops of its thread decide during its lifetime: which kernels and library
+/// algorithms run, for which shapes, and why a faster one was refused. Ranges
+/// (kernels/common/range.h) make the record a tree. A thread without a journal pays one test per
+/// op.
 class Journal {
  public:
   struct Entry {
     std::string text;
-    std::int64_t count = 1;           ///< how often this, all of it, came within the same range
-    std::vector<Entry> entries = {};  ///< what came within it
+    std::int64_t count = 1;           ///< of equal entries in the same range
+    std::vector<Entry> entries = {};  ///< recorded inside this range
     bool operator==(const Entry&) const = default;
   };
 
-  Journal();  ///< this thread's from now on; std::logic_error if it has one
+  Journal();  ///< becomes its thread's journal; std::logic_error if there is one
   ~Journal();
   Journal(const Journal&) = delete;
   Journal& operator=(const Journal&) = delete;
 
-  /// This thread's; null if it has none. Ask before a line is put together.
+  /// This thread's journal, or null. Test it before a line is formatted.
   static Journal* mine();
 
   void enter(const char* range);
-  void leave();  ///< also of a range that was entered before the journal was made
+  void leave();  ///< ignored for a range that was entered before the journal was made
   void note(std::string line);
 
-  /// What was told so far, in the order of first appearance; of open ranges nothing yet.
+  /// The record so far, in the order of first appearance, without the ranges that are still open.
   const std::vector<Entry>& entries() const { return open_.front().entries; }
 
  private:
   void add(Entry entry);
-  std::vector<Entry> open_;  ///< the whole, then the ranges that are open now
+  std::vector<Entry> open_;  ///< the root, then the open ranges, innermost last
 };
 
-/// A product as planners note it: "product [64, 32]·[128, 32]ᵀ + bias, f32".
+/// A product as a line of the journal: "product [64, 32]·[128, 32]ᵀ + bias, f32".
 struct ProductNote {
   const char* type = "";
   bool transpose_a = false, transpose_b = false, accumulate = false, bias = false;

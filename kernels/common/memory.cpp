@@ -28,7 +28,7 @@ void* allocate(const Cpu&, std::size_t bytes) {
       (std::max<std::size_t>(bytes, 1) + kAlignment - 1) / kAlignment * kAlignment;
   void* data = std::aligned_alloc(kAlignment, rounded);
   if (data == nullptr) {
-    throw Error(fmt::format("memory: {} bytes asked for, and the system has no more", bytes));
+    throw Error(fmt::format("memory: the system cannot provide {} bytes", bytes));
   }
   MemoryUse& use = cpu_use();
   use.current += bytes;

@@ -20,8 +20,9 @@ const dnnl::engine& engine() {
 
 int threads() {
   if (omp_in_parallel()) return 1;
-  // oneDNN cuts its work for as many threads as OpenMP names, and what a thread that never starts
-  // should have done stays undone. So none is named that OMP_THREAD_LIMIT or OMP_DYNAMIC withholds.
+  // oneDNN divides its work among as many threads as OpenMP reports. If OMP_THREAD_LIMIT or
+  // OMP_DYNAMIC lets fewer start, the work of the others is never done. So OpenMP must report what
+  // it can start.
   omp_set_dynamic(0);
   if (omp_get_max_threads() > omp_get_thread_limit()) omp_set_num_threads(omp_get_thread_limit());
   return omp_get_max_threads();
@@ -35,7 +36,7 @@ std::string description() {
   text += fmt::format("; oneDNN {}.{}.{}", version->major, version->minor, version->patch);
   for (const char* const limit : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {
     if (const char* const value = std::getenv(limit)) {
-      text += fmt::format(", held to what {}={} allows", limit, value);
+      text += fmt::format(", limited by {}={}", limit, value);
     }
   }
   return text;
@@ -115,7 +116,7 @@ Workspace& Workspace::mine() {
 }
 
 void Workspace::run(const ProductKey& key, const Operands& operands) {
-  constexpr std::size_t kMost = 512;  // shapes; a run that shows more of them is not slowed much
+  constexpr std::size_t kMost = 512;  // shapes; with more of them, compiling again costs little
   auto found = compiled_.find(key);
   if (found == compiled_.end()) {
     if (compiled_.size() >= kMost) compiled_.clear();

@@ -11,7 +11,7 @@
 
 #include "kernels/common/cpu_product.h"
 
-// The part of cpu_product.cpp that deals with oneDNN's compiled products. For that file alone.
+// oneDNN's compiled products, for cpu_product.cpp alone, and oneDNN's threads and version.
 namespace carousel::onednn {
 
 /// Memory that only grows, aligned to a cache line.
@@ -54,10 +54,10 @@ struct Operands {
 
 const dnnl::engine& engine();
 
-/// oneDNN's threads, as it would choose them here.
+/// The number of threads that a product started by the calling thread uses.
 int threads();
 
-/// "cpu, 2 threads; oneDNN 2.7.2", and what holds either back.
+/// "cpu, 2 threads; oneDNN 2.7.2", and the settings that limit either.
 std::string description();
 
 /// A row-major [rows, columns] matrix, or the transpose of a row-major [columns, rows] one.
@@ -65,8 +65,9 @@ std::string description();
 dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed,
                          std::int64_t row = 0);
 
-/// The layout oneDNN likes B in for products of this shape. What it likes may depend on the number
-/// of threads; asked once per shape, it is one layout for all who size, fill and read a B.
+/// The layout of B that oneDNN prefers for products of this shape. It may depend on the number of
+/// threads. It is asked for once per shape, so that code that allocates, fills and reads a packed B
+/// uses one layout.
 dnnl::memory::desc packed_layout(const PackedShape& shape);
 
 /// A compiled product and the descriptors of its operands. Building one takes a fraction of a
@@ -75,7 +76,8 @@ class CompiledProduct {
  public:
   explicit CompiledProduct(const ProductKey& key);
   void run(const dnnl::stream& stream, Scratch& scratch, const Operands& operands);
-  const std::string& algorithm() const { return algorithm_; }  ///< oneDNN's word: "brg:avx512_core"
+  /// oneDNN's name for it: "brg:avx512_core".
+  const std::string& algorithm() const { return algorithm_; }
 
  private:
   void add(int name, const dnnl::memory::desc& layout);
@@ -87,8 +89,9 @@ class CompiledProduct {
   std::string algorithm_;
 };
 
-/// What a calling thread keeps between products. Per thread, because a oneDNN primitive's operands
-/// and scratch memory serve one call at a time; so products need no lock.
+/// The primitives and memory that a calling thread keeps between products. They are per thread,
+/// because the operands and scratch memory of a primitive serve one call at a time. So products
+/// need no lock.
 class Workspace {
  public:
   static Workspace& mine();

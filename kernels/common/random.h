@@ -25,8 +25,8 @@ constexpr std::array<std::uint32_t, 4> philox(std::array<std::uint32_t, 4> count
 }
 
 /// A source of random numbers for one op at one place of a model: a function of {seed, stream,
-/// step, element}, equal on every device bit for bit. `step` lives on the device, so that a
-/// recorded sequence of launches draws anew each time it runs; it counts optimiser steps.
+/// step, element}, equal on every device bit for bit. `step` counts optimiser steps; it is in
+/// device memory, so that a CUDA graph draws other numbers at each launch.
 struct RandomSource {
   std::uint64_t seed = 0;
   std::uint64_t stream = 0;            ///< distinguishes the draws of one step from one another

@@ -7,9 +7,9 @@
 
 namespace carousel {
 
-/// Names what the host does while this lives, for a profiler's timeline (an NVTX range): an op, a
-/// layer, a phase of training; and for this thread's Journal. Ranges nest. Costs a few nanoseconds
-/// where neither listens.
+/// Names what the host does during its lifetime (an op, a layer, a phase of training), for this
+/// thread's Journal and, as an NVTX range, for a profiler's timeline. Ranges nest. Costs a few
+/// nanoseconds without a journal and a profiler.
 class Range {
  public:
   explicit Range(const char* name) noexcept;
@@ -19,7 +19,7 @@ class Range {
 };
 
 namespace detail {
-/// "RecurrentSequenceForward<float>", from what the compiler calls this function.
+/// "RecurrentSequenceForward<float>", taken from the compiler's name of this function.
 template <class Op>
 constexpr std::array<char, 128> op_name() {
   std::string_view rest = __PRETTY_FUNCTION__;  // … [with Op = carousel::Sample<carousel::bf16>]

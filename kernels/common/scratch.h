@@ -9,8 +9,8 @@
 
 namespace carousel {
 
-/// The bytes between the arrays of an op's scratch, which nothing may touch while it runs: only
-/// builds with the address checker have any.
+/// The gaps between the arrays of an op's scratch memory. An access to a gap is an error while the
+/// op runs. Only builds with AddressSanitizer have gaps.
 #if defined(__SANITIZE_ADDRESS__)
 class ScratchGaps {
  public:
@@ -40,14 +40,16 @@ struct ScratchGaps {
 };
 #endif
 
-/// Takes arrays out of an op's scratch memory, one after the other. Without memory it only counts,
-/// so that one function both says how much an op needs and lays it out:
+/// Cuts an op's scratch memory into arrays, one after the other. Without memory it only counts
+/// bytes, so that one function gives both the size and the layout:
 ///
 ///     struct Parts { float* sums; std::int32_t* order; };
-///     Parts lay_out(ScratchCutter& cut, …) { return {cut.take<float>(n), cut.take<std::int32_t>(m)}; }
+///     Parts lay_out(ScratchCutter& cut, …) {
+///       return {cut.take<float>(n), cut.take<std::int32_t>(m)}; }
 class ScratchCutter {
  public:
-  static constexpr std::size_t kAlignment = 256;  ///< of every array, if the memory's start has it
+  /// Of every array, if the memory itself is so aligned.
+  static constexpr std::size_t kAlignment = 256;
 
   ScratchCutter() = default;
   ScratchCutter(const Device& device, View<std::byte, 1> memory)

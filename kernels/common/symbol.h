@@ -8,8 +8,8 @@
 
 namespace carousel {
 
-/// A function as a reader would call it, of what the linker calls it: "fill_kernel<float>", without
-/// result, parameters, and the namespaces that hold all of the project.
+/// The readable name of a mangled function name: "fill_kernel<float>", without result type,
+/// parameters, and the namespaces that contain the whole project.
 inline std::string readable_symbol(const char* mangled) {
   int status = 0;
   char* const plain = abi::__cxa_demangle(mangled, nullptr, nullptr, &status);

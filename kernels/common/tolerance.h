@@ -5,8 +5,8 @@ namespace carousel {
 /// How far a result may be from the oracle's: |got − want| ≤ absolute + relative·|want|, a test
 /// written so that NaN fails it. `worst` is the largest value of
 /// |got − want| / (absolute + relative·|want|) that the op's seeded sweep has shown on any device;
-/// the sweep's test fails when it is exceeded or when the tolerance is more than ten times looser
-/// than need be (worst < 0.1).
+/// the sweep's test fails when it is exceeded, or when the tolerance is more than ten times larger
+/// than necessary (worst < 0.1).
 struct Tolerance {
   double absolute = 0;
   double relative = 0;

@@ -44,8 +44,8 @@ struct View {
   }
 };
 
-/// Where a backward pass writes a gradient: over what is there or, if `accumulate`, added to it. A
-/// default-constructed one is absent: the caller does not want this gradient.
+/// Where a backward pass writes a gradient: it overwrites the elements or, if `accumulate`, adds to
+/// them. A default-constructed one is absent: the caller does not need this gradient.
 template <class T, int Rank>
 struct Gradient {
   View<T, Rank> view{};

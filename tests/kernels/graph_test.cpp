@@ -78,14 +78,15 @@ TEST_F(GraphOnCuda, RefusesWhatItWouldNotRepeatAndLeavesTheDeviceAsItWas) {
     std::string text;
   };
   const std::vector<Mistake> mistakes{
-      {[&] { Memory(device(), 8); }, "allocating device memory is no part of a graph"},
+      {[&] { Memory(device(), 8); }, "allocating device memory cannot be part of a graph"},
       {[&] { copy_to_device(device(), squaring.y.view(4).data, pageable.data(), 16); },
-       "copying to the device is no part of a graph"},
+       "copying to the device cannot be part of a graph"},
       {[&] { copy_to_device(device(), squaring.y.view(4).data, pinned.data(), 16); },
-       "copying to the device is no part of a graph"},
+       "copying to the device cannot be part of a graph"},
       {[&] { copy_to_host(device(), pageable.data(), squaring.y.view(4).data, 16); },
        "not permitted when stream is capturing"},
-      {[&] { fence.record(); }, "moving a fence is no part of a graph, and one is being captured"}};
+      {[&] { fence.record(); },
+       "moving a fence cannot be part of a graph, and one is being captured"}};
   float want = 2;
   for (const Mistake& mistake : mistakes) {
     const std::string text = error_text<CudaError>([&] {
@@ -122,7 +123,7 @@ TEST_F(GraphOnCuda, RefusesADeviceThatWaitsAfterEveryKernel) {
   const Device waiting = Cuda();
   unsetenv("CAROUSEL_SYNC");
   EXPECT_EQ(error_text<CudaError>([&] { Graph(waiting, [] {}); }),
-            "CAROUSEL_SYNC=1 waits after every kernel, which no graph can");
+            "graph: with CAROUSEL_SYNC=1 the host waits after every kernel, which a graph cannot");
 }
 #endif
 

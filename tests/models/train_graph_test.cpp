@@ -243,8 +243,8 @@ TEST_F(TrainGraph, AStepThatNoGraphCanHoldStaysEagerAndSaysWhyOnce) {
   };
   const Outcome eager = train_windows({.graph = false});
   const std::vector<std::pair<Mistake, std::string>> mistakes{
-      {uploads, "copying to the device is no part of a graph"},
-      {allocates, "allocating device memory is no part of a graph"},
+      {uploads, "copying to the device cannot be part of a graph"},
+      {allocates, "allocating device memory cannot be part of a graph"},
       {waits, "not permitted when stream is capturing"}};
   for (const auto& [mistake, why] : mistakes) {
     SCOPED_TRACE(why);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The driver as a user meets it: what it prints where, and what it says to the mistakes people make.
+"""Tests the driver's commands: output, files, and error messages.
 
     driver_test.py CAROUSEL DEVICE [TEST...]
 """
@@ -46,7 +46,7 @@ TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for 
 class DriverTest(DriverCase):
     FILES = {"text.txt": TEXT, "config.toml": CONFIG}
 
-    # What a run leaves behind.
+    # Files of a run.
 
     def test_training_leaves_config_metrics_and_checkpoints(self):
         result = self.train()
@@ -95,8 +95,8 @@ class DriverTest(DriverCase):
         self.assertEqual(one, two)
 
     def train_measured(self, steps, *more):
-        """Trains on a longer text, without validation: the peak that the run printed in bytes, the
-        largest resident set in bytes, and the run's whole talk."""
+        """Trains on a longer text, without validation. Returns the peak that the run printed, the
+        largest resident set, both in bytes, and all that the run printed."""
         (self.here / "text.txt").write_text(TEXT * 40)
         command = [CAROUSEL, "train", self.here / "config.toml", "--out",
                    self.here / f"run-{steps}-{len(more)}", "--device", DEVICE, "--threads", "1",
@@ -181,7 +181,7 @@ class DriverTest(DriverCase):
             eager = self.train("--explain", "--set", "run.graph=false", out="eager").stderr
             self.assertIn("refused: CUDA graphs, for run.graph is false", eager)
 
-        # It changes nothing, and where the answer goes to standard output it stays out of there.
+        # --explain changes no result, and prints to standard error.
         self.train("--explain", out="again")
         self.assertEqual(*((self.here / out / "checkpoints/last/state.safetensors").read_bytes()
                            for out in ("plain", "again")))
@@ -206,7 +206,7 @@ class DriverTest(DriverCase):
         saved = os.readlink(self.here / "run" / "checkpoints" / "last")
         self.assertEqual(int(saved.removeprefix("step-")), metrics(self.here / "run")[-1]["step"])
 
-    # Weights to begin with.
+    # Initial weights.
 
     def test_training_begins_with_the_weights_of_a_file(self):
         self.train()
@@ -261,7 +261,7 @@ class DriverTest(DriverCase):
                 result = self.train("--set", f"model.weights={file}", status=1)
                 self.assert_one_line(result, file, *parts)
                 self.assertFalse((self.here / "run").exists())
-        # Not even the text is looked at before the file is.
+        # The file is opened before the text is read.
         (self.here / "text.txt").unlink()
         for content, part in ((None, "No such file"), (b"", "0 bytes"),
                               (good.read_bytes()[:-7], "model.safetensors")):
@@ -324,7 +324,7 @@ class DriverTest(DriverCase):
         self.assertEqual(text("--greedy", "--seed", 5), text("--greedy", "--seed", 6))
         self.assertEqual(text("--greedy"), text("--top-k", 1))
 
-    def test_a_prompt_with_unknown_characters_is_taken_with_a_word(self):
+    def test_unknown_characters_of_a_prompt_are_reported(self):
         self.train()
         result = run("generate", self.here / "run", "--tokens", 5, "--prompt", "the \u00e9\u4e16")
         self.assertIn("2", result.stderr)
@@ -382,7 +382,7 @@ class DriverTest(DriverCase):
         self.assertTrue(result["holds"])
         self.assertEqual(result["steps"], 12)
         self.assertEqual([t["largest"]["error"] for t in result["tensors"]], [0, 0, 0])
-        # Another rate of learning is the cause of all that follows.
+        # The learning rate is the first value that differs.
         first = self.compare(self.here / "run", "--device", DEVICE, "--set",
                              "optimizer.learning_rate=2e-2", status=1).stdout.splitlines()[0]
         self.assertIn("in step 1, replay: learning rate", first)
@@ -404,7 +404,7 @@ class DriverTest(DriverCase):
         result = json.loads(self.compare(config, *modes, "--steps", 3, "--json").stdout)
         self.assertEqual((result["graph"]["graphs"], result["graph"]["steps"]), (1, 2))
         self.assertEqual({t["largest"]["error"] for t in result["tensors"]}, {0})
-        # A step that is no graph is never compared as if it were.
+        # Without a graph there is nothing to compare.
         self.assertIn("carousel: --steps is 1, and no shape of a step came twice",
                       self.compare(config, *modes, "--steps", 1, status=1).stderr)
         refused = self.compare(config, *modes, status=1, env=dict(os.environ, CAROUSEL_SYNC="1"))
@@ -448,7 +448,7 @@ class DriverTest(DriverCase):
         self.assert_one_line(self.compare(self.here / "run", "--device", DEVICE, status=1),
                              "metrics.jsonl:1", "loss")
 
-    # Mistakes.
+    # Errors of the user.
 
     def test_no_command_and_unknown_words(self):
         self.assertIn("train", run(status=2).stderr + run("--help").stdout)

@@ -223,7 +223,7 @@ class Fakes(unittest.TestCase):
             self.assertEqual(first["passed"] + len(first["left"]), 9)
             self.assertIn(f"partial tests: {first['passed']} of 9 tests, 0 failed", said)
             self.assertIn("call again for the rest", said)
-            self.assertIn("not done", said)
+            self.assertIn("cases are left", said)
             said = self.check("tests")
             self.assertIn(f"{len(first['left'])} of 9 tests to do", said)
         self.assertEqual((self.record("tests")["passed"], self.record("tests")["left"]), (9, []))
@@ -233,7 +233,7 @@ class Fakes(unittest.TestCase):
         self.check("tests", status=1)
         self.program("kernel", "A.One")
         self.commit("b" * 40)
-        self.assertIn("give way", self.check("tests"))
+        self.assertIn("are replaced", self.check("tests"))
         self.assertEqual(self.record("tests")["failed"], {})
 
     def test_minutes_bound_the_whole_call(self):

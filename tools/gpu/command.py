@@ -15,9 +15,10 @@ _stopping = False
 
 
 def run(command, log, until, limit=None, seen=lambda line: None, environment=None):
-    """The command's exit status; STUCK if `limit` seconds passed between two lines of which `seen`
-    says NEXT; TIME_UP at `until` (time.monotonic()). A line that is ENOUGH interrupts it, as
-    Ctrl-C does. It appends to `log`, and ends with all its children."""
+    """Runs a command and returns its exit status. `seen` judges each line of its output. STUCK if
+    `limit` seconds pass between two lines for which it returns NEXT; TIME_UP at the time `until`
+    (time.monotonic()); ENOUGH for a line interrupts the command as Ctrl-C does. The output is
+    appended to `log`. All children of the command end with it."""
     with open(log, "ab") as sink:
         sink.write(f"\n$ {' '.join(map(str, command))}\n"[:4000].encode())
         sink.flush()

@@ -80,8 +80,8 @@ class Listener:
 
 def run_tests(words, names, log, until, limit, environment):
     """Runs tests of one program in one process: {name: Outcome}, or None if the time was up, and
-    how it ended. Only what a process has done that ended by itself counts: a sanitizer may yet
-    have something to say."""
+    the exit status. Outcomes of a process that was stopped do not count, because a sanitizer
+    reports findings also at the end."""
     listener = Listener()
     status = command.run([*words, f"--gtest_filter={':'.join(names)}"], log, until, limit, listener,
                          environment)

@@ -87,7 +87,7 @@ def work(part, record, save, until):
             started = time.monotonic()
             outcomes = part.run(names, until, log)
             if outcomes == {}:
-                outcomes = {names[0]: Outcome(FAILED, f"it came to no end; see {log.name}")}
+                outcomes = {names[0]: Outcome(FAILED, f"it did not end; see {log.name}")}
             with lock:
                 busy.difference_update(names)
                 if outcomes is None:

@@ -13,7 +13,7 @@ from gpu.gtest import PROBE_SECONDS, probe
 from gpu.results import FAILED, PASSED, Outcome
 
 PEERS = ROOT / "tests/bench/peers"
-END_SECONDS = 30  # a program may run for so long beyond its own limit
+END_SECONDS = 30  # that a program may exceed its own time limit by
 
 
 def last_line(log):
@@ -146,7 +146,7 @@ class Pytorch(parts.Part):
             return None
         failed = [outcome.text for outcome in outcomes.values() if outcome.verdict == FAILED]
         if failed or len(outcomes) < len(cases):
-            return "; ".join(failed) or f"some of our benchmarks came to no end; see {log.name}"
+            return "; ".join(failed) or f"some of our benchmarks did not end; see {log.name}"
         shapes = dict.fromkeys(map(shape_of, cases))
         lines = []
         status = command.run(

@@ -5,10 +5,10 @@ import statistics
 
 from gpu import results
 
-# Ours against cuDNN's of equal width.
+# Our precision: those of cuDNN with the same width, to compare with.
 WIDTHS = {"bf16": ("bf16", "fp16"), "tf32": ("tf32",), "f32": ("f32",)}
-# What one line of lstm_vs_cudnn is of.
-WHO = ("H", "B", "T", "pass", "library", "algorithm", "dtype", "launch", "layout")
+# The columns that identify a measurement of lstm_vs_cudnn.
+KEYS = ("H", "B", "T", "pass", "library", "algorithm", "dtype", "launch", "layout")
 
 
 def markdown(found):
@@ -57,7 +57,7 @@ def cudnn(parts):
     for case in figures(parts, "cudnn").values():
         for row in case["rows"]:
             line = dict(zip(case["columns"], row))
-            lines[tuple(line.get(word) for word in WHO)] = line
+            lines[tuple(line.get(word) for word in KEYS)] = line
     sections = []
     for ours, theirs in WIDTHS.items():
         for kind in ("forward", "train"):
@@ -143,7 +143,7 @@ def ceilings(parts):
 
 
 def kernels(parts):
-    """Each op's share of the ceiling that binds it, over its cases."""
+    """Each op's share of its ceiling, over its cases."""
     best = {}
     for case, line in figures(parts, "ceilings").items():
         if case.startswith("copy_ceiling"):
@@ -164,8 +164,8 @@ def kernels(parts):
             shares.setdefault((op, ceiling), []).append(rate / best[ceiling])
     if not shares:
         return []
-    return ["Kernels: their share of what the machine does at best (sizes that stay in its cache "
-            "may have more than all of its copy)\n\n" +
+    return ["Kernels: share of the machine's ceiling (sizes that fit into its cache may exceed the "
+            "ceiling of a copy)\n\n" +
             table(["op", "ceiling", "cases", "least", "largest"],
                   [[f"`{op}`", ceiling, len(values), ratio(min(values)), ratio(max(values))]
                    for (op, ceiling), values in shares.items()])]

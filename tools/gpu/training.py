@@ -44,8 +44,8 @@ def make_text(file, characters=TEXT_CHARACTERS):
 
 
 def tokens_per_second(driver, changes, log, until, seconds=SECONDS, limit=None):
-    """{tokens/s, spread, reports} of a training run that is interrupted when it has had so many
-    `seconds` of steady reports; or what ended it."""
+    """{tokens/s, spread, reports} of a training run, which is interrupted after `seconds` of steady
+    reports; or the status of a run that ended before."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "run"
         seen = _Enough(seconds)

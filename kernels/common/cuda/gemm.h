@@ -18,11 +18,11 @@ enum class GemmType {
 
 /// C[m,n] = A·B (+ C if accumulate) (+ bias[n] added to every row), row-major, contiguous.
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. Each may be some columns
-/// of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`) elements apart.
-/// Accumulation is float. The link seam of products: gemm_cublaslt.cu, or
-/// tests/emulation/libraries/gemm.cpp, which rounds as the card would. m, n or k of 0: the empty sum,
-/// so C becomes 0 (or stays), plus bias. The algorithm is chosen by shape, strides and alignment alone,
-/// so that a product repeats bit for bit. A bf16 output gets its bias rounded to bf16.
+/// of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`) elements apart. m, n or
+/// k of 0: the empty sum, so C becomes 0 (or stays), plus bias. Accumulation is float. A bf16 output
+/// gets its bias rounded to bf16. The algorithm depends on shape, strides and alignment alone, so that
+/// a product repeats bit for bit. gemm_cublaslt.cu implements it; for the emulated device
+/// tests/emulation/libraries/gemm.cpp does, with the GPU's rounding.
 struct Gemm {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;

@@ -17,8 +17,8 @@ struct DestroyGraph {
   void operator()(cudaGraph_t graph) const { cudaGraphDestroy(graph); }
 };
 
-/// Throws as check_cuda does, after clearing the runtime's last error: a failed capture sets it, and
-/// a library would report it as the error of its own launch.
+/// Throws as check_cuda does, after clearing the runtime's last error: a failed capture sets it,
+/// and a library would report it as the error of its own launch.
 void check_capture(cudaError_t status, const char* what, Where at = Where::here()) {
   if (status != cudaSuccess) static_cast<void>(cudaGetLastError());
   check_cuda(status, what, at);
@@ -30,12 +30,13 @@ void refuse_in_capture(const Cuda& device, const char* what) {
   cudaStreamCaptureStatus capturing{};
   check_cuda(cudaStreamIsCapturing(device.stream(), &capturing), what);
   if (capturing == cudaStreamCaptureStatusNone) return;
-  throw CudaError(std::string(what) + " is no part of a graph, and one is being captured");
+  throw CudaError(std::string(what) + " cannot be part of a graph, and one is being captured");
 }
 
 CUgraphExec_st* capture_graph(const Cuda& device, const std::function<void()>& queue) {
   if (device.context().synchronous) {
-    throw CudaError("CAROUSEL_SYNC=1 waits after every kernel, which no graph can");
+    throw CudaError(
+        "graph: with CAROUSEL_SYNC=1 the host waits after every kernel, which a graph cannot");
   }
   // Only this thread is restricted during the capture: other threads use no device.
   check_capture(cudaStreamBeginCapture(device.stream(), cudaStreamCaptureModeThreadLocal),

@@ -116,8 +116,8 @@ TEST(Vocabulary, ErrorsNameFileLineAndByte) {
   const std::string reserved = folder.write("reserved", "a\nb <eos>\n");
   EXPECT_EQ(count(reserved, {TokenKind::word, Newline::line, true}),
             reserved +
-                ": line 2, byte 4: the word <eos> is in the text, where it stands for an end "
-                "of a line");
+                ": line 2, byte 4: the word <eos> is reserved for the ends of lines, and the text "
+                "contains it");
   EXPECT_NE(count(folder.write("long", std::string(70000, 'x')), kWords), "");
 
   const Vocabulary closed = vocabulary_of("ab\n", {TokenKind::character, Newline::text, false});
@@ -148,13 +148,13 @@ TEST(Vocabulary, FileErrorsNameTheLine) {
     return error_text<FormatError>([&] { Vocabulary::parse(text, "v.txt"); });
   };
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\na\t1\n"), "");
-  EXPECT_EQ(error(""), "v.txt: line 1: the file ends, and more tokens were promised");
+  EXPECT_EQ(error(""), "v.txt: line 1: the file ends before the last token");
   EXPECT_EQ(error("a\t1\n"), "v.txt: line 1: not a Carousel vocabulary");
   EXPECT_EQ(error("carousel vocabulary 7 char\n"), "v.txt: line 1: version '7', expected '1'");
   EXPECT_NE(error("carousel vocabulary 1 chars newline=eos unknown=yes size=3\n"), "");
   EXPECT_NE(error("carousel vocabulary 1 char newline=eos unknown=yes size=1\n<unk>\t0\n"), "");
   EXPECT_EQ(error(header + "<unk>\t0\nx\t1\na\t1\n"),
-            "v.txt: line 3: 'x' where the kind wants '<eos>'");
+            "v.txt: line 3: 'x', expected '<eos>' for this kind");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\nab\t1\n"),
             "v.txt: line 4: the token is more than a character");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\na 1\n"),
@@ -163,13 +163,13 @@ TEST(Vocabulary, FileErrorsNameTheLine) {
             "v.txt: line 4: 'a\t-1' is not a token, a tab and a count");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\n\\q\t1\n"), "v.txt: line 4: bad escape in '\\q'");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\n"),
-            "v.txt: line 4: the file ends, and more tokens were promised");
+            "v.txt: line 4: the file ends before the last token");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\na\t1"),
             "v.txt: line 4: the line has no end; the file was cut short");
   EXPECT_EQ(error(header + "<unk>\t0\n<eos>\t1\na\t1\nb\t1\n"),
-            "v.txt: line 4: more follows the 3 tokens of the header");
+            "v.txt: line 4: there is more text after the 3 tokens of the header");
   EXPECT_EQ(error("carousel vocabulary 1 word newline=text unknown=no size=2\na\t1\na\t1\n"),
-            "v.txt: line 3: 'a' was there before");
+            "v.txt: line 3: 'a' is there twice");
 }
 
 TEST(TextDecoder, EmitsBytesOnlyAsWholeUtf8) {
