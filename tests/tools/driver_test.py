@@ -102,7 +102,9 @@ class DriverTest(DriverCase):
                    self.here / f"run-{steps}-{len(more)}", "--device", DEVICE, "--threads", "1",
                    "--set", "data.train_fraction=1.0", "--set", f"train.steps={steps}", *more]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                                   env={**os.environ, "CAROUSEL_EMULATION_COUNTERS": "1"})
+                                   env={**os.environ, "CAROUSEL_EMULATION_COUNTERS": "1",
+                                        # Freed blocks go back to the system at once.
+                                        "GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=131072"})
         talk = process.stderr.read()
         process.stderr.close()
         _, status, usage = os.wait4(process.pid, 0)
