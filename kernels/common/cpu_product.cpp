@@ -160,14 +160,19 @@ void multiply(const CpuProduct<T, Out>& product) {
   if constexpr (std::is_same_v<T, bf16>) multiply_bf16(product);
 }
 
+namespace {
+/// double has no packed layout, and oneDNN's products with one do not step over gaps.
+template <class Acc>
+bool stays_plain(const PackedShape& shape) {
+  return std::is_same_v<Acc, double> || shape.has_gaps();
+}
+}  // namespace
+
 template <class Acc>
 std::size_t PackedMatrix<Acc>::bytes(const PackedShape& shape) {
   if (shape.k == 0 || shape.n == 0) return 0;
-  if constexpr (std::is_same_v<Acc, double>) {
-    return static_cast<std::size_t>(shape.k * shape.n) * sizeof(double);
-  } else {
-    return onednn::packed_layout(shape).get_size();
-  }
+  if (stays_plain<Acc>(shape)) return static_cast<std::size_t>(shape.k * shape.n) * sizeof(Acc);
+  return onednn::packed_layout(shape).get_size();
 }
 
 template <class Acc>
@@ -175,14 +180,16 @@ template <class T>
 PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage)
     : shape_(shape), storage_(storage) {
   if (shape.k == 0 || shape.n == 0) return;
-  if constexpr (std::is_same_v<Acc, double>) {
-    auto* const to = static_cast<double*>(storage);
+  if (stays_plain<Acc>(shape)) {
+    auto* const to = static_cast<Acc*>(storage);
     for (std::int64_t l = 0; l < shape.k; ++l) {
       for (std::int64_t j = 0; j < shape.n; ++j) {
-        to[l * shape.n + j] = b[transpose ? j * shape.k + l : l * shape.n + j];
+        to[l * shape.n + j] = static_cast<Acc>(b[transpose ? j * shape.k + l : l * shape.n + j]);
       }
     }
-  } else {
+    return;
+  }
+  if constexpr (std::is_same_v<Acc, float>) {
     Workspace& own = Workspace::mine();
     const float* from = nullptr;
     if constexpr (std::is_same_v<T, bf16>) {
@@ -202,30 +209,28 @@ PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool trans
 }
 
 template <class Acc>
-void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate,
-                                 std::int64_t a_stride, std::int64_t c_stride) const {
-  const auto [k, n, rows] = shape_;
-  const std::int64_t row_of_a = a_stride > 0 ? a_stride : k, row_of_c = c_stride > 0 ? c_stride : n;
-  if (m == 0 || n == 0) return;
-  if (k == 0) return bias_only(m, n, static_cast<const Acc*>(nullptr), c, row_of_c, accumulate);
-  if constexpr (std::is_same_v<Acc, double>) {
-    multiply_double({.accumulate = accumulate,
-                     .m = m,
-                     .n = n,
-                     .k = k,
-                     .a = a,
-                     .a_stride = row_of_a,
-                     .b = static_cast<const double*>(storage_),
-                     .c = c,
-                     .c_stride = row_of_c});
-  } else {
+void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const {
+  const std::int64_t k = shape_.k, n = shape_.n;
+  if (packed_ == nullptr) {
+    return carousel::multiply(CpuProduct<Acc>{.accumulate = accumulate,
+                                              .m = m,
+                                              .n = n,
+                                              .k = k,
+                                              .a = a,
+                                              .a_stride = shape_.row_of_a(),
+                                              .b = static_cast<const Acc*>(storage_),
+                                              .c = c,
+                                              .c_stride = shape_.row_of_c()});
+  }
+  if (m == 0) return;
+  if constexpr (std::is_same_v<Acc, float>) {
     Workspace::mine().run({.m = m,
                            .n = n,
                            .k = k,
-                           .row_of_a = row_of_a,
+                           .row_of_a = k,
                            .row_of_b = n,
-                           .row_of_c = row_of_c,
-                           .packed_rows = rows,
+                           .row_of_c = n,
+                           .packed_rows = shape_.rows,
                            .accumulate = accumulate,
                            .thread_count = onednn::threads()},
                           {.a = a, .packed_b = packed_.get(), .c = c});

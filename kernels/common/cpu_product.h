@@ -46,6 +46,12 @@ void multiply(const CpuProduct<T, Out>& product);
 struct PackedShape {
   std::int64_t k = 0, n = 0;
   std::int64_t rows = 0;  ///< m of the later products; another m is allowed, and may be slower
+  /// Between the rows of A and of C, as above: what has gaps is multiplied by B as it is.
+  std::int64_t a_stride = 0, c_stride = 0;
+
+  std::int64_t row_of_a() const { return a_stride > 0 ? a_stride : k; }
+  std::int64_t row_of_c() const { return c_stride > 0 ? c_stride : n; }
+  bool has_gaps() const { return row_of_a() != k || row_of_c() != n; }
 };
 
 /// B in the layout in which products with few rows run fastest: a recurrence packs its weights once
@@ -61,14 +67,13 @@ class PackedMatrix {
   template <class T>
   PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage);
 
-  /// C[m,n] = A[m,k]·B (+ C if accumulate), whose rows may be further apart, as above. Thread-safe.
-  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate, std::int64_t a_stride = 0,
-                std::int64_t c_stride = 0) const;
+  /// C[m,n] = A[m,k]·B (+ C if accumulate). Thread-safe.
+  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const;
 
  private:
   PackedShape shape_;
   const void* storage_ = nullptr;
-  std::shared_ptr<dnnl_memory> packed_;  ///< oneDNN's handle of the storage; null for double
+  std::shared_ptr<dnnl_memory> packed_;  ///< oneDNN's handle of the storage; null if plain
 };
 
 }  // namespace carousel

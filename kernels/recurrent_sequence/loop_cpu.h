@@ -142,7 +142,13 @@ struct StepWeights {
                                   bool transpose) {
     const std::int64_t in = s.heads > 1 ? s.width / s.heads : s.operand_width(phase);
     const std::int64_t out = s.heads > 1 ? in : s.columns_of(phase);
-    return {.k = transpose ? in : out, .n = transpose ? out : in, .rows = slices.most_rows()};
+    PackedShape packed{
+        .k = transpose ? in : out, .n = transpose ? out : in, .rows = slices.most_rows()};
+    if (s.heads > 1) {
+      packed.a_stride = transpose ? s.output : s.columns();
+      packed.c_stride = transpose ? s.columns() : s.output;
+    }
+    return packed;
   }
   static std::int64_t bytes(const SequenceShape& s, const BatchSlices& slices, bool transpose) {
     std::int64_t sum = 0;
@@ -173,8 +179,7 @@ struct StepWeights {
     if (shape.heads == 1) return matrices[at(phase)].multiply(rows, operand, u, false);
     const std::int64_t each = shape.width / shape.heads;
     for (std::int64_t i = 0; i < shape.cell.gates * shape.heads; ++i) {
-      matrices[at(i)].multiply(rows, operand + i % shape.heads * each, u + i * each, false,
-                               shape.output, shape.columns());
+      matrices[at(i)].multiply(rows, operand + i % shape.heads * each, u + i * each, false);
     }
   }
   /// d_operand = δu · W.
@@ -183,7 +188,7 @@ struct StepWeights {
     const std::int64_t each = shape.width / shape.heads;
     for (std::int64_t i = 0; i < shape.cell.gates * shape.heads; ++i) {
       matrices[at(i)].multiply(rows, d_u + i * each, d_operand + i % shape.heads * each,
-                               i >= shape.heads, shape.columns(), shape.output);
+                               i >= shape.heads);
     }
   }
 

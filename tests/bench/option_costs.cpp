@@ -43,8 +43,8 @@ struct Added {
 };
 
 struct Case {
-  std::string option;  ///< of [model]: "key=value", and others after blanks
-  std::string plain = "cell='lstm'";
+  std::string option;                 ///< of [model]: "key=value", and others after blanks
+  std::string plain = "cell='lstm'";  ///< the same, without it and with it
   std::function<Added(const Sizes&)> added = {};  ///< empty: it works element by element
   std::string kind = "recurrent_lm";
 };
@@ -105,7 +105,7 @@ const std::vector<Case>& cases() {
       {"heads=4", "cell='slstm'", blocks},
       {"reset_before=true", "cell='gru'", reset_before},
       {"gradient_norm_penalty=1", "cell='tanh'", gradient_norm_penalty},
-      {"bidirectional=true", "cell='lstm'", bidirectional, "classifier"},
+      {"bidirectional=true", "cell='lstm' pooling='mean'", bidirectional, "classifier"},
   };
   return all;
 }
@@ -159,14 +159,13 @@ struct Trained {
         step(training.run, training.step_parts(false, {})) {}
 
   static std::string text(const Case& of, bool with_option, const Sizes& s) {
-    std::string option = with_option ? of.option : "";
-    std::replace(option.begin(), option.end(), ' ', '\n');
+    std::string options = with_option ? of.plain + ' ' + of.option : of.plain;
+    std::replace(options.begin(), options.end(), ' ', '\n');
     return fmt::format(
-        "[model]\nkind = '{}'\nembed = {}\nhidden = {}\nlayers = {}\n{}\n{}\n"
+        "[model]\nkind = '{}'\nembed = {}\nhidden = {}\nlayers = {}\n{}\n"
         "[data]\nkind = '{}'\ntext = 'unread'\n[train]\nbatch = {}\nwindow = {}\n"
         "[optimizer]\nkind = 'adamw'\nclip_norm = 1.0\n",
-        of.kind, s.E, s.H, s.L, of.plain, option, of.kind == "classifier" ? "labelled" : "text",
-        s.B, s.T);
+        of.kind, s.E, s.H, s.L, options, of.kind == "classifier" ? "labelled" : "text", s.B, s.T);
   }
   void run() {
     step.begin();

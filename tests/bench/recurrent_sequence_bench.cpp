@@ -2,6 +2,8 @@
 
 #include <benchmark/benchmark.h>
 
+#include <vector>
+
 #include "tests/support/bench.h"
 #include "tests/support/buffer.h"
 #include "tests/support/device.h"
@@ -18,9 +20,13 @@ void finish(const Device& device) {
 #endif
 }
 
-/// Forward alone, or forward and backward: gates are overwritten by the backward pass, so that it
-/// is not run twice on the same ones.
-template <class T, bool kTrain>
+enum class Pass : std::uint8_t {
+  forward,
+  train,         // forward and backward: this one overwrites gates, and is not run twice on them
+  train_lengths  // the same of rows that have 1 to T steps, in no order
+};
+
+template <class T, Pass kPass>
 void recurrent_sequence(benchmark::State& state, Device device, CellKind cell) {
   const test::RecurrentLayer<T> layer{
       .device = device,
@@ -28,16 +34,25 @@ void recurrent_sequence(benchmark::State& state, Device device, CellKind cell) {
       .size = {state.range(0), state.range(1), state.range(2), state.range(3)}};
   auto forward = layer.forward();
   auto backward = layer.backward();
+  std::vector<std::int32_t> steps;
+  for (std::int64_t b = 0; b < layer.size.B; ++b) {
+    steps.push_back(static_cast<std::int32_t>(1 + (37 * b + 11) % layer.size.T));
+  }
+  const test::Buffer<std::int32_t> lengths(device, steps);
+  if (kPass == Pass::train_lengths) {
+    forward.rows.end = backward.rows.end = lengths.view(layer.size.B);
+  }
   const auto forward_scratch = test::give_scratch(device, forward);
   const auto backward_scratch = test::give_scratch(device, backward);
   for (auto _ : state) {
     run(device, forward);
-    if (kTrain) run(device, backward);
+    if (kPass != Pass::forward) run(device, backward);
     finish(device);
   }
   const double passes = static_cast<double>(state.iterations());
   state.counters["FLOP/s"] = benchmark::Counter(
-      (kTrain ? 3 : 1) * cell->gates * layer.size.flops() * passes, benchmark::Counter::kIsRate);
+      (kPass == Pass::forward ? 1 : 3) * cell->gates * layer.size.flops() * passes,
+      benchmark::Counter::kIsRate);
   state.counters["tokens/s"] = benchmark::Counter(static_cast<double>(layer.size.rows()) * passes,
                                                   benchmark::Counter::kIsRate);
 }
@@ -46,6 +61,7 @@ void shapes(benchmark::internal::Benchmark* b) {
   b->ArgNames({"T", "B", "I", "H"})->UseRealTime()->Unit(benchmark::kMillisecond);
   b->Args({64, 32, 128, 256})->Args({64, 32, 256, 256});  // the character model's two layers
   b->Args({50, 50, 64, 512})->Args({50, 50, 512, 512});   // one wide layer, a stack of them
+  b->Args({64, 64, 256, 256});                            // a classifier's
   b->Args({35, 20, 650, 650});                            // Zaremba's medium word model
   b->Args({64, 64, 1024, 1024})->Args({1, 1, 256, 256});  // large; a step of generation
 }
@@ -58,10 +74,12 @@ const bool registered = [] {
       const auto add = [&](const std::string& what, auto* function) {
         shapes(benchmark::RegisterBenchmark((name + what).c_str(), function, device, cell));
       };
-      add("/f32/forward", &recurrent_sequence<float, false>);
-      add("/f32/train", &recurrent_sequence<float, true>);
-      add("/bf16/forward", &recurrent_sequence<bf16, false>);
-      add("/bf16/train", &recurrent_sequence<bf16, true>);
+      add("/f32/forward", &recurrent_sequence<float, Pass::forward>);
+      add("/f32/train", &recurrent_sequence<float, Pass::train>);
+      add("/bf16/forward", &recurrent_sequence<bf16, Pass::forward>);
+      add("/bf16/train", &recurrent_sequence<bf16, Pass::train>);
+      add("/f32/train_lengths", &recurrent_sequence<float, Pass::train_lengths>);
+      add("/bf16/train_lengths", &recurrent_sequence<bf16, Pass::train_lengths>);
     }
   }
   return true;

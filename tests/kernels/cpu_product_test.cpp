@@ -160,6 +160,40 @@ void expect_packed(const Tolerance& tolerance) {
   }
 }
 
+// Columns of wider matrices, whose other columns stay as they were.
+template <class T, class Acc>
+void expect_gaps_kept(const Tolerance& tolerance) {
+  constexpr std::int64_t kWideA = 3, kWideC = 5;
+  for (Case x : cases()) {
+    if (x.transpose_a || x.bias || x.m * x.n * x.k == 0) continue;
+    const auto p = random_problem<T, Acc>(x, 15);
+    const PackedShape shape{
+        .k = x.k, .n = x.n, .rows = x.m, .a_stride = x.k + kWideA, .c_stride = x.n + kWideC};
+    const Memory storage(Cpu{}, PackedMatrix<Acc>::bytes(shape));
+    std::vector<Acc> a(static_cast<std::size_t>(x.m * shape.a_stride), NAN),
+        c(static_cast<std::size_t>(x.m * shape.c_stride), 7), inner, around;
+    for (std::int64_t i = 0; i < x.m; ++i) {
+      std::copy_n(p.a.begin() + i * x.k, x.k, a.begin() + i * shape.a_stride);
+      std::copy_n(p.c.begin() + i * x.n, x.n, c.begin() + i * shape.c_stride);
+    }
+    const PackedMatrix<Acc> packed(shape, p.b.data(), x.transpose_b, storage.data());
+    packed.multiply(x.m, a.data(), c.data(), x.accumulate);
+    for (std::int64_t i = 0; i < x.m; ++i) {
+      const auto row = c.begin() + i * shape.c_stride;
+      inner.insert(inner.end(), row, row + x.n);
+      around.insert(around.end(), row + x.n, row + shape.c_stride);
+    }
+    EXPECT_TRUE(test::close(inner, expected(x, p), tolerance)) << x.m << "x" << x.n << "x" << x.k;
+    EXPECT_EQ(around, std::vector<Acc>(around.size(), 7));
+  }
+}
+
+TEST(PackedMatrix, StepsOverGaps) {
+  expect_gaps_kept<float, float>({.absolute = 1e-5, .relative = 1e-6});
+  expect_gaps_kept<bf16, float>({.absolute = 1e-5, .relative = 1e-6});
+  expect_gaps_kept<double, double>({.absolute = 1e-13, .relative = 1e-13});
+}
+
 TEST(PackedMatrix, GivesTheProductForAnyNumberOfRows) {
   expect_packed<float, float>({.absolute = 1e-5, .relative = 1e-6});
   expect_packed<bf16, float>({.absolute = 1e-5, .relative = 1e-6});
