@@ -18,7 +18,8 @@ constexpr std::int64_t kParallelElements = 32 * 1024;  // below this a second th
 template <class F>
 void for_pieces(std::int64_t count, const F& f) {
   constexpr std::int64_t kPiece = 8 * 1024;
-#pragma omp parallel for schedule(static) if (count >= kParallelElements)
+  if (count < kParallelElements) return f(std::int64_t{0}, count);  // a region of one costs, too
+#pragma omp parallel for schedule(static)
   for (std::int64_t first = 0; first < count; first += kPiece) {
     f(first, std::min(first + kPiece, count));
   }
