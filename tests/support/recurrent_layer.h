@@ -33,6 +33,9 @@ struct RecurrentLayer {
   Buffer<T> weight_ih = uniform<T>(device, columns* size.I, bound);
   Buffer<T> weight_hh = uniform<T>(device, columns* size.H, bound);
   Buffer<Acc> bias = uniform<Acc>(device, columns, bound);
+  Buffer<Acc> parameter = uniform<Acc>(device, cell->parameters* size.H, bound);
+  Buffer<Acc> d_parameter{device, count(cell->parameters* size.H)};
+  Buffer<Acc> deviation{device, count(cell->normalized_phases() * size.T * size.B)};
   Buffer<T> h0 = uniform<T>(device, size.B* size.H);
   Buffer<Acc> state0 = uniform<Acc>(device, size.B* size.H);
   Buffer<T> h{device, count(units)}, gates{device, count(units * cell->gates)};
@@ -49,14 +52,13 @@ struct RecurrentLayer {
     RecurrentSequenceForward<T> op{.cell = cell,
                                    .x = x.view(t, b, i),
                                    .weight_ih = weight_ih.view(columns, i),
-                                   .weight_hh = weight_hh.view(columns, n),
                                    .bias_ih = bias.view(columns),
-                                   .bias_hh = bias.view(columns),
                                    .h0 = h0.view(b, n),
                                    .h = h.view(t, b, n),
                                    .gates = gates.view(t, b, columns),
                                    .tf32 = tf32};
-    fill_states(op);
+    if (cell->multiplies) op.bias_hh = bias.view(columns);
+    fill_rest(op);
     return op;
   }
   RecurrentSequenceBackward<T> backward() const {
@@ -65,25 +67,30 @@ struct RecurrentLayer {
                                     .d_h = d_h.view(t, b, n),
                                     .x = x.view(t, b, i),
                                     .weight_ih = weight_ih.view(columns, i),
-                                    .weight_hh = weight_hh.view(columns, n),
                                     .h0 = h0.view(b, n),
                                     .h = h.view(t, b, n),
                                     .gates = gates.view(t, b, columns),
                                     .d_x = {d_x.view(t, b, i)},
                                     .d_weight_ih = {d_weight_ih.view(columns, i)},
-                                    .d_weight_hh = {d_weight_hh.view(columns, n)},
                                     .d_bias_ih = {d_bias_ih.view(columns)},
-                                    .d_bias_hh = {d_bias_hh.view(columns)},
                                     .tf32 = tf32};
-    fill_states(op);
+    if (cell->multiplies) {
+      op.d_weight_hh = {d_weight_hh.view(columns, n)};
+      op.d_bias_hh = {d_bias_hh.view(columns)};
+    }
+    if (cell->parameters > 0) op.d_parameter = {d_parameter.view(cell->parameters, n)};
+    fill_rest(op);
     return op;
   }
 
  private:
   static std::size_t count(std::int64_t number) { return static_cast<std::size_t>(number); }
   template <class Op>
-  void fill_states(Op& op) const {
+  void fill_rest(Op& op) const {
     const auto [t, b, i, n] = size;
+    if (cell->multiplies) op.weight_hh = weight_hh.view(columns, n);
+    if (cell->parameters > 0) op.parameter = parameter.view(cell->parameters, n);
+    if (op.normalizations() > 0) op.deviation = deviation.view(op.normalizations(), t, b);
     const std::size_t others = count(cell->states - 1);
     for (std::size_t s = 0; s < others; ++s) {
       op.state0[s] = state0.view(b, n);
