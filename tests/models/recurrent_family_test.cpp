@@ -95,6 +95,20 @@ std::string kind_for(const OptionSet& set) {
   return "recurrent_lm";
 }
 
+/// A normalization multiplies the difference of two devices by gain / deviation at every time step.
+/// Gains below 1 and initial states that are not 0 keep it from growing with the length.
+void temper(const Parameters& parameters) {
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    const std::string& name = parameters.name(i);
+    const bool start = name.find(".start_h") != std::string::npos;
+    if (!start && name.find(".gain_") == std::string::npos) continue;
+    std::vector<float> values(static_cast<std::size_t>(parameters.weight(i).size()), 0.25F);
+    for (std::size_t j = 1; start && j < values.size(); j += 2) values[j] = -0.5F;
+    copy_from_host(parameters.weight(i), values.data());
+  }
+  parameters.refresh_working();
+}
+
 void expect_agreement(const std::string& cell, const OptionSet& set) {
   std::vector<std::string> options = settings(cell, set);
   options.emplace_back("train.window=4");
@@ -102,19 +116,19 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
   if (kind == "classifier") options.emplace_back("model.pooling=mean");
   // Whether a cell state is clipped, and has no gradient then, may hang on the rounding of bf16.
   const bool clips = contains(options, "model.cell_clip=0.2");
-  // The tolerance of an op is for equal inputs. A bound leaves a gradient smaller than what it differs
-  // by; a normalization multiplies differences, by 300 where a learnt initial state is still 0.
-  const double allowed = contains(options, "model.layer_norm=true") ? 500 : 10;
   for (const Device& device : test::devices()) {
     for (const char* const precision : {"f32", "bf16"}) {
       if (clips && precision == std::string("bf16")) continue;
       SCOPED_TRACE(test::device_name(device) + ' ' + precision + ' ' + text(options));
       // Short texts and windows: a normalized recurrence multiplies differences at each step.
       Side a(kind, options, Cpu{}, precision, 3, 4), b(kind, options, device, precision, 3, 4);
+      temper(a.training.model->parameters());
+      temper(b.training.model->parameters());
       Comparison comparison(precision == std::string("f32") ? Rounding::f32 : Rounding::bf16);
       for (int step = 0; step < 2; ++step) compare_step(a.traced, b.traced, comparison);
       ASSERT_NE(comparison.worst(), nullptr);
-      EXPECT_LE(comparison.worst()->largest.excess(), allowed)
+      // The tolerance of an op is for equal inputs; over two steps it is exceeded up to 4 times in f32.
+      EXPECT_LE(comparison.worst()->largest.excess(), precision == std::string("f32") ? 30 : 3)
           << report_text({.a = "cpu", .b = "other", .steps = 2, .comparison = comparison});
     }
   }
