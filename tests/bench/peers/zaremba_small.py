@@ -102,7 +102,7 @@ def main():
         # A step that changes nothing tells the weights, the words' ids and the length of an epoch.
         told = train("first", "--set", "train.steps=1", "--set", "optimizer.learning_rate=0")
         steps = int(re.search(r"in (\d+) steps an epoch", told.stderr).group(1))
-        weights, ids = load(folder / "first/checkpoints/last/model.safetensors")
+        weights, ids, _ = load(folder / "first/checkpoints/last/model.safetensors")
         model = RecurrentLm("lstm", len(ids), UNITS, UNITS, LAYERS)
         model.load_state_dict(weights, strict=True)
         as_tokens = lambda text: torch.tensor([ids[word] for word in text])

@@ -20,10 +20,9 @@ namespace {
 // Address space. It is larger than the device's memory, so that a freed address is reused late.
 constexpr std::size_t kRegionBytes = std::size_t{kAddressSanitizer || kThreadSanitizer ? 16 : 64}
                                      << 30;
-// The time to open and close device memory around a kernel grows with the pages in use, so that what
-// is freed stays unused for long only where a checker watches it.
-constexpr std::size_t kQuarantineBytes = std::size_t{kAddressSanitizer || kThreadSanitizer ? 64 : 8}
-                                         << 20;
+// What is freed stays unused this long. The time to open and close device memory around a kernel
+// grows with the pages in use.
+constexpr std::size_t kQuarantineBytes = std::size_t{4} << 20;
 constexpr std::size_t kRedzoneBytes = 256;
 constexpr std::size_t kPageBytes = 4096;
 constexpr unsigned char kCanary = 0xC5;
