@@ -118,8 +118,10 @@ std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const Toke
 struct LineOptions {
   std::int64_t batch = 32;  ///< B: lines at a time
   std::int32_t begin = 1;   ///< the vocabulary's <bos>
-  bool shuffle = true;      ///< false: every epoch has the same order; for evaluation
-  std::uint64_t seed = 1;   ///< of the shuffling
+  std::int32_t answer_after =
+      -1;                  ///< only what follows this token's first place is a target; −1: all
+  bool shuffle = true;     ///< false: every epoch has the same order; for evaluation
+  std::uint64_t seed = 1;  ///< of the shuffling
   Share share{};
 };
 
@@ -130,7 +132,8 @@ struct LineOptions {
 /// the order is by bound and then that of the text.
 ///
 /// Memory   24 bytes of the host's a line.
-/// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>.
+/// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>, and for a
+///          line without the token answer_after.
 std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange& tokens,
                                           const LineOptions& options);
 

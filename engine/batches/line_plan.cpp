@@ -44,10 +44,11 @@ LinePlan::LinePlan(Lines lines, const LineOptions& options)
     throw FormatError(fmt::format("{}: {} lines and {} labels, expected a label a line",
                                   tokens.name, found.size(), lines_read_.labels->count));
   }
+  expect_answers(found);
   sort_into_buckets(found);
   cut_into_batches();
   arrange(0);
-  for (const Line& line : lines_) counted_ += lines_read_.next_token ? line.steps : 1;
+  for (const Line& line : lines_) counted_ += counted_of(line);
   read_.resize(static_cast<std::size_t>(longest_) + 1);
 }
 
@@ -63,13 +64,28 @@ std::vector<LinePlan::Line> LinePlan::find_lines() const {
       if (piece[static_cast<std::size_t>(i)] == options_.begin) {
         // The last token is only a target where the next token is one.
         const std::int64_t steps = lines_read_.next_token ? 0 : 1;
-        found.push_back({.start = at + i, .steps = steps, .number = std::ssize(found)});
+        found.push_back({.start = at + i,
+                         .steps = steps,
+                         .number = std::ssize(found),
+                         .question = options_.answer_after < 0 ? 0 : -1});
       } else {
-        ++found.back().steps;
+        Line& line = found.back();
+        ++line.steps;
+        const bool answers = piece[static_cast<std::size_t>(i)] == options_.answer_after;
+        if (answers && line.question < 0) line.question = line.steps;
       }
     }
   }
   return found;
+}
+
+void LinePlan::expect_answers(const std::vector<Line>& found) const {
+  const auto without =
+      std::find_if(found.begin(), found.end(), [](const Line& line) { return line.question < 0; });
+  if (without == found.end()) return;
+  throw FormatError(
+      fmt::format("{}: line {} lacks the token of data.answer_after, expected it in each line",
+                  lines_read_.tokens.name, without->number + 1));
 }
 
 void LinePlan::sort_into_buckets(const std::vector<Line>& found) {
@@ -145,23 +161,25 @@ void LinePlan::fill_row(std::int64_t row, const Line* line, HostBatch& batch) {
   const std::int64_t steps = line == nullptr ? 0 : line->steps;
   const std::int64_t last = lines_read_.next_token ? 1 : 0;
   if (line != nullptr) lines_read_.tokens.read(line->start, steps + last, read_.data());
-  const auto fill_steps = [&](std::int64_t shift, std::int32_t padding) {
+  const auto fill_steps = [&](std::int64_t first, std::int64_t shift, std::int32_t padding) {
     field->lengths[row] = static_cast<std::int32_t>(steps);
     for (std::int64_t t = 0; t < field->steps; ++t) {
       field->ids()[t * options_.batch + row] =
-          t < steps ? read_[static_cast<std::size_t>(t + shift)] : padding;
+          first <= t && t < steps ? read_[static_cast<std::size_t>(t + shift)] : padding;
     }
     ++field;
   };
-  fill_steps(0, 0);
-  if (lines_read_.next_token) fill_steps(1, GatherWindows::kNoTarget);
+  fill_steps(0, 0, 0);
+  if (lines_read_.next_token) {
+    fill_steps(line == nullptr ? 0 : line->question, 1, GatherWindows::kNoTarget);
+  }
   if (lines_read_.labels) {
     (field++)->ids()[row] = line == nullptr ? kNoExample : (*lines_read_.labels)[line->number];
   }
   if (numbered()) {
     (field++)->ids()[row] = line == nullptr ? kNoExample : static_cast<std::int32_t>(line->number);
   }
-  batch.counted += lines_read_.next_token ? steps : (line == nullptr ? 0 : 1);
+  if (line != nullptr) batch.counted += counted_of(*line);
 }
 
 }  // namespace carousel

@@ -29,14 +29,19 @@ class LinePlan final : public BatchPlan {
 
  private:
   struct Line {
-    std::int64_t start = 0;   ///< its <bos>
-    std::int64_t steps = 0;   ///< tokens that are read
-    std::int64_t number = 0;  ///< in the text
+    std::int64_t start = 0;     ///< its <bos>
+    std::int64_t steps = 0;     ///< tokens that are read
+    std::int64_t number = 0;    ///< in the text
+    std::int64_t question = 0;  ///< so many first targets do not count; −1: not known yet
   };
   struct Group {  ///< lines [first, first + count) of the order, padded to `bound` steps
     std::int64_t first = 0, count = 0, bound = 0;
   };
   std::vector<Line> find_lines() const;
+  void expect_answers(const std::vector<Line>& found) const;
+  std::int64_t counted_of(const Line& line) const {
+    return lines_read_.next_token ? line.steps - line.question : 1;
+  }
   void sort_into_buckets(const std::vector<Line>& found);
   void cut_into_batches();
   void arrange(std::int64_t epoch);

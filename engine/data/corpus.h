@@ -33,6 +33,7 @@ struct Corpus {
   Split train{}, validation{};
   /// Each line of the column "token", from <bos> to <eos>, is on its own; else they are one stream.
   bool lines = false;
+  std::int32_t answer_after = -1;  ///< of a line, only tokens after this one are targets; −1: all
 
   // Of a stream.
   std::int32_t document_end = -1;  ///< token after which a row's state restarts; −1: none

@@ -28,7 +28,11 @@ LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
 std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
                                               const SamplerOptions& options) {
   const TokenRange& tokens = split["token"];
-  if (corpus.lines) return line_batches(options.device, tokens, line_options(corpus, options));
+  if (corpus.lines) {
+    LineOptions lines = line_options(corpus, options);
+    lines.answer_after = corpus.answer_after;
+    return line_batches(options.device, tokens, lines);
+  }
   StreamOptions stream{.batch = options.batch,
                        .window = options.window,
                        .document_end = corpus.document_end,

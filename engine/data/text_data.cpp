@@ -48,6 +48,8 @@ void TextData::describe(OptionSection& section) {
               {{"text", Newline::text}, {"eos", Newline::eos}, {"line", Newline::line}});
   tokens.describe_limits(section);
   section.add("document_end", document_end, "a token after which the state is reset; empty: none");
+  section.add("answer_after", answer_after,
+              "of a line, the loss counts what follows this token; empty: the whole line");
   section
       .add("device_bytes", device_bytes, "tokens live on the device when they fit in this",
            {0, kMany})
@@ -64,11 +66,15 @@ Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& na
   Corpus corpus{.vocabularies = std::move(vocabularies),
                 .lines = unit == Unit::line,
                 .device_bytes = static_cast<std::size_t>(device_bytes)};
-  if (document_end.empty()) return corpus;
-  corpus.document_end = corpus.vocabularies["token"].id(document_end);
-  if (corpus.document_end < 0) {
-    throw ConfigError(
-        fmt::format("data.document_end is '{}', which is no token of {}", document_end, name));
+  const auto id = [&](const char* key, const std::string& token) {
+    const std::int32_t found = token.empty() ? -1 : corpus.vocabularies["token"].id(token);
+    if (token.empty() || found >= 0) return found;
+    throw ConfigError(fmt::format("data.{} is '{}', which is no token of {}", key, token, name));
+  };
+  corpus.document_end = id("document_end", document_end);
+  corpus.answer_after = id("answer_after", answer_after);
+  if (corpus.answer_after >= 0 && !corpus.lines) {
+    throw ConfigError("data.answer_after is for data.unit = \"line\"");
   }
   return corpus;
 }

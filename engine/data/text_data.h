@@ -20,6 +20,7 @@ class TextData final : public DataConfig {
   TokenOptions tokens;
   Unit unit = Unit::stream;
   std::string document_end;  ///< the token after which a new document begins; empty: none
+  std::string answer_after;  ///< of a line, only tokens after this one are targets; empty: all
   std::int64_t device_bytes = std::int64_t{1} << 30;
 
   void describe(OptionSection& section) override;
@@ -33,8 +34,8 @@ class TextData final : public DataConfig {
   /// character (of byte tokens) nor a line (under Newline::line) is divided. A single token is not
   /// validated on.
   ///
-  /// Errors   as tokenised(); ConfigError for a fraction outside (0, 1] and for a document_end that
-  ///          is no token.
+  /// Errors   as tokenised(); ConfigError for a fraction outside (0, 1] and for a document_end or an
+  ///          answer_after that is no token; for an answer_after without lines.
   Corpus corpus(const std::vector<Text>& train, const std::vector<Text>& validation = {},
                 const std::string& cache = {}) const;
 

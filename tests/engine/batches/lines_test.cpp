@@ -59,6 +59,27 @@ TEST(DataLines, BatchesWorkedByHand) {
   }
 }
 
+TEST(DataLines, OnlyWhatFollowsTheFirstAnswerTokenIsATarget) {
+  const TemporaryFolder folder;
+  const TokenRange tokens = test::tokens_of(folder, "a=b=c\n=\nab=", kLines);
+  const LineOptions options{.batch = 3, .begin = kBegin, .answer_after = '=', .shuffle = false};
+  for (const Device& device : test::devices()) {
+    const auto data = line_batches(device, tokens, options);
+    EXPECT_EQ(data->counted_per_epoch(), 4 + 1 + 1);
+    const SeenBatch b = next_batches(*data, 1).front();
+    EXPECT_EQ(b.row(b.token, 0), (Ids{kBegin, 'a', '=', 'b', '=', 'c'}));
+    EXPECT_EQ(b.row(b.target, 0), (Ids{-1, -1, 'b', '=', 'c', kEnd}));
+    EXPECT_EQ(b.row(b.target, 1), (Ids{-1, kEnd, -1, -1, -1, -1}));
+    EXPECT_EQ(b.row(b.target, 2), (Ids{-1, -1, -1, kEnd, -1, -1}));
+    EXPECT_EQ(b.lengths, (Ids{6, 2, 4}));  // the question is read
+    EXPECT_EQ(b.tokens, 4 + 1 + 1);
+  }
+  const TokenRange without = test::tokens_of(folder, "a=b\nab", kLines);
+  EXPECT_EQ(
+      error_text<FormatError>([&] { line_batches(Cpu{}, without, options); }),
+      without.name + ": line 2 lacks the token of data.answer_after, expected it in each line");
+}
+
 TEST(DataLines, EveryEpochHasEveryLineOnceInAnOrderOfItsOwn) {
   const TemporaryFolder folder;
   const std::string text = many_lines(211, 90);

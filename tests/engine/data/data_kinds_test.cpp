@@ -46,7 +46,7 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
   EXPECT_EQ(keys_of(*data_kind("text").config(), text),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\ntokens = \"char\"\n"
             "unit = \"stream\"\nnewline = \"text\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
-            "document_end = \"\"\ndevice_bytes = 1073741824\n");
+            "document_end = \"\"\nanswer_after = \"\"\ndevice_bytes = 1073741824\n");
   EXPECT_EQ(keys_of(*data_kind("labelled").config(), labelled),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\nsplit_seed = 1\n"
             "tokens = \"char\"\nminimum_count = 1\nmaximum_vocabulary = 0\n");
@@ -74,6 +74,18 @@ TEST(DataKinds, AnUnknownKindAndMissingColumnsAreOneError) {
               data.corpus({Text::in_memory("abc", "here")});
             }),
             "data.document_end is '#', which is no token of here");
+  const auto answer_after = [](const char* token, TextData::Unit unit) {
+    return error_text<ConfigError>([&] {
+      TextData data;
+      data.answer_after = token;
+      data.unit = unit;
+      data.corpus({Text::in_memory("a=b", "here")});
+    });
+  };
+  EXPECT_EQ(answer_after("#", TextData::Unit::line),
+            "data.answer_after is '#', which is no token of here");
+  EXPECT_EQ(answer_after("=", TextData::Unit::stream),
+            "data.answer_after is for data.unit = \"line\"");
 }
 
 TEST(Vocabularies, AreKeptByRoleInACheckpointsMetadata) {

@@ -73,6 +73,17 @@ TEST(Samplers, ExampleBatchesWorkedByHand) {
   }
 }
 
+TEST(Samplers, OfLinesWithAnswersTheseAloneAreTargets) {
+  TextData data;
+  data.unit = TextData::Unit::line;
+  data.train_fraction = 1;
+  data.answer_after = "=";
+  const Corpus corpus = data.corpus({Text::in_memory("a=b\n=aa\n")});
+  const auto source = language_batches(corpus, corpus.train, {.batch = 2, .training = false});
+  EXPECT_EQ(source->counted_per_epoch(), 2 + 3);
+  EXPECT_EQ(next_batches(*source, 1).front().tokens, 2 + 3);
+}
+
 TEST(Samplers, EveryEpochHasEveryExampleOnceWithItsOwnLabel) {
   const Corpus corpus = example_corpus(100);
   const Vocabulary &tokens = corpus.vocabularies["token"], &labels = corpus.vocabularies["label"];
