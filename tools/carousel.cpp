@@ -2,11 +2,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <csignal>
-#include <cstdio>
 #include <exception>
+#include <new>
+#include <string>
+#include <system_error>
 
 #include "tools/commands.h"
+#include "tools/streams.h"
 
 namespace carousel {
 namespace {
@@ -117,12 +119,22 @@ int run_command_line(int argc, char** argv) {
 }  // namespace carousel
 
 int main(int argc, char** argv) {
-  // A reader that went away (`carousel generate … | head`) is no error of ours to shout about.
-  std::signal(SIGPIPE, SIG_DFL);
+  carousel::prepare_standard_streams();
+  int status = 1;
+  int error = 0;
+  std::string fault;
   try {
-    return carousel::run_command_line(argc, argv);
+    status = carousel::run_command_line(argc, argv);
+  } catch (const std::bad_alloc&) {
+    fault = "out of memory";
+  } catch (const std::system_error& e) {
+    fault = e.what();
+    error = e.code().value();
   } catch (const std::exception& e) {
-    fmt::print(stderr, "carousel: {}\n", e.what());
-    return 1;
+    fault = e.what();
   }
+  if (const std::string output = carousel::output_fault(error); !output.empty()) fault = output;
+  if (fault.empty()) return status;
+  carousel::talk(fmt::format("carousel: {}\n", fault));
+  return 1;
 }

@@ -11,6 +11,7 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/recorded_run.h"
+#include "tools/streams.h"
 
 namespace carousel {
 namespace {
@@ -65,8 +66,8 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
   }
   const Corpus corpus = config.data->open({});
   Side side(config, corpus, open_device(config.machine));
-  fmt::print(stderr, "compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
-             folder.string(), reports.back().step, device_text(side.training.device));
+  talk(fmt::format("compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
+                   folder.string(), reports.back().step, device_text(side.training.device)));
   Comparison comparison(coarser(recorded.machine.precision, config.machine.precision));
   replay(reports, side.steps, comparison);
   return tell({.a = "recorded",
@@ -104,8 +105,9 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
   const Precision precision_b = config_b.machine.precision;
   const std::string name_a = side_name(device_a, precision_a);
   const std::string name_b = side_name(device_b, precision_b);
-  fmt::print(stderr, "compare: {} on {} with {} on {}, {} steps of {}\n", name_a,
-             device_text(device_a), name_b, device_text(device_b), arguments.steps, file.string());
+  talk(fmt::format("compare: {} on {} with {} on {}, {} steps of {}\n", name_a,
+                   device_text(device_a), name_b, device_text(device_b), arguments.steps,
+                   file.string()));
 
   Comparison comparison(coarser(precision_a, precision_b));
   for (std::int64_t i = 0; i < arguments.steps; ++i) {
@@ -134,8 +136,8 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
   const Corpus corpus = config.data->open({});
   const std::string name = side_name(device, config.machine.precision);
   Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
-  fmt::print(stderr, "compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,
-             device_text(device), arguments.steps, file.string());
+  talk(fmt::format("compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,
+                   device_text(device), arguments.steps, file.string()));
 
   Comparison comparison(Rounding::alike);
   for (std::int64_t i = 0; i < arguments.steps; ++i) {

@@ -10,6 +10,7 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
+#include "tools/streams.h"
 #include "tools/train_log.h"
 
 namespace carousel {
@@ -90,8 +91,8 @@ void print_scores(const Evaluation& result, std::int64_t step, bool json) {
 void tell_unknown(const char* command, const TokenRange& tokens) {
   const std::int64_t unknown = tokens.store->unknown();
   if (unknown == 0) return;
-  fmt::print(stderr, "{}: {} tokens are unknown to the model and count as <unk>\n", command,
-             unknown);
+  talk(
+      fmt::format("{}: {} tokens are unknown to the model and count as <unk>\n", command, unknown));
 }
 
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
@@ -111,7 +112,7 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
   const Evaluation result = trained.evaluate(corpus, arguments.rows);
   if (explanation) {
     const std::size_t weights = trained.model().parameters().bytes().weights;
-    fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
+    talk(explanation->text(false, {{"weights", weights}}) + "\n");
   }
   const Score* const loss = result.find("loss");
   if (trained.config().entry->decodes && loss != nullptr) {

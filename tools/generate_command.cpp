@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -10,6 +9,7 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
+#include "tools/streams.h"
 
 namespace carousel {
 namespace {
@@ -26,11 +26,6 @@ void check(const GenerateArguments& a) {
   }
 }
 
-void print(const std::string& text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);  // each token shows as it comes
-}
-
 }  // namespace
 
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
@@ -41,10 +36,9 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
 
   const Encoded prompt = vocabulary.encode(arguments.prompt, "--prompt");
   if (prompt.unknown > 0) {
-    fmt::print(stderr,
-               "generate: {} of the prompt's {} tokens are unknown to the model: it reads "
-               "<unk> there\n",
-               prompt.unknown, prompt.ids.size());
+    talk(fmt::format(
+        "generate: {} of the prompt's {} tokens are unknown to the model: it reads <unk> there\n",
+        prompt.unknown, prompt.ids.size()));
   }
   Generator generator(trained.model(), {.temperature = arguments.temperature,
                                         .top_k = arguments.top_k,
@@ -58,11 +52,11 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
   const auto explain = [&] {  // the first token tells it all
     if (!explanation) return;
     const std::size_t weights = trained.model().parameters().bytes().weights;
-    fmt::print(stderr, "{}\n", explanation->text(false, {{"weights", weights}}));
+    talk(explanation->text(false, {{"weights", weights}}) + "\n");
     explanation.reset();
   };
   std::string text = arguments.prompt;
-  if (!common.json) print(arguments.prompt);
+  if (!common.json) write_output(arguments.prompt);
   std::vector<std::int32_t> read;
   if (prompt.ids.empty() || vocabulary.begin() >= 0) read.push_back(first_token(vocabulary));
   for (const std::int32_t id : prompt.ids) {
@@ -77,17 +71,18 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
     if (common.json) {
       text += piece;
     } else {
-      print(piece);
+      write_output(piece);
     }
     if (vocabulary.begin() >= 0 && id == vocabulary.end()) break;  // the sentence is over
   }
   text += decoder.finish();
   if (common.json) {
-    print(nlohmann::json{{"prompt", arguments.prompt}, {"text", text}, {"seed", arguments.seed}}
-              .dump() +
-          "\n");
+    write_output(
+        nlohmann::json{{"prompt", arguments.prompt}, {"text", text}, {"seed", arguments.seed}}
+            .dump() +
+        "\n");
   } else {
-    print("\n");
+    write_output("\n");
   }
   return 0;
 }

@@ -6,7 +6,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+
+#include "tools/streams.h"
 
 namespace carousel {
 namespace {
@@ -58,20 +59,18 @@ void ProgressBar::show(std::int64_t done, std::int64_t total, const std::string&
   const std::string text = fmt::format(" {}/{}  {}  {} left", done, total, note, left);
   const int bar = std::clamp(terminal_width() - static_cast<int>(text.size()) - 3, 0, 40);
   const auto full = static_cast<int>(bar * done / std::max<std::int64_t>(total, 1));
-  fmt::print(stderr, "\r\033[K{}{}{}", std::string(static_cast<std::size_t>(full), '='),
-             std::string(static_cast<std::size_t>(bar - full), '.'), text);
-  std::fflush(stderr);
+  talk(fmt::format("\r\033[K{}{}{}", std::string(static_cast<std::size_t>(full), '='),
+                   std::string(static_cast<std::size_t>(bar - full), '.'), text));
 }
 
 void ProgressBar::clear() {
-  if (drawn_) fmt::print(stderr, "\r\033[K");
+  if (drawn_) talk("\r\033[K");
   drawn_ = false;
 }
 
 void ProgressBar::line(const std::string& text) {
   clear();
-  fmt::print(stderr, "{}\n", text);
-  std::fflush(stderr);
+  talk(text + "\n");
 }
 
 }  // namespace carousel

@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <utility>
 #include <vector>
 
@@ -113,7 +114,7 @@ class PrefetchedSource final : public BatchSource {
     try {
       drain();  // before the pinned memory goes
     } catch (const std::exception& error) {
-      fmt::print(stderr, "carousel: {}\n", error.what());
+      std::fprintf(stderr, "carousel: %s\n", error.what());  // which never throws
     }
   }
 

@@ -87,7 +87,7 @@ void try_to_remove(const fs::path& path, SystemCalls& calls) noexcept {
   try {
     remove_tree(path, calls);
   } catch (const std::exception& error) {
-    fmt::print(stderr, "carousel: {}\n", error.what());
+    std::fprintf(stderr, "carousel: %s\n", error.what());  // which never throws
   }
 }
 

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace carousel {
+
+/// Takes descriptors 0 to 2 where the process was started without them, so that no file that it
+/// opens becomes standard error; and has writes to pipes without a reader and beyond a limit fail
+/// instead of ending the process. To call first of all.
+void prepare_standard_streams();
+
+/// Writes to standard error. What cannot be written there is dropped: talk is no reason to fail.
+void talk(std::string_view text) noexcept;
+
+/// Writes to standard output at once, as a text shows that comes word by word. std::system_error if
+/// it cannot be written.
+void write_output(std::string_view text);
+
+/// Writes what is buffered. Returns what keeps standard output from being written, or nothing;
+/// `error` is the errno of a write that failed before. A reader that went away
+/// (`carousel generate … | head`) is nothing to talk about: the process ends by SIGPIPE.
+std::string output_fault(int error);
+
+}  // namespace carousel
