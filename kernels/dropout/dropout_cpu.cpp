@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "kernels/common/check.h"
+#include "kernels/common/cpu_random.h"
 #include "kernels/dropout/dropout.h"
 
 namespace carousel {
@@ -17,13 +18,7 @@ constexpr std::int64_t kChunk = 32'768;
 // past. With one row, drawing the next factors hides the time that a few elements take to come.
 constexpr std::int64_t kColumns = 1024;
 
-// Philox blocks drawn at a time. Lanes of a vector are blocks, not words of one block: ten rounds
-// over arrays of counters are then plain loops. 64 blocks fill four to sixteen vector registers'
-// worth of independent work and stay in the first-level cache.
-constexpr std::size_t kLanes = 64;
-constexpr std::int64_t kElements = 4 * kLanes;
-
-using Words = std::array<std::uint32_t, kLanes>;
+constexpr std::int64_t kElements = 4 * kPhiloxLanes;
 
 /// What the elements first … first + kElements − 1 are multiplied by.
 struct Factors {
@@ -35,42 +30,23 @@ struct Factors {
   Factors(const RandomSource& source, float drop_probability)
       : key(source.key()),
         step(*source.step.data),
-        threshold(static_cast<std::int32_t>(std::ceil(drop_probability * 0x1p24F))),
+        threshold(uniform_threshold(drop_probability)),
         scale(dropout_scale(drop_probability)) {}
 
   void draw(std::int64_t first, float* factor) const {
-    Words c0, c1, c2, c3;
-    const auto block = static_cast<std::uint64_t>(first) / 4;
-    const auto s = static_cast<std::uint64_t>(step);
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      c0[i] = static_cast<std::uint32_t>(block + i);
-      c1[i] = static_cast<std::uint32_t>((block + i) >> 32);
-      c2[i] = static_cast<std::uint32_t>(s);
-      c3[i] = static_cast<std::uint32_t>(s >> 32);
-    }
-    std::uint32_t k0 = key[0], k1 = key[1];
-    for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9U, k1 += 0xBB67AE85U) {
-#pragma omp simd
-      for (std::size_t i = 0; i < kLanes; ++i) {
-        const std::uint64_t a = std::uint64_t{0xD2511F53U} * c0[i];
-        const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * c2[i];
-        c0[i] = static_cast<std::uint32_t>(b >> 32) ^ c1[i] ^ k0;
-        c1[i] = static_cast<std::uint32_t>(b);
-        c2[i] = static_cast<std::uint32_t>(a >> 32) ^ c3[i] ^ k1;
-        c3[i] = static_cast<std::uint32_t>(a);
-      }
-    }
+    std::array<PhiloxLanes, 4> words;
+    draw_lanes(key, static_cast<std::uint64_t>(first) / 4, step, words);
     const std::int32_t bound = threshold;  // locals, for the loop to become vectors
     const float kept = scale;
     const auto keep = [=](std::uint32_t word) {
       return static_cast<std::int32_t>(word >> 8) >= bound ? kept : 0.0F;
     };
 #pragma omp simd
-    for (std::size_t i = 0; i < kLanes; ++i) {
-      factor[4 * i] = keep(c0[i]);
-      factor[4 * i + 1] = keep(c1[i]);
-      factor[4 * i + 2] = keep(c2[i]);
-      factor[4 * i + 3] = keep(c3[i]);
+    for (std::size_t i = 0; i < kPhiloxLanes; ++i) {
+      factor[4 * i] = keep(words[0][i]);
+      factor[4 * i + 1] = keep(words[1][i]);
+      factor[4 * i + 2] = keep(words[2][i]);
+      factor[4 * i + 3] = keep(words[3][i]);
     }
   }
 };

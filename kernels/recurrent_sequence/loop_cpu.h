@@ -126,7 +126,7 @@ RowOptions<Acc> row_options(const RecurrentOptions& given) {
   if (!given.training) {
     options.zoneout_h = given.zoneout_h, options.zoneout_c = given.zoneout_c;
   } else if (given.recurrent_dropout > 0) {
-    options.candidate_scale = scale_of(given.recurrent_dropout);
+    options.candidate_scale = dropout_scale(given.recurrent_dropout);
   }
   return options;
 }

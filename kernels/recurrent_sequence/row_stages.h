@@ -5,15 +5,11 @@
 #include <cstdint>
 
 #include "kernels/common/cpu_random.h"
+#include "kernels/dropout/dropout.h"
 #include "kernels/recurrent_sequence/cell_rows.h"
 
 // What the CPU's time loop does to a row of a step besides a cell's pointwise phases.
 namespace carousel {
-
-/// 1 / (1 − probability), what survivors of a dropout are multiplied by.
-inline float scale_of(float probability) {
-  return probability < 1 ? static_cast<float>(1.0 / (1.0 - static_cast<double>(probability))) : 0;
-}
 
 /// The mask of one row at one step: element `first` of options.source is its first unit.
 inline void draw_mask(const RecurrentOptions& options, std::uint64_t first, std::int64_t width,
@@ -44,7 +40,7 @@ template <class Acc>
 void draw_recurrent_scale(const RecurrentOptions& options, std::uint64_t first, std::int64_t width,
                           Acc* scale) {
   const std::int32_t threshold = uniform_threshold(options.variational);
-  const float kept = scale_of(options.variational);
+  const float kept = dropout_scale(options.variational);
   std::array<PhiloxLanes, 4> words;
   constexpr auto kLanes = static_cast<std::int64_t>(kPhiloxLanes);
   for (std::int64_t j = 0; j < width; j += kLanes) {

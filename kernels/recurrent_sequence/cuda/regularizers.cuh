@@ -2,6 +2,7 @@
 
 #include <limits>
 
+#include "kernels/dropout/dropout.h"
 #include "kernels/recurrent_sequence/cuda/places.cuh"
 
 namespace carousel {
@@ -12,11 +13,6 @@ struct CellOptions {
   float zoneout_h, zoneout_c;  ///< share of the state before where no bit of the mask is set
   float candidate_scale, cell_limit, gradient_limit;
 };
-
-/// 1 / (1 − probability), what survivors of a dropout are multiplied by.
-inline float keep_scale(float probability) {
-  return static_cast<float>(1.0 / (1.0 - static_cast<double>(probability)));
-}
 
 /// Whether variational dropout takes units of ĥ.
 inline bool drops_h(const RecurrentOptions& options) {
@@ -31,7 +27,7 @@ inline CellOptions cell_options(const RecurrentOptions& given) {
       .zones_c = given.zoneout_c > 0,
       .zoneout_h = given.training ? 0.0F : given.zoneout_h,
       .zoneout_c = given.training ? 0.0F : given.zoneout_c,
-      .candidate_scale = drops ? keep_scale(given.recurrent_dropout) : 1.0F,
+      .candidate_scale = drops ? dropout_scale(given.recurrent_dropout) : 1.0F,
       // No comparison with NaN holds, so that an infinite state, too, counts as within.
       .cell_limit = given.cell_clip > 0 ? given.cell_clip : std::numeric_limits<float>::quiet_NaN(),
       .gradient_limit =
@@ -129,7 +125,7 @@ template <class Op>
 void draw_factors(const Cuda& device, const Op& op, float* factors) {
   if (factors == nullptr) return;
   launch(device, grid_of_places<float>(op.h.extent[1], op.h.extent[2]),
-         recurrent_sequence_factors_kernel<Op>, op, keep_scale(op.options.variational), factors);
+         recurrent_sequence_factors_kernel<Op>, op, dropout_scale(op.options.variational), factors);
 }
 
 }  // namespace carousel
