@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "engine/run/training.h"
+#include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/train_log.h"
@@ -78,10 +79,6 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
     if (training.run.step == 0 && !config.weights.empty()) {
       progress.line(fmt::format("weights: begin as in {}", config.weights.string()));
     }
-    if (training.run.step >= config.train.steps) {
-      progress.line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
-                                arguments.out, training.run.step));
-    }
     watch_interrupts();
   };
   const auto end = [&](const Training& training, RunEnd how) {
@@ -92,7 +89,10 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
           fmt::format("stopped after step {} and saved; to go on: carousel train {} --out "
                       "{} --resume",
                       run.step, arguments.config, arguments.out));
-    } else if (how != RunEnd::nothing_to_do) {
+    } else if (how == RunEnd::nothing_to_do) {
+      progress.line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
+                                arguments.out, run.step));
+    } else {
       progress.line(fmt::format("{} after {} steps, {} {}, {} of training{}",
                                 how == RunEnd::early ? "stopped early" : "done", run.step,
                                 count_text(static_cast<double>(run.tokens)), counted_name(training),
@@ -105,7 +105,11 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
                             .stop = &stop_asked,
                             .begin = begin,
                             .end = end});
-  return how == RunEnd::interrupted ? 130 : 0;
+  if (how == RunEnd::interrupted) return 130;
+  if (!log.last_fault().empty()) {
+    throw Error(log.last_fault() + "; the weights are finite and saved");
+  }
+  return 0;
 }
 
 }  // namespace carousel

@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <cmath>
+
 #include "engine/model/generator.h"
 #include "engine/run/trained_model.h"
 #include "kernels/common/memory.h"
@@ -63,15 +65,24 @@ void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
 }
 
 void TrainLog::on_report(const Report& r) {
-  note_ = fmt::format("loss {:.4f}  {} {}/s", r.loss, count_text(r.tokens_per_second),
-                      counted_name(*training_));
+  if (!r.belated) {
+    note_ = fmt::format("loss {:.4f}  {} {}/s", r.loss, count_text(r.tokens_per_second),
+                        counted_name(*training_));
+  }
   for (const Score& term : r.terms) note_ += fmt::format("  {} {:.4f}", term.name, term.value);
   if (r.validation) {
     std::vector<std::string> scores;
-    for (const Score& score : r.validation->scores) scores.push_back(score_text(score));
-    progress_.line(fmt::format("step {}: loss {:.4f}, validation{} {}", r.step, r.loss,
-                               r.averaged > 0 ? " of averaged weights" : "",
-                               fmt::join(scores, ", ")));
+    fault_.clear();
+    for (const Score& score : r.validation->scores) {
+      scores.push_back(score_text(score));
+      if (fault_.empty() && !std::isfinite(score.value)) {
+        fault_ = fmt::format("the validation {} of step {} is {}, no finite number", score.name,
+                             r.step, score.value);
+      }
+    }
+    progress_.line(fmt::format(
+        "step {}: {}validation{} {}", r.step, r.belated ? "" : fmt::format("loss {:.4f}, ", r.loss),
+        r.averaged > 0 ? " of averaged weights" : "", fmt::join(scores, ", ")));
   } else if (!progress_.on_terminal()) {
     progress_.line(fmt::format("step {}/{}: {}", r.step, config_.train.steps, note_));
   }

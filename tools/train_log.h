@@ -31,12 +31,14 @@ class TrainLog final : public TrainObserver {
   void on_sample(const TrainingRun& run) override;
   void on_graph_refused(const std::string& why) override;
   ProgressBar& progress() { return progress_; }
+  /// "validation loss nan" if the last evaluation was not finite; otherwise nothing.
+  const std::string& last_fault() const { return fault_; }
 
  private:
   const RunConfig& config_;
   const Training* training_ = nullptr;
   ProgressBar progress_;
-  std::string note_;
+  std::string note_, fault_;
   bool memory_told_ = false, explaining_ = false;
   std::optional<Explanation> explanation_;
 };

@@ -60,6 +60,18 @@ MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_st
   sync_folder(path.has_parent_path() ? path.parent_path() : ".", calls);
 }
 
+void MetricsFile::extend_last(std::span<const MetricField> metrics) {
+  const std::string text = read_file(file_.path());
+  const std::size_t begin = text.size() < 2 ? 0 : text.rfind('\n', text.size() - 2) + 1;
+  const std::string_view last = std::string_view(text).substr(begin);
+  const std::string more = metrics_line(metrics.subspan(1));
+  if (!last.ends_with("}\n") || step_of(last) != std::get<std::int64_t>(metrics.front().value)) {
+    return append(metrics);
+  }
+  file_.truncate(begin);
+  file_.write(fmt::format("{},{}\n", last.substr(0, last.size() - 2), more.substr(1)));
+}
+
 void MetricsFile::append(std::span<const MetricField> metrics) {
   file_.write(metrics_line(metrics) + "\n");
 }

@@ -33,6 +33,9 @@ class MetricsFile {
   void append(std::initializer_list<MetricField> metrics) {
     append(std::span(metrics.begin(), metrics.size()));
   }
+  /// Adds what the last line does not have to it; `metrics` begins with the step. Appends them if the
+  /// last line is of another step.
+  void extend_last(std::span<const MetricField> metrics);
   /// Makes the lines so far survive a power failure too. Call it before a checkpoint is saved.
   void sync() { file_.sync(); }
 

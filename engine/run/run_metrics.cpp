@@ -29,22 +29,27 @@ void RunMetrics::on_step(const TrainingRun& run, const Arena& arena) {
 }
 
 void RunMetrics::on_report(const Report& r) {
-  std::vector<MetricField> line{{"step", r.step},
-                                {"epoch", r.epoch},
-                                {"tokens", r.tokens},
-                                {"seconds", r.seconds},
-                                {"loss", r.loss}};
-  for (const Score& term : r.terms) line.push_back({"loss_" + term.name, term.value});
-  line.insert(line.end(), {{"gradient_norm", r.gradient_norm},
-                           {"learning_rate", r.learning_rate},
-                           {"tokens_per_second", r.tokens_per_second}});
+  std::vector<MetricField> line{{"step", r.step}};
+  if (!r.belated) {
+    line.insert(
+        line.end(),
+        {{"epoch", r.epoch}, {"tokens", r.tokens}, {"seconds", r.seconds}, {"loss", r.loss}});
+    for (const Score& term : r.terms) line.push_back({"loss_" + term.name, term.value});
+    line.insert(line.end(), {{"gradient_norm", r.gradient_norm},
+                             {"learning_rate", r.learning_rate},
+                             {"tokens_per_second", r.tokens_per_second}});
+  }
   if (r.validation) {
     for (const Score& score : r.validation->scores) {
       line.push_back({"validation_" + score.name, score.value});
     }
   }
   if (r.averaged > 0) line.push_back({"averaged", r.averaged});
-  file_.append(line);
+  if (r.belated) {
+    file_.extend_last(line);
+  } else {
+    file_.append(line);
+  }
   if (next_ != nullptr) next_->on_report(r);
 }
 

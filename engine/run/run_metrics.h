@@ -8,6 +8,12 @@
 namespace carousel {
 
 /// Writes a line of metrics.jsonl for each report, and passes everything on to another observer.
+///
+/// What a reader may rely on. Steps rise from line to line. `loss`, its parts and tokens_per_second
+/// are means over the steps since the line before; everything else is of the line's step, and
+/// `seconds` leaves out the time between sessions. A run that was killed and resumed has the lines
+/// of an unbroken one. One that was stopped has one more for each stop, of the step it stopped at,
+/// if that has no line anyway, so that the means of the next line begin there; all else is equal.
 class RunMetrics final : public TrainObserver {
  public:
   /// Lines after `last_step` are cut off; −1 starts afresh. `next` may be null.

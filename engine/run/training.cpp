@@ -111,7 +111,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                         .checkpoints = checkpoints,
                         .observer = observer});
   static const std::atomic<bool> never{false};
-  const bool nothing_to_do = run.step >= config.train.steps;
+  const bool nothing_to_do = !trainer.anything_due();
   const TrainEnd how = trainer.train(options.stop != nullptr ? *options.stop : never);
   const RunEnd end = nothing_to_do                  ? RunEnd::nothing_to_do
                      : how == TrainEnd::interrupted ? RunEnd::interrupted

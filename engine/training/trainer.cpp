@@ -83,19 +83,21 @@ Report Trainer::measure() {
   return report;
 }
 
-Evaluation Trainer::validate() {
-  run_.optimizer.average().exchange();
-  Evaluation result = evaluate(run_.model, *parts_.validation, step_.arena(), parts_.metrics);
-  run_.optimizer.average().exchange();
+void Trainer::evaluate_into(Report& report) {
+  AveragedWeights& average = run_.optimizer.average();
+  if (average.begun()) report.averaged = run_.step - run_.trigger.first + 1;
+  average.exchange();
+  const Evaluation& result = report.validation.emplace(
+      evaluate(run_.model, *parts_.validation, step_.arena(), parts_.metrics));
+  average.exchange();
+  run_.evaluated = run_.step;
   new_best_ = result.cost() < run_.best;
   if (new_best_) run_.best = result.cost();
   run_.evaluations_without_best = new_best_ ? 0 : run_.evaluations_without_best + 1;
   run_.plateau = updated(run_.plateau, parts_.step.schedule, result.cost());
-  AveragedWeights& average = run_.optimizer.average();
   run_.trigger =
       updated(run_.trigger, run_.optimizer.config().average_after, result.cost(), run_.step);
   if (run_.trigger.first != 0 && !average.begun()) average.begin(run_.trigger.first);
-  return result;
 }
 
 void Trainer::sample() {
@@ -133,8 +135,19 @@ bool Trainer::out_of_patience() const {
   return config_.patience > 0 && run_.evaluations_without_best >= config_.patience;
 }
 
+bool Trainer::anything_due() const {
+  return run_.step < config_.steps ||
+         (parts_.validation != nullptr && run_.evaluated < run_.step && !out_of_patience());
+}
+
 TrainEnd Trainer::train(const std::atomic<bool>& stop) {
   TrainEnd end = out_of_patience() ? TrainEnd::early : TrainEnd::finished;
+  if (run_.step >= config_.steps && anything_due()) {
+    Report report{.step = run_.step, .terms = {}, .validation = {}, .belated = true};
+    evaluate_into(report);
+    parts_.observer.on_report(report);
+    save();
+  }
   reported_at_ = Clock::now();
   while (run_.step < config_.steps && end == TrainEnd::finished) {
     queue_step();
@@ -142,7 +155,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
     const auto due = [&](std::int64_t period) {
       return run_.step == config_.steps || (period > 0 && run_.step % period == 0);
     };
-    if (stop) end = TrainEnd::interrupted;
+    if (stop && run_.step < config_.steps) end = TrainEnd::interrupted;
     // Also in an interrupted run: a resumed one does not come back to this step, and best score,
     // patience and plateau must be those of a run that was not interrupted.
     const bool evaluating = parts_.validation != nullptr && due(config_.evaluate_every);
@@ -153,11 +166,7 @@ TrainEnd Trainer::train(const std::atomic<bool>& stop) {
         sampling || stopping || run_.step - reported_step_ == config_.report_every) {
       Report report = measure();
       new_best_ = false;
-      if (evaluating) {
-        const bool averaged = run_.optimizer.average().begun();
-        report.validation = validate();
-        if (averaged) report.averaged = run_.step - run_.trigger.first + 1;
-      }
+      if (evaluating) evaluate_into(report);
       parts_.observer.on_report(report);
       if (out_of_patience()) end = TrainEnd::early;
       if (new_best_ || due(config_.save_every) || end != TrainEnd::finished) save();

@@ -37,6 +37,9 @@ struct Report {
   double learning_rate = 0;
   double tokens_per_second = 0;  ///< since the last report
   std::optional<Evaluation> validation;
+  /// The evaluation was still due when training began again: it is all there is to tell, and belongs
+  /// to the report of this step.
+  bool belated = false;
   std::int64_t averaged = 0;  ///< weights in the average that was evaluated; 0: the weights were
 };
 
@@ -76,9 +79,13 @@ class Trainer {
   /// `stop`, set from outside at any time, ends training after the current step, with the
   /// evaluation that is due and a checkpoint. A run that has ended early takes no step unless its
   /// patience was raised.
+  /// A run at its last step without the evaluation due there, which was stopped when this step was
+  /// not its last, is evaluated.
   /// Error if a loss or a gradient stops being finite: it names the step and the first tensor that
-  /// went wrong, and no checkpoint is written from then on.
+  /// went wrong, and no checkpoint is written from then on. An evaluation that is not finite is
+  /// reported, is never the best, and changes nothing else: the weights are finite.
   TrainEnd train(const std::atomic<bool>& stop);
+  bool anything_due() const;  ///< a step or the last evaluation
 
   const StepGraphs& graphs() const { return step_.graphs(); }
 
@@ -86,7 +93,7 @@ class Trainer {
   using Clock = std::chrono::steady_clock;
   void queue_step();
   Report measure();  ///< what happened since the last report; checks that it was finite
-  Evaluation validate();
+  void evaluate_into(Report& report);
   void sample();
   bool out_of_patience() const;
   void save();

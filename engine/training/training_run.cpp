@@ -68,6 +68,7 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
   scalars.set("tokens", run.tokens);
   scalars.set("best_loss", run.best);
   scalars.set("evaluations_without_best", run.evaluations_without_best);
+  scalars.set("evaluated", run.evaluated);
   scalars.set("plateau.best", run.plateau.best);
   scalars.set("plateau.bad_evaluations", run.plateau.bad_evaluations);
   scalars.set("plateau.factor", run.plateau.factor);
@@ -91,6 +92,8 @@ void restore(TrainingRun& run, const SavedCheckpoint& saved) {
   run.tokens = scalars.integer("tokens");
   run.best = scalars.real("best_loss");
   run.evaluations_without_best = scalars.integer("evaluations_without_best");
+  // A checkpoint that does not say it was written by a run that evaluated whenever it was due.
+  run.evaluated = scalars.contains("evaluated") ? scalars.integer("evaluated") : run.step;
   run.plateau = {.best = scalars.real("plateau.best"),
                  .bad_evaluations = scalars.integer("plateau.bad_evaluations"),
                  .factor = scalars.real("plateau.factor")};

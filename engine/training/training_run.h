@@ -26,6 +26,7 @@ struct TrainingRun {
                             ///< checkpoint leaves out, for equal runs have equal checkpoints
   double best = std::numeric_limits<double>::infinity();  ///< lowest Evaluation::cost()
   std::int64_t evaluations_without_best = 0;
+  std::int64_t evaluated = 0;  ///< step of the last evaluation
 };
 
 /// A model's weights as its checkpoints name them.

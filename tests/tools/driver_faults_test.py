@@ -5,9 +5,13 @@ folders that go away, forged files.
     driver_faults_test.py CAROUSEL DEVICE [TEST...]
 """
 
-import os
+import pathlib
+import struct
 import subprocess
+import sys
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+import safetensors_file
 from driver_test import CONFIG, TEXT
 from driver import CAROUSEL, DEVICE, DriverCase, main, metrics, run
 
@@ -73,6 +77,28 @@ class DriverFaultsTest(DriverCase):
     def test_an_error_without_a_place_to_tell_it_is_still_a_status(self):
         for streams in ("2>/dev/full", "2>&-"):
             self.assertEqual(self.shell(streams, "generate", self.here / "none").returncode, 1)
+
+    # Training.
+
+    def test_a_validation_loss_that_is_no_number_is_said(self):
+        (self.here / "text.txt").write_text(TEXT + "Z\n")
+        self.train(out="before")
+        file = self.here / "weights.safetensors"
+        words, tensors = safetensors_file.read(
+            self.here / "before/checkpoints/last/model.safetensors")
+        letters = [line.split("\t")[0] for line in words["carousel.vocabulary"].splitlines()[1:]]
+        dtype, shape, block = tensors["embedding.weight"]
+        at, row = letters.index("Z"), 4 * shape[1]
+        nan = struct.pack("<f", float("nan")) * shape[1]
+        safetensors_file.write(file, tensors | {
+            "embedding.weight": (dtype, shape, block[:at * row] + nan + block[(at + 1) * row:])})
+        result = self.train("--set", f"model.weights={file}", status=1)
+        self.assertEqual(result.stderr.splitlines()[-1],
+                         "carousel: the validation loss of step 12 is nan, no finite number; the "
+                         "weights are finite and saved")
+        self.assertEqual([line.get("validation_loss") for line in metrics(self.here / "run")][-1],
+                         "nan")
+        self.assertFalse((self.here / "run/checkpoints/best").exists())
 
 
 if __name__ == "__main__":

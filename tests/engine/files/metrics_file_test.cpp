@@ -57,6 +57,23 @@ TEST(Metrics, ALineIsInTheFileAsSoonAsItIsAppended) {
   EXPECT_EQ(file_content(folder / "metrics.jsonl"), "{\"step\":1,\"loss\":1.0}\n{\"step\":2}\n");
 }
 
+TEST(Metrics, TheLastLineIsExtendedIfItIsOfThatStep) {
+  const std::vector<MetricField> more{{"step", std::int64_t{2}}, {"found", 0.5}};
+  for (const auto& [before, after] : std::vector<std::pair<std::string, std::string>>{
+           {"{\"step\":1}\n{\"step\":2,\"a\":{}}\n",
+            "{\"step\":1}\n{\"step\":2,\"a\":{},\"found\":0.5}\n"},
+           {"{\"step\":2}\n", "{\"step\":2,\"found\":0.5}\n"},
+           {"{\"step\":1}\n", "{\"step\":1}\n{\"step\":2,\"found\":0.5}\n"},
+           {"", "{\"step\":2,\"found\":0.5}\n"}}) {
+    const TemporaryFolder folder;
+    folder.write("metrics.jsonl", before);
+    MetricsFile file(folder / "metrics.jsonl", 2);
+    file.extend_last(more);
+    file.append({{"step", std::int64_t{3}}});
+    EXPECT_EQ(file_content(folder / "metrics.jsonl"), after + "{\"step\":3}\n");
+  }
+}
+
 TEST(Metrics, AResumedRunCutsOffWhatCameAfterItsCheckpoint) {
   const TemporaryFolder folder;
   const auto path = folder / "metrics.jsonl";

@@ -55,6 +55,18 @@ TEST(RunMetrics, ALineHasTheStepItsTermsAndWhatTheEvaluationFound) {
             "\n");
 }
 
+TEST(RunMetrics, ABelatedEvaluationBelongsToTheLastLine) {
+  const TemporaryFolder folder;
+  folder.write("metrics.jsonl", "{\"step\":3,\"loss\":2.0}\n");
+  RunMetrics metrics(folder / "metrics.jsonl", 3, nullptr);
+  metrics.on_report({.step = 3,
+                     .terms = {},
+                     .validation = Evaluation{.scores = {{"loss", 0.5}}},
+                     .belated = true});
+  EXPECT_EQ(file_content(folder / "metrics.jsonl"),
+            "{\"step\":3,\"loss\":2.0,\"validation_loss\":0.5}\n");
+}
+
 TEST(RunMetrics, AResumedRunGoesOnAfterItsCheckpointWithTheSecondsUpToThere) {
   const std::string lines = "{\"step\":1,\"seconds\":0.5}\n{\"step\":2,\"seconds\":1.25}\n",
                     later = "{\"step\":3,\"seconds\":7.0}\n";

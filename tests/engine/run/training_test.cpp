@@ -101,6 +101,16 @@ TEST_F(TrainedRun, EndsAsItDidAndSaysSo) {
   EXPECT_EQ(RunConfig(run_ / "config.toml", kModels).train.patience, 2);
 }
 
+TEST_F(TrainedRun, IsEvaluatedWhereItStoppedIfThatIsItsEndNow) {
+  EXPECT_EQ(train({}, false, 2), RunEnd::interrupted);
+  const auto last_line = [&] { return test::file_content(run_ / "metrics.jsonl").substr(9); };
+  EXPECT_EQ(last_line().find("validation_loss"), std::string::npos);
+  EXPECT_EQ(train({"train.steps=2"}, /*resume=*/true), RunEnd::finished);
+  EXPECT_EQ(reported_steps(), (Steps{1, 2}));
+  EXPECT_NE(last_line().find("validation_loss\":1.0}\n"), std::string::npos);
+  EXPECT_EQ(train({"train.steps=2"}, /*resume=*/true), RunEnd::nothing_to_do);
+}
+
 TEST_F(TrainedRun, WhatCameAfterTheLastCheckpointIsTrainedAgain) {
   EXPECT_EQ(train({"train.report_every=1"}), RunEnd::finished);
   // As a kill after step 6 leaves it.

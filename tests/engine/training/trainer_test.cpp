@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/support/device.h"
@@ -13,6 +15,7 @@ namespace {
 
 using test::Outcome;
 using test::Scenario;
+using test::TemporaryFolder;
 using test::train;
 
 const float kNaN = std::nanf("");
@@ -167,6 +170,72 @@ TEST_P(TrainerOn, ADivergenceNamesStepAndTensorAndSavesNothingMore) {
     EXPECT_EQ(got.weight, -0.125F * static_cast<float>(c.bad - 1))
         << "the weights are those before that step";
   }
+}
+
+// What a reader of the reports may rely on: see RunMetrics.
+TEST(Trainer, AStopAddsAReportAndOtherwiseChangesMeansAlone) {
+  const Scenario scenario{
+      .config = {.steps = 12, .report_every = 4, .evaluate_every = 3, .save_every = 5},
+      .validation = {9, 7, 8, 6},
+      .loss = [](std::int64_t n) { return static_cast<float>(n * n); }};
+  const auto by_step = [](const Outcome& outcome, std::map<std::int64_t, Report> all = {}) {
+    for (const Report& report : outcome.reports) {
+      EXPECT_TRUE(all.emplace(report.step, report).second) << report.step << " is there twice";
+    }
+    return all;
+  };
+  const auto unbroken = by_step(train(Cpu{}, scenario));
+  for (std::int64_t stop = 1; stop < scenario.config.steps; ++stop) {
+    SCOPED_TRACE(stop);
+    const TemporaryFolder folder;
+    const auto first = by_step(train(Cpu{}, scenario, folder.path(), stop));
+    const auto resumed = by_step(train(Cpu{}, scenario, folder.path()), first);
+    EXPECT_EQ(resumed.size(), unbroken.size() + (unbroken.contains(stop) ? 0 : 1));
+    double sum = 0, unbroken_sum = 0;
+    std::int64_t before = 0, unbroken_before = 0;
+    for (const auto& [step, report] : resumed) {
+      sum += report.loss * static_cast<double>(step - std::exchange(before, step));
+      const auto same = unbroken.find(step);
+      if (same == unbroken.end()) {
+        EXPECT_EQ(step, stop);
+        continue;
+      }
+      const Report& whole = same->second;
+      unbroken_sum += whole.loss * static_cast<double>(step - std::exchange(unbroken_before, step));
+      EXPECT_EQ(sum, unbroken_sum) << "the loss is the mean since the line before";
+      EXPECT_EQ(report.tokens, whole.tokens);
+      EXPECT_EQ(report.epoch, whole.epoch);
+      EXPECT_EQ(report.gradient_norm, whole.gradient_norm);
+      EXPECT_EQ(report.learning_rate, whole.learning_rate);
+      ASSERT_EQ(report.validation.has_value(), whole.validation.has_value());
+      if (whole.validation) {
+        EXPECT_EQ(report.validation->cost(), whole.validation->cost());
+      }
+    }
+  }
+}
+
+TEST(Trainer, AnEvaluationThatIsStillDueIsMadeUpFor) {
+  const TrainConfig three{.steps = 3, .report_every = 9, .evaluate_every = 0, .save_every = 0};
+  const std::vector<float> validation{9, 9, 4};
+  const Outcome unbroken = train(Cpu{}, {.config = three, .validation = validation});
+  EXPECT_EQ(unbroken.events, "1 3vb");
+  TrainConfig longer = three;
+  longer.steps = 8;
+  const TemporaryFolder folder;
+  EXPECT_EQ(train(Cpu{}, {.config = longer, .validation = validation}, folder.path(), 3).events,
+            "1 3s");
+  const Outcome again = train(Cpu{}, {.config = three, .validation = validation}, folder.path());
+  EXPECT_EQ(again.events, "3vb");
+  EXPECT_EQ(again.best, "step-3");
+  EXPECT_EQ(again.end, TrainEnd::finished);
+  EXPECT_TRUE(again.scalars == unbroken.scalars);
+  EXPECT_EQ(train(Cpu{}, {.config = three, .validation = validation}, folder.path()).events, "");
+  // Asked to stop in the last step, it has nothing left to do.
+  const Outcome at_the_end = train(Cpu{}, {.config = three, .validation = validation},
+                                   TemporaryFolder().path(), /*stop_after=*/3);
+  EXPECT_EQ(at_the_end.events, "1 3vb");
+  EXPECT_EQ(at_the_end.end, TrainEnd::finished);
 }
 
 }  // namespace
