@@ -66,6 +66,7 @@ constexpr ModelEntry kModels[] = {
      .sampler = language_batches,
      .metrics = language_metrics,
      .decodes = true,
+     .scores = true,
      .formerly = "lstm_lm"},
 };
 

@@ -53,6 +53,15 @@ int run_command_line(int argc, char** argv) {
       ->required();
   predict_app->add_option("--data", predict.data, "a file of lines; without it, standard input");
 
+  ScoreArguments score;
+  CLI::App* score_app = app.add_subcommand(
+      "score",
+      "tell how probable lines of text are: log-probability in nats, tokens that it is of, "
+      "perplexity, unknown tokens; separated by tabs, a line for each");
+  score_app->add_option("run", score.run, "a run's folder, or one of its checkpoints")->required();
+  score_app->add_option("--data", score.data, "a file of lines; without it, standard input");
+  score_app->add_flag("--tokens", score.tokens, "after these, each token and its log-probability");
+
   CompareArguments compare;
   CLI::App* compare_app = app.add_subcommand(
       "compare",
@@ -90,7 +99,7 @@ int run_command_line(int argc, char** argv) {
 
   CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
   for (CLI::App* command :
-       {train_app, eval_app, predict_app, compare_app, generate_app, models_app}) {
+       {train_app, eval_app, predict_app, score_app, compare_app, generate_app, models_app}) {
     add_common(*command, common);
   }
   compare_app->get_option("--device")->excludes("--devices");
@@ -110,6 +119,7 @@ int run_command_line(int argc, char** argv) {
   if (train_app->parsed()) return train_command(train, common);
   if (eval_app->parsed()) return eval_command(eval, common);
   if (predict_app->parsed()) return predict_command(predict, common);
+  if (score_app->parsed()) return score_command(score, common);
   if (compare_app->parsed()) return compare_command(compare, common);
   if (generate_app->parsed()) return generate_command(generate, common);
   return models_command(common);

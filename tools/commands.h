@@ -29,6 +29,11 @@ struct PredictArguments {
   std::string run, data;  ///< data empty or "-": standard input
 };
 
+struct ScoreArguments {
+  std::string run, data;  ///< as of predict
+  bool tokens = false;    ///< also of each token
+};
+
 struct CompareArguments {
   std::string path;                              ///< a config, or a run's folder
   std::vector<std::string> devices, precisions;  ///< of the two sides; one: of both; none: default
@@ -50,6 +55,7 @@ struct GenerateArguments {
 int train_command(const TrainArguments& arguments, const CommonArguments& common);
 int eval_command(const EvalArguments& arguments, const CommonArguments& common);
 int predict_command(const PredictArguments& arguments, const CommonArguments& common);
+int score_command(const ScoreArguments& arguments, const CommonArguments& common);
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);

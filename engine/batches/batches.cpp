@@ -10,6 +10,7 @@
 
 #include "engine/batches/batch_plan.h"
 #include "engine/batches/line_plan.h"
+#include "engine/batches/packed_plan.h"
 #include "engine/batches/prefetcher.h"
 #include "engine/batches/stream_plan.h"
 #include "kernels/common/check.h"
@@ -288,6 +289,12 @@ std::unique_ptr<BatchSource> labelled_batches(const Device& device, const TokenR
   return prefetched(device,
                     std::make_unique<LinePlan>(
                         Lines{.tokens = tokens, .next_token = false, .labels = labels}, options));
+}
+
+std::unique_ptr<BatchSource> packed_batches(const Device& device, const TokenRange& tokens,
+                                            const TokenRange& lengths,
+                                            const PackedOptions& options) {
+  return prefetched(device, std::make_unique<PackedPlan>(tokens, lengths, options));
 }
 
 }  // namespace carousel

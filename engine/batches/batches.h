@@ -25,8 +25,8 @@ struct Field {
 ///
 /// Names that samplers give: "token" [T, B] i32, the tokens to read; "target" [T, B] i32, the token
 /// after each, or −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row;
-/// "number" [B] i32, the row's number among the examples of its text. The last two are −1 in rows
-/// that only fill up the batch.
+/// "number" [B] i32, the row's number among the examples of its text; "place" [T, B] i64, where the
+/// token stands in its column. The last three are −1 where they only fill up the batch.
 struct Batch {
   std::int64_t rows = 0;  ///< B
   std::vector<Field> fields{};
@@ -145,5 +145,22 @@ std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange
 std::unique_ptr<BatchSource> labelled_batches(const Device& device, const TokenRange& tokens,
                                               const std::optional<TokenRange>& labels,
                                               const LineOptions& options);
+
+/// Lines one after another in rows, for what is asked of each token.
+struct PackedOptions {
+  std::int64_t rows = 32, steps = 16;  ///< B, T
+  std::int32_t document_end = -1;      ///< token after which a row's state restarts; −1: none
+  std::int32_t answer_after = -1;      ///< as of LineOptions, but a line may lack the token
+};
+
+/// Lines of any length, of which `lengths` has the number of tokens, in B rows of about equal length
+/// that are cut into windows of T: the state carries over from window to window and restarts where
+/// a line begins. Fields "token", "target" (−1 at the last token of a line, and where it is none) and "place". All
+/// batches have the same shape, so that what a line gives does not depend on the lines beside it.
+///
+/// Errors   ConfigError for B or T below 1. FormatError unless the lengths add up to the tokens.
+std::unique_ptr<BatchSource> packed_batches(const Device& device, const TokenRange& tokens,
+                                            const TokenRange& lengths,
+                                            const PackedOptions& options);
 
 }  // namespace carousel

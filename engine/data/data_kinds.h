@@ -28,6 +28,9 @@ class DataConfig {
                         const std::string& cache) const {
     return evaluation(text, vocabularies, cache);
   }
+  /// Says which tokens the options mark: document_end, answer_after. ConfigError if one is no token
+  /// of `name`, a text with these vocabularies.
+  virtual void mark(Corpus& /*corpus*/, const Vocabularies&, const std::string& /*name*/) const {}
 };
 
 struct DataKind {

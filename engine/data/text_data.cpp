@@ -62,20 +62,25 @@ TokenRules TextData::rules() const {
   return result;
 }
 
-Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& name) const {
-  Corpus corpus{.vocabularies = std::move(vocabularies),
-                .lines = unit == Unit::line,
-                .device_bytes = static_cast<std::size_t>(device_bytes)};
+void TextData::mark(Corpus& corpus, const Vocabularies& vocabularies,
+                    const std::string& name) const {
   const auto id = [&](const char* key, const std::string& token) {
-    const std::int32_t found = token.empty() ? -1 : corpus.vocabularies["token"].id(token);
+    const std::int32_t found = token.empty() ? -1 : vocabularies["token"].id(token);
     if (token.empty() || found >= 0) return found;
     throw ConfigError(fmt::format("data.{} is '{}', which is no token of {}", key, token, name));
   };
   corpus.document_end = id("document_end", document_end);
   corpus.answer_after = id("answer_after", answer_after);
-  if (corpus.answer_after >= 0 && !corpus.lines) {
+  if (corpus.answer_after >= 0 && unit != Unit::line) {
     throw ConfigError("data.answer_after is for data.unit = \"line\"");
   }
+}
+
+Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& name) const {
+  Corpus corpus{.vocabularies = std::move(vocabularies),
+                .lines = unit == Unit::line,
+                .device_bytes = static_cast<std::size_t>(device_bytes)};
+  mark(corpus, corpus.vocabularies, name);
   return corpus;
 }
 

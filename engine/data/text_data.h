@@ -27,6 +27,8 @@ class TextData final : public DataConfig {
   Corpus open(const std::string& cache) const override;
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;
+  void mark(Corpus& corpus, const Vocabularies& vocabularies,
+            const std::string& name) const override;
 
   /// Of texts instead of the files in the options; several are read one after the other. Without
   /// texts to validate on, the first ⌊train_fraction · N⌋ of the N training tokens are for training

@@ -28,8 +28,11 @@ struct ModelEntry {
   std::span<const char* const> columns;  ///< of the data that it reads
   Sampler sampler;
   Metrics (*metrics)(const Vocabularies&);
-  bool decodes = false;            ///< has a decoder: writes text
-  bool predicts = false;           ///< has a predictor: labels what it reads
+  bool decodes = false;   ///< has a decoder: writes text
+  bool predicts = false;  ///< has a predictor: labels what it reads
+  /// Tells how probable each token is: in evaluation the first loss of its objective has the nats of
+  /// every target, and its sampler packs lines (packed_batches()).
+  bool scores = false;
   const char* formerly = nullptr;  ///< a name of the kind in older configs
 };
 

@@ -103,11 +103,8 @@ std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
   const auto batches = config_.entry->sampler(corpus, corpus.validation,
                                               config_.sampler_options(device_, /*training=*/false));
   Arena arena(device_);
-  Tape tape(arena, false);
   std::vector<std::vector<double>> result(static_cast<std::size_t>(batches->counted_per_epoch()));
-  for (std::int64_t i = 0; i < batches->batches_per_epoch(); ++i) {
-    const Batch batch = batches->next();
-    Pass pass(tape);
+  const auto take = [&](Pass& pass, const Batch& batch, const State&) {
     const Tensor logits = predictor->predict(pass, batch);
     const std::vector<float> values = host_floats(logits);  // waits for the device
     const auto classes = static_cast<std::size_t>(logits.shape().back());
@@ -118,9 +115,8 @@ std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
       result[static_cast<std::size_t>(numbers[row])] =
           softmax(std::span(values).subspan(row * classes, classes));
     }
-    tape.clear();
-    arena.reset();
-  }
+  };
+  forward_epoch(*model_, *batches, arena, take);
   return result;
 }
 

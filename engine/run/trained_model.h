@@ -3,10 +3,15 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
+#include "engine/run/packed_lines.h"
 #include "engine/run/run_config.h"
 #include "engine/training/checkpoint.h"
+#include "engine/training/evaluation.h"
 
 namespace carousel {
 
@@ -19,6 +24,17 @@ const std::string& metadata_text(const SafetensorsFile& file, const char* key);
 /// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
 /// model's, by name and shape, and its vocabularies, where it records them, are those of the data.
 void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
+
+/// How probable a model takes the tokens of a line to be.
+struct LineScore {
+  /// Nats, of each token given all before it. Nothing for a line's first token, which has none
+  /// before it, and up to the token data.answer_after.
+  std::vector<std::optional<double>> tokens;
+
+  std::int64_t counted() const;    ///< tokens that have a log-probability
+  double log_probability() const;  ///< of all of these: the sum
+  double perplexity() const;       ///< NaN if there are none
+};
 
 /// A model as a checkpoint left it, ready to run.
 class TrainedModel {
@@ -40,8 +56,14 @@ class TrainedModel {
   /// The probabilities of the classes, for each example of the validation part, in its order.
   /// ConfigError for a model that has no predictor.
   std::vector<std::vector<double>> predict(const Corpus& corpus);
+  /// Scores lines of ids (LineEncoder), each from the state in which a sequence begins. They may be
+  /// of any length, also 0. A line's score does not depend on the lines beside it. ConfigError for a
+  /// model that does not score.
+  std::vector<LineScore> score(std::span<const std::vector<std::int32_t>> lines);
 
  private:
+  /// Passes forward over lines that one shape of batches suits.
+  void forward_lines(const PackedLines& lines, const TakeBatch& take);
   TrainedModel(const SavedCheckpoint& saved, RunConfig::Models models, const Overrides& overrides);
   RunConfig config_;
   Vocabularies vocabularies_;

@@ -74,7 +74,8 @@ void MemoryTokenWriter::flush() {
 
 Encoded MemoryTokenWriter::encoded() {
   flush();
-  return {.ids = std::move(ids_), .unknown = unknown_};
+  count_ = 0;
+  return {.ids = std::exchange(ids_, {}), .unknown = std::exchange(unknown_, 0)};
 }
 
 std::shared_ptr<const TokenStore> MemoryTokenWriter::finish(std::int64_t characters) {

@@ -73,7 +73,7 @@ class MemoryTokenWriter final : public TokenWriter {
  public:
   using TokenWriter::TokenWriter;
   std::shared_ptr<const TokenStore> finish(std::int64_t characters) override;
-  Encoded encoded();  ///< what was written, instead of finish()
+  Encoded encoded();  ///< what was written since the last call, instead of finish()
 
  private:
   void flush() override;

@@ -15,17 +15,12 @@ const Score* Evaluation::find(std::string_view name) const {
   return found == scores.end() ? nullptr : &*found;
 }
 
-Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& make) {
-  const Range range("evaluation");
-  const Metrics metrics = make();
-  const bool prediction = std::any_of(metrics.begin(), metrics.end(), [](const auto& metric) {
-    return metric->needs_prediction();
-  });
+void forward_epoch(Model& model, BatchSource& data, Arena& arena, const TakeBatch& take,
+                   const Pass::Options& options) {
   arena.reset();
   Tape tape(arena, false);
   State state;
   std::int64_t rows = -1;
-  Evaluation result;
   data.seek({});
   for (std::int64_t i = 0; i < data.batches_per_epoch(); ++i) {
     const Batch batch = data.next();
@@ -35,14 +30,27 @@ Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMet
     } else if (batch.first) {
       state.reset();
     }
-    Pass pass(tape, {.prediction = prediction});
-    const Objective objective = model.objective(pass, batch, state);
+    Pass pass(tape, options);
+    take(pass, batch, state);
     pass.finish();
-    for (const auto& metric : metrics) metric->add(batch, objective);
-    result.counted += batch.counted;
     tape.clear();
     arena.reset();
   }
+}
+
+Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& make) {
+  const Range range("evaluation");
+  const Metrics metrics = make();
+  const bool prediction = std::any_of(metrics.begin(), metrics.end(), [](const auto& metric) {
+    return metric->needs_prediction();
+  });
+  Evaluation result;
+  const auto take = [&](Pass& pass, const Batch& batch, const State& state) {
+    const Objective objective = model.objective(pass, batch, state);
+    for (const auto& metric : metrics) metric->add(batch, objective);
+    result.counted += batch.counted;
+  };
+  forward_epoch(model, data, arena, take, {.prediction = prediction});
   if (result.counted == 0) {
     throw Error(fmt::format(
         "evaluation: the {} batches of the data have no target and no example, expected at least 1",

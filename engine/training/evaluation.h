@@ -26,8 +26,15 @@ struct Evaluation {
   double cost() const { return higher_is_better ? -scores.front().value : scores.front().value; }
 };
 
-/// Computes the metrics over one epoch of `data`. States begin anew where a batch says so. Values
-/// live in `arena`, which is reset. Waits for the device at the end. Error if the epoch has no
+/// What is done with a batch, its forward pass and the state before it.
+using TakeBatch = std::function<void(Pass&, const Batch&, const State&)>;
+
+/// Passes forward, without gradients, over one epoch of `data`: `take` is called with each batch.
+/// States begin anew where a batch says so. Values live in `arena`, which is reset after each.
+void forward_epoch(Model& model, BatchSource& data, Arena& arena, const TakeBatch& take,
+                   const Pass::Options& options = {});
+
+/// Computes the metrics over one epoch of `data`: forward_epoch(). Waits for the device at the end. Error if the epoch has no
 /// target and no example, because a mean over nothing is no number.
 Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& metrics);
 

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""The driver on lines of text, one by one: score.
+
+    driver_score_test.py CAROUSEL DEVICE [TEST...]
+"""
+
+import json
+import math
+import pathlib
+import subprocess
+import sys
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from driver import CAROUSEL, DEVICE, DriverCase, main, run
+
+CONFIG = """
+[model]
+kind = "recurrent_lm"
+embed = 8
+hidden = 16
+[data]
+text = "text.txt"
+tokens = "char"
+[train]
+steps = 6
+batch = 4
+window = 8
+evaluate_every = 3
+[optimizer]
+learning_rate = 1e-2
+"""
+CLASSIFIER = """
+[model]
+kind = "classifier"
+embed = 4
+hidden = 6
+layers = 1
+[data]
+kind = "labelled"
+text = "words.tsv"
+[train]
+steps = 2
+batch = 2
+"""
+TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
+LINES = ["the 7 little ships\n", "\n", "s\n", "sail\u00e9 \u4e16\n", "round the isle"]
+
+
+class DriverScoreTest(DriverCase):
+    FILES = {"config.toml": CONFIG, "text.txt": TEXT, "lines.txt": "".join(LINES),
+             "words.tsv": "x\tab\ny\tcd\nx\tae\ny\tcf\n"}
+
+    def score(self, *more, out="run", **options):
+        return run("score", self.here / out, *more, **options)
+
+    def scores(self, text, *more, out="run"):
+        lines = self.score("--json", *more, out=out, input=text).stdout.splitlines()
+        return [json.loads(line) for line in lines]
+
+    def train_classifier(self):
+        (self.here / "config.toml").write_text(CLASSIFIER)
+        self.train(out="classifier")
+        return self.here / "classifier"
+
+    def test_a_line_comes_out_for_each_that_goes_in(self):
+        self.train()
+        text = self.score("--data", self.here / "lines.txt").stdout
+        self.assertEqual(self.score(input="".join(LINES)).stdout, text)
+        self.assertEqual(self.score("--data", "-", input="".join(LINES)).stdout, text)
+        scores = self.scores("".join(LINES))
+        self.assertEqual([s["tokens"] for s in scores], [18, 0, 1, 7, 13])
+        self.assertEqual([s["unknown_tokens"] for s in scores], [0, 0, 0, 2, 0])
+        self.assertIsNone(scores[1]["perplexity"])
+        self.assertEqual(scores[1]["log_probability"], 0)
+        for score, line in zip(scores, text.splitlines(), strict=True):
+            nats, tokens, perplexity, unknown = line.split("\t")
+            self.assertAlmostEqual(float(nats), score["log_probability"], delta=1e-4)
+            self.assertEqual((int(tokens), int(unknown)), (score["tokens"], score["unknown_tokens"]))
+            if score["tokens"] == 0:
+                self.assertEqual(perplexity, "-")
+                continue
+            self.assertAlmostEqual(float(perplexity), score["perplexity"], delta=1e-3)
+            self.assertAlmostEqual(score["perplexity"],
+                                   math.exp(-score["log_probability"] / score["tokens"]), places=6)
+
+    def test_a_line_scores_what_eval_says_of_it_alone(self):
+        for unit in ("stream", "line"):
+            self.train("--set", f"data.unit={unit}", out=unit)
+            for line in (LINES[0], LINES[3], LINES[4], TEXT[:90].replace("\n", " ") + "\n"):
+                (self.here / "one.txt").write_text(line)
+                result = json.loads(run("eval", self.here / unit, "--data", self.here / "one.txt",
+                                        "--json").stdout)
+                score, = self.scores(line, out=unit)
+                self.assertEqual(score["tokens"], result["tokens"])
+                self.assertEqual(score["tokens"],
+                                 len(line) + (0 if line[-1] == "\n" else 1) if unit == "line"
+                                 else len(line) - 1)
+                self.assertAlmostEqual(score["perplexity"] / result["perplexity"], 1, places=5)
+
+    def test_tokens_are_shown_with_their_log_probabilities(self):
+        self.train("--set", "data.unit=line")
+        score, empty = self.scores("a \n\n", "--tokens")
+        self.assertEqual([s["token"] for s in score["scores"]], ["a", " ", "<eos>"])
+        self.assertAlmostEqual(sum(s["log_probability"] for s in score["scores"]),
+                               score["log_probability"])
+        self.assertEqual(empty["scores"], [])
+        fields = self.score("--tokens", input="a \n").stdout.rstrip("\n").split("\t")
+        self.assertEqual(fields[4::2], ["a", "\\s", "<eos>"])
+        for field, token in zip(fields[5::2], score["scores"], strict=True):
+            self.assertAlmostEqual(float(field), token["log_probability"], delta=1e-4)
+
+        self.train("--set", "data.tokens=byte", out="bytes")  # a stream; not UTF-8 alone
+        score, = self.scores("s\u00e9\n", "--tokens", out="bytes")
+        self.assertEqual([s["token"] for s in score["scores"]], ["s", "\\xC3", "\\xA9", "\\n"])
+        self.assertIsNone(score["scores"][0]["log_probability"])
+        text = self.score("--tokens", out="bytes", input="s\n").stdout
+        self.assertEqual(text.split("\t")[4:7], ["s", "-", "\\n"])
+
+    def test_an_answer_comes_before_the_next_line_is_written(self):
+        self.train()
+        command = [CAROUSEL, "score", self.here / "run", "--device", DEVICE, "--threads", "1"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True) as process:
+            answers = []
+            for line in LINES[:4]:
+                process.stdin.write(line)
+                process.stdin.flush()
+                answers.append(process.stdout.readline())
+            process.stdin.close()
+        together = self.score(input="".join(LINES[:4])).stdout
+        if DEVICE == "cpu":  # the same bits
+            self.assertEqual("".join(answers), together)
+        self.assertEqual(len(answers), len(together.splitlines()))
+
+    def test_mistakes(self):
+        lines = self.here / "lines.txt"
+        self.assert_one_line(self.score("--data", lines, out="none", status=1), "none")
+        self.train()
+        self.assert_one_line(self.score("--data", self.here / "none", status=1), "none", "No such")
+        self.assert_one_line(self.score("--data", self.here, status=1), self.here, "directory")
+        self.assert_one_line(self.score(input="", status=1), "standard input", "empty")
+        (self.here / "bad.txt").write_bytes(b"ab\nc\xff\n")
+        self.assertIn("bad.txt: line 2, byte 4: not UTF-8",
+                      self.score("--data", self.here / "bad.txt", status=1).stderr)
+        refused = run("score", self.train_classifier(), "--data", lines, status=1)
+        self.assert_one_line(refused, "score: not for model.kind = classifier", "predict")
+
+
+if __name__ == "__main__":
+    main()
