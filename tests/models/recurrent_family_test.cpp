@@ -116,7 +116,7 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
   if (kind == "classifier") options.emplace_back("model.pooling=mean");
   // Whether a cell state is clipped, and has no gradient then, may hang on the rounding of bf16.
   const bool clips = contains(options, "model.cell_clip=0.2");
-  // The CPU is beside itself where it is alone, for what trains at all.
+  // Where the CPU is the only device, it is compared with itself: the options train without fault.
   const Device device = test::devices().back();
   for (const char* const precision : {"f32", "bf16"}) {
     if (clips && precision == std::string("bf16")) continue;
