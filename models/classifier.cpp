@@ -16,7 +16,7 @@ void ClassifierConfig::describe(OptionSection& section) {
 }
 
 Classifier::Classifier(const ClassifierConfig& config, const Device& device, DType compute,
-                       std::uint64_t seed)
+                       const Beginning& beginning)
     : config_(config),
       embedding_(parameters_.declare("embedding.weight", {config.vocabulary, config.embed},
                                      {.kind = Initializer::Kind::normal, .scale = 1})),
@@ -29,7 +29,7 @@ Classifier::Classifier(const ClassifierConfig& config, const Device& device, DTy
   const std::int64_t C = config.classes, H = config.encoder.output_width();
   output_weight_ = parameters_.declare("output.weight", {C, H}, config.encoder.matrix(1));
   output_bias_ = parameters_.declare("output.bias", {C}, config.encoder.vector());
-  parameters_.materialize(device, compute, seed);
+  parameters_.materialize(device, compute, beginning);
 }
 
 Encoder::Result Classifier::pooled(Pass& pass, const Batch& batch) {

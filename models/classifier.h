@@ -29,7 +29,7 @@ struct ClassifierConfig {
 class Classifier : public Model, public Predictor {
  public:
   Classifier(const ClassifierConfig& config, const Device& device, DType compute,
-             std::uint64_t seed);
+             const Beginning& beginning);
 
   Parameters& parameters() override { return parameters_; }
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;

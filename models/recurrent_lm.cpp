@@ -35,7 +35,7 @@ void RecurrentLmConfig::describe(OptionSection& section) {
 }
 
 RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
-                         std::uint64_t seed)
+                         const Beginning& beginning)
     : config_(config),
       device_(device),
       embedding_(declare_embedding(config, parameters_)),
@@ -45,7 +45,7 @@ RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, 
     output_weight_ = parameters_.declare("output.weight", {V, H}, config.encoder.matrix(1));
   }
   output_bias_ = parameters_.declare("output.bias", {V}, config.encoder.vector());
-  parameters_.materialize(device, compute, seed);
+  parameters_.materialize(device, compute, beginning);
 }
 
 State RecurrentLm::initial_state(std::int64_t batch) const {

@@ -29,7 +29,7 @@ struct RecurrentLmConfig {
 class RecurrentLm : public Model, public Decoder {
  public:
   RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
-              std::uint64_t seed);
+              const Beginning& beginning);
 
   Parameters& parameters() override { return parameters_; }
   State initial_state(std::int64_t batch) const override;

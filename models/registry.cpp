@@ -20,10 +20,10 @@ class ConfigOf final : public ModelConfig {
  public:
   void describe(OptionSection& section) override { config_.describe(section); }
   std::unique_ptr<Model> make(const Vocabularies& vocabularies, const Device& device, DType compute,
-                              std::uint64_t seed) const override {
+                              const Beginning& beginning) const override {
     Config config = config_;
     take_sizes(config, vocabularies);
-    return std::make_unique<M>(config, device, compute, seed);
+    return std::make_unique<M>(config, device, compute, beginning);
   }
 
  private:

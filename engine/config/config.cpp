@@ -61,20 +61,71 @@ std::string location(const std::string& name, const toml::source_region& region)
   return fmt::format("{}:{}", name, region.begin.line);
 }
 
+constexpr std::size_t kMostBytes = std::size_t{1} << 20;
+constexpr int kMostParts = 8;  // of a dotted key; ours have two
+
+/// Where the string that begins at `at` is over: behind its last quotation mark.
+std::size_t end_of_string(std::string_view text, std::size_t at) {
+  const char quote = text[at];
+  const bool several_lines = text.substr(at).starts_with(std::string(3, quote));
+  const std::string close(several_lines ? 3 : 1, quote);
+  for (at += close.size(); at < text.size(); ++at) {
+    if (text[at] == '\n' && !several_lines) return at;
+    if (text[at] == '\\' && quote == '"') {
+      ++at;
+    } else if (text.substr(at).starts_with(close)) {
+      at += close.size();
+      // Two more may belong to the content of a string of several lines.
+      while (several_lines && at < text.size() && text[at] == quote) ++at;
+      return at;
+    }
+  }
+  return text.size();
+}
+
+/// Parses TOML. toml++ builds and frees a table for each part of a dotted key by recursion, and takes
+/// for granted that what begins a value is ASCII: what no config of ours has is refused before.
+toml::table parsed_toml(std::string_view text, const std::string& name) {
+  int line = 1, dots = 0;
+  const auto fail = [&](const std::string& what) {
+    throw ConfigError(fmt::format("{}:{}: {}", name, line, what));
+  };
+  if (text.size() > kMostBytes) {
+    fail(fmt::format("the text has more than {} bytes; is this a config?", kMostBytes));
+  }
+  constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
+  for (std::size_t i = text.starts_with(kByteOrderMark) ? 3 : 0; i < text.size();) {
+    const char c = text[i];
+    const std::size_t begin = i++;
+    if (c == '#') i = std::min(text.find('\n', i), text.size());
+    if (c == '"' || c == '\'') i = end_of_string(text, begin);
+    if (c == '\n' || c == '=' || c == ',' || c == '[' || c == '{') dots = 0;
+    if (c == '.' && ++dots == kMostParts) {
+      fail(fmt::format("a key of more than {} parts, expected section.key", kMostParts));
+    }
+    if (static_cast<unsigned char>(c) >= 0x7F || (c < ' ' && c != '\t' && c != '\n' && c != '\r')) {
+      fail("a character outside ASCII, expected it between quotation marks");
+    }
+    line += static_cast<int>(std::count(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                                        text.begin() + static_cast<std::ptrdiff_t>(i), '\n'));
+  }
+  try {
+    return toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    throw ConfigError(fmt::format("{}: {}", location(name, error.source()), error.description()));
+  }
+}
+
 }  // namespace
 
 Config Config::read(const std::filesystem::path& path) {
-  return parse(read_file(path), path.string(), std::filesystem::absolute(path).parent_path());
+  return parse(read_file(path, kMostBytes + 1), path.string(),
+               std::filesystem::absolute(path).parent_path());
 }
 
 Config Config::parse(std::string_view text, const std::string& name,
                      const std::filesystem::path& folder) {
-  toml::table root;
-  try {
-    root = toml::parse(text);
-  } catch (const toml::parse_error& error) {
-    throw ConfigError(fmt::format("{}: {}", location(name, error.source()), error.description()));
-  }
+  const toml::table root = parsed_toml(text, name);
   Config config;
   config.folder_ = folder;
   const auto add = [&](const std::string& section, const toml::key& key, const toml::node& node) {
@@ -115,9 +166,9 @@ void Config::set(std::string_view assignment, std::string typed) {
   Setting setting;
   setting.value = OtherValue{"text"};
   try {
-    const toml::table parsed = toml::parse(fmt::format("value = {}", text));
+    const toml::table parsed = parsed_toml(fmt::format("value = {}", text), "--set");
     if (parsed.size() == 1) setting = setting_of(*parsed.get("value"));
-  } catch (const toml::parse_error&) {
+  } catch (const ConfigError&) {
     // Bare words, which an option that takes text will read.
   }
   setting.section = assignment.substr(0, dot);

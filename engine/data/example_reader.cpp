@@ -22,12 +22,7 @@ std::string shown(std::string_view text) {
 
 const char* fault_of(std::string_view label) {
   if (label.empty()) return "the label is empty";
-  for (std::string_view rest = label; !rest.empty();) {
-    const Utf8Sequence sequence = utf8_sequence(rest);
-    if (sequence.status != Utf8Sequence::Status::whole) return "the label is not UTF-8";
-    rest.remove_prefix(sequence.bytes);
-  }
-  return nullptr;
+  return is_utf8(label) ? nullptr : "the label is not UTF-8";
 }
 
 void ExampleReader::fail(const std::string& what) const {

@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -33,6 +36,12 @@ int SystemCalls::exchange(const char* a, const char* b) {
 int SystemCalls::symlink(const char* target, const char* link) { return ::symlink(target, link); }
 int SystemCalls::unlink(const char* path) { return ::unlink(path); }
 int SystemCalls::rmdir(const char* path) { return ::rmdir(path); }
+std::uint64_t SystemCalls::available(const char* path) {
+  struct statvfs status {};
+  const bool known = ::statvfs(path, &status) == 0 && status.f_blocks > 0;
+  return known ? std::uint64_t{status.f_bavail} * status.f_frsize
+               : std::numeric_limits<std::uint64_t>::max();
+}
 
 SystemCalls& kernel_calls() {
   static SystemCalls calls;
@@ -142,6 +151,10 @@ void OutputFile::finish() {
   if (result != 0 && errno != EINTR) throw_io_error("close", path_.string());
 }
 
+std::string OutputFile::content() const {
+  return read_file(fmt::format("/proc/self/fd/{}", file_));
+}
+
 NewFile::NewFile(fs::path path, SystemCalls& calls)
     : path_(std::move(path)),
       calls_(calls),
@@ -165,13 +178,14 @@ void write_file_atomically(const fs::path& path, std::string_view bytes, SystemC
   file.commit();
 }
 
-std::string read_file(const fs::path& path) {
+std::string read_file(const fs::path& path, std::size_t most) {
   const int file = open_file(path, O_RDONLY, kernel_calls());
   std::string text;
   char part[1 << 16];
   ssize_t bytes = 0;
-  while ((bytes = uninterrupted([&] { return ::read(file, part, sizeof part); })) > 0) {
-    text.append(part, static_cast<std::size_t>(bytes));
+  while (text.size() < most &&
+         (bytes = uninterrupted([&] { return ::read(file, part, sizeof part); })) > 0) {
+    text.append(part, std::min(static_cast<std::size_t>(bytes), most - text.size()));
   }
   const int error = errno;
   ::close(file);
@@ -251,8 +265,11 @@ int remove_leftovers(const fs::path& folder, SystemCalls& calls) {
 }
 
 FolderLock::FolderLock(const fs::path& folder)
-    : file_(open_file(folder / ".lock", O_RDWR | O_CREAT, kernel_calls())) {
-  if (uninterrupted([&] { return ::flock(file_, LOCK_EX | LOCK_NB); }) == 0) return;
+    : folder_(-1), file_(open_file(folder / ".lock", O_RDWR | O_CREAT, kernel_calls())) {
+  if (uninterrupted([&] { return ::flock(file_, LOCK_EX | LOCK_NB); }) == 0) {
+    folder_ = ::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC);  // −1 finds nothing
+    return;
+  }
   const int error = errno;
   ::close(file_);
   if (error == EWOULDBLOCK) {
@@ -263,6 +280,24 @@ FolderLock::FolderLock(const fs::path& folder)
   throw_io_error("lock", (folder / ".lock").string());
 }
 
-FolderLock::~FolderLock() { ::close(file_); }
+FolderLock::~FolderLock() {
+  ::close(file_);
+  if (folder_ >= 0) ::close(folder_);
+}
+
+std::optional<fs::path> FolderLock::where(const fs::path& path) const {
+  struct stat locked {};
+  if (::fstat(folder_, &locked) != 0) return std::nullopt;
+  const auto is_at = [&](const fs::path& place) {
+    struct stat there {};
+    return ::stat(place.c_str(), &there) == 0 && there.st_dev == locked.st_dev &&
+           there.st_ino == locked.st_ino;
+  };
+  if (is_at(path)) return path;
+  std::error_code error;
+  const fs::path now = fs::read_symlink(fmt::format("/proc/self/fd/{}", folder_), error);
+  if (error || !is_at(now)) return std::nullopt;
+  return now;
+}
 
 }  // namespace carousel

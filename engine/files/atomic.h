@@ -3,7 +3,9 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -25,6 +27,7 @@ class SystemCalls {
   virtual int symlink(const char* target, const char* link);
   virtual int unlink(const char* path);
   virtual int rmdir(const char* path);
+  virtual std::uint64_t available(const char* path);  ///< bytes; the most there can be if unknown
 };
 
 /// The real ones.
@@ -44,7 +47,8 @@ class OutputFile {
   void write(std::string_view text) { write(text.data(), text.size()); }
   void sync();  ///< returns when everything written is on the disk
   void truncate(std::size_t bytes);
-  void finish();  ///< sync and close
+  void finish();                ///< sync and close
+  std::string content() const;  ///< also of a file whose name is gone
 
  private:
   std::filesystem::path path_;
@@ -71,8 +75,8 @@ class NewFile {
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes,
                            SystemCalls& calls = kernel_calls());
 
-/// The whole of a file.
-std::string read_file(const std::filesystem::path& path);
+/// The whole of a file, or of what a pipe gives, up to `most` bytes.
+std::string read_file(const std::filesystem::path& path, std::size_t most = std::string::npos);
 
 /// Returns when the folder's list of names is on the disk.
 void sync_folder(const std::filesystem::path& folder, SystemCalls& calls = kernel_calls());
@@ -124,8 +128,12 @@ class FolderLock {
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
+  /// Where the folder is now: `path`, if it is still there, or where it was renamed to; nothing if it
+  /// was removed.
+  std::optional<std::filesystem::path> where(const std::filesystem::path& path) const;
+
  private:
-  int file_;
+  int folder_, file_;
 };
 
 }  // namespace carousel

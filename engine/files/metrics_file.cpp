@@ -53,27 +53,35 @@ std::size_t bytes_up_to_step(std::string_view text, std::int64_t last_step,
 
 MetricsFile::MetricsFile(const std::filesystem::path& path, std::int64_t last_step,
                          SystemCalls& calls)
-    : file_(path, OutputFile::Mode::append, calls) {
+    : calls_(calls) {
+  file_.emplace(path, OutputFile::Mode::append, calls);
   const std::string text = last_step < 0 ? std::string() : read_file(path);
-  file_.truncate(bytes_up_to_step(text, last_step, path.string()));
-  file_.sync();
+  file_->truncate(bytes_up_to_step(text, last_step, path.string()));
+  file_->sync();
   sync_folder(path.has_parent_path() ? path.parent_path() : ".", calls);
 }
 
+void MetricsFile::move_to(const std::filesystem::path& path) {
+  const std::string lines = file_->content();
+  const bool is_there = std::filesystem::exists(path);
+  file_.emplace(path, OutputFile::Mode::append, calls_);
+  if (!is_there) file_->write(lines);
+}
+
 void MetricsFile::extend_last(std::span<const MetricField> metrics) {
-  const std::string text = read_file(file_.path());
+  const std::string text = file_->content();
   const std::size_t begin = text.size() < 2 ? 0 : text.rfind('\n', text.size() - 2) + 1;
   const std::string_view last = std::string_view(text).substr(begin);
   const std::string more = metrics_line(metrics.subspan(1));
   if (!last.ends_with("}\n") || step_of(last) != std::get<std::int64_t>(metrics.front().value)) {
     return append(metrics);
   }
-  file_.truncate(begin);
-  file_.write(fmt::format("{},{}\n", last.substr(0, last.size() - 2), more.substr(1)));
+  file_->truncate(begin);
+  file_->write(fmt::format("{},{}\n", last.substr(0, last.size() - 2), more.substr(1)));
 }
 
 void MetricsFile::append(std::span<const MetricField> metrics) {
-  file_.write(metrics_line(metrics) + "\n");
+  file_->write(metrics_line(metrics) + "\n");
 }
 
 }  // namespace carousel

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
+#include <optional>
 #include <span>
 #include <string>
 #include <variant>
@@ -36,11 +37,14 @@ class MetricsFile {
   /// Adds what the last line does not have to it; `metrics` begins with the step. Appends them if the
   /// last line is of another step.
   void extend_last(std::span<const MetricField> metrics);
+  /// The file goes on under this path: with all its lines, if its folder was removed and made anew.
+  void move_to(const std::filesystem::path& path);
   /// Makes the lines so far survive a power failure too. Call it before a checkpoint is saved.
-  void sync() { file_.sync(); }
+  void sync() { file_->sync(); }
 
  private:
-  OutputFile file_;
+  std::optional<OutputFile> file_;
+  SystemCalls& calls_;
 };
 
 /// The line as append() writes it, without its end.

@@ -1,11 +1,7 @@
 #include "engine/files/safetensors.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -98,66 +94,50 @@ std::vector<To> converted(std::span<const std::byte> bytes) {
   return result;
 }
 
-/// A read-only descriptor for as long as it takes to map the file.
-class InputFile {
- public:
-  explicit InputFile(const std::filesystem::path& path)
-      : path_(path.string()), file_(::open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
-    if (file_ < 0) throw_io_error("open", path_);
-  }
-  ~InputFile() { ::close(file_); }
-  InputFile(const InputFile&) = delete;
-  InputFile& operator=(const InputFile&) = delete;
-
-  std::size_t size() const {
-    struct stat status {};
-    if (::fstat(file_, &status) != 0) throw_io_error("examine", path_);
-    if (!S_ISREG(status.st_mode)) throw FormatError(fmt::format("{} is not a file", path_));
-    return static_cast<std::size_t>(status.st_size);
-  }
-  std::shared_ptr<const void> map(std::size_t bytes) const {
-    void* mapping = ::mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, file_, 0);
-    if (mapping == MAP_FAILED) throw_io_error("map", path_);
-    return {mapping, [mapping, bytes](const void*) { ::munmap(mapping, bytes); }};
-  }
-
- private:
-  std::string path_;
-  int file_;
+/// Everything of a file that comes before the tensors' bytes, and those in the order they follow.
+struct Beginning {
+  std::string header;
+  std::vector<const NamedTensor*> order;
+  std::size_t data_bytes = 0;
 };
+
+Beginning beginning_of(const std::string& path, std::span<const NamedTensor> tensors,
+                       const Metadata& metadata) {
+  expect_distinct_names(tensors, path);
+  Beginning result{.header = {}, .order = in_disk_order(tensors, path)};
+  std::vector<std::pair<std::string, StoredTensor>> stored;
+  for (const NamedTensor* t : result.order) {
+    const std::size_t begin = result.data_bytes;
+    result.data_bytes += t->tensor.bytes();
+    stored.emplace_back(t->name, StoredTensor{.dtype = stored_name(t->tensor.dtype()),
+                                              .shape = extents(t->tensor.shape()),
+                                              .begin = begin,
+                                              .end = result.data_bytes});
+  }
+  try {
+    result.header = safetensors_header_text(stored, metadata);
+  } catch (const nlohmann::json::type_error&) {
+    throw FormatError(fmt::format("{}: a name or metadata is not UTF-8", path));
+  }
+  if (result.header.size() > kMaxHeaderBytes) {
+    throw FormatError(
+        fmt::format("{}: header of {} bytes, at most {} are allowed; a smaller "
+                    "vocabulary takes less",
+                    path, result.header.size(), kMaxHeaderBytes));
+  }
+  const auto length = static_cast<std::uint64_t>(result.header.size());
+  result.header.insert(0, reinterpret_cast<const char*>(&length), kLengthBytes);
+  return result;
+}
 
 }  // namespace
 
 void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
                        const Metadata& metadata) {
-  const std::string path = file.path().string();
-  expect_distinct_names(tensors, path);
-  const auto order = in_disk_order(tensors, path);
-  std::vector<std::pair<std::string, StoredTensor>> stored;
-  std::size_t next = 0;
-  for (const NamedTensor* t : order) {
-    const std::size_t begin = std::exchange(next, next + t->tensor.bytes());
-    stored.emplace_back(t->name, StoredTensor{.dtype = stored_name(t->tensor.dtype()),
-                                              .shape = extents(t->tensor.shape()),
-                                              .begin = begin,
-                                              .end = next});
-  }
-  std::string header;
-  try {
-    header = safetensors_header_text(stored, metadata);
-  } catch (const nlohmann::json::type_error& error) {
-    throw FormatError(fmt::format("{}: a name or metadata is not UTF-8: {}", path, error.what()));
-  }
-  if (header.size() > kMaxHeaderBytes) {
-    throw FormatError(fmt::format("{}: header of {} bytes, at most {} are allowed", path,
-                                  header.size(), kMaxHeaderBytes));
-  }
-
-  const auto length = static_cast<std::uint64_t>(header.size());
-  header.insert(0, reinterpret_cast<const char*>(&length), kLengthBytes);
-  file.write(header);
+  const Beginning beginning = beginning_of(file.path().string(), tensors, metadata);
+  file.write(beginning.header);
   std::vector<std::byte> host;
-  for (const NamedTensor* t : order) {
+  for (const NamedTensor* t : beginning.order) {
     const std::size_t bytes = t->tensor.bytes();
     if (is_cpu(t->tensor.device())) {
       file.write(t->tensor.data(), bytes);
@@ -169,6 +149,12 @@ void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
   }
 }
 
+std::size_t safetensors_bytes(const std::filesystem::path& path,
+                              std::span<const NamedTensor> tensors, const Metadata& metadata) {
+  const Beginning beginning = beginning_of(path.string(), tensors, metadata);
+  return beginning.header.size() + beginning.data_bytes;
+}
+
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const Metadata& metadata, SystemCalls& calls) {
   NewFile file(path, calls);
@@ -176,25 +162,23 @@ void write_safetensors(const std::filesystem::path& path, std::span<const NamedT
   file.commit();
 }
 
-SafetensorsFile::SafetensorsFile(std::filesystem::path path) : path_(std::move(path)) {
-  const std::string name = path_.string();
-  const InputFile file(path_);
-  const std::size_t size = file.size();
+SafetensorsFile::SafetensorsFile(std::filesystem::path path)
+    : file_(std::make_shared<const InputFile>(std::move(path))) {
+  const std::string name = file_->path().string();
+  const std::size_t size = file_->size();
   if (size < kLengthBytes) {
     throw FormatError(fmt::format("{}: {} bytes, expected at least {}", name, size, kLengthBytes));
   }
-  // Carousel never writes into a finished file, so the mapping stays as it was validated.
-  mapping_ = file.map(size);
-  const char* const text = static_cast<const char*>(mapping_.get());
   std::uint64_t length = 0;
-  std::memcpy(&length, text, kLengthBytes);
+  file_->read(0, &length, kLengthBytes);
   if (length > kMaxHeaderBytes || length > size - kLengthBytes) {
     throw FormatError(fmt::format("{}: header length is {}, expected at most {}", name, length,
                                   std::min(kMaxHeaderBytes, size - kLengthBytes)));
   }
-  const std::size_t data_offset = kLengthBytes + length;
-  data_ = static_cast<const std::byte*>(mapping_.get()) + data_offset;
-  header_ = parse_safetensors_header({text + kLengthBytes, length}, size - data_offset, name);
+  std::string text(length, '\0');
+  file_->read(kLengthBytes, text.data(), length);
+  data_ = kLengthBytes + length;
+  header_ = parse_safetensors_header(text, size - data_, name);
 }
 
 std::vector<std::string> SafetensorsFile::names() const {
@@ -206,14 +190,23 @@ std::vector<std::string> SafetensorsFile::names() const {
 const StoredTensor& SafetensorsFile::info(const std::string& name) const {
   const auto position = header_.tensors.find(name);
   if (position == header_.tensors.end()) {
-    throw FormatError(fmt::format("{}: there is no tensor '{}'", path_.string(), name));
+    throw FormatError(fmt::format("{}: there is no tensor '{}'", path().string(), name));
   }
   return position->second;
 }
 
-std::span<const std::byte> SafetensorsFile::bytes(const std::string& name) const {
+std::vector<std::byte> SafetensorsFile::bytes(const std::string& name) const {
   const StoredTensor& tensor = info(name);
-  return {data_ + tensor.begin, tensor.end - tensor.begin};
+  std::vector<std::byte> result(tensor.end - tensor.begin);
+  file_->read(data_ + tensor.begin, result.data(), result.size());
+  return result;
+}
+
+void SafetensorsFile::expect_shape(const std::string& name, const Shape& shape) const {
+  const StoredTensor& stored = info(name);
+  if (stored.shape == extents(shape)) return;
+  throw FormatError(fmt::format("{}: '{}' is {}, expected {}", path().string(), name, stored.text(),
+                                shape.text()));
 }
 
 SafetensorsFile::Fit SafetensorsFile::fit(const std::string& name, const Tensor& tensor) const {
@@ -224,14 +217,14 @@ SafetensorsFile::Fit SafetensorsFile::fit(const std::string& name, const Tensor&
     if (stored.dtype == "BF16" && tensor.dtype() == DType::f32) return Fit::widened;
     if (stored.dtype == "F32" && tensor.dtype() == DType::bf16) return Fit::narrowed;
   }
-  throw FormatError(fmt::format("{}: '{}' is {}, expected {} {}", path_.string(), name,
+  throw FormatError(fmt::format("{}: '{}' is {}, expected {} {}", path().string(), name,
                                 stored.text(), wanted, tensor.shape().text()));
 }
 
 SafetensorsFile::Fit SafetensorsFile::read_into(const std::string& name,
                                                 const Tensor& tensor) const {
   const Fit kind = fit(name, tensor);
-  const std::span<const std::byte> stored = bytes(name);
+  const std::vector<std::byte> stored = bytes(name);
   switch (kind) {
     case Fit::exact:
       copy_from_host(tensor, stored.data());

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/files/atomic.h"
+#include "engine/files/input_file.h"
 #include "engine/tape/tensor.h"
 
 /// The safetensors format, as https://github.com/huggingface/safetensors publishes it: eight bytes
@@ -60,18 +61,24 @@ void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
 void write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                        const Metadata& metadata, SystemCalls& calls = kernel_calls());
 
-/// A file to read: mapped into memory, and validated when it is opened.
+/// The size of that file; errors as if it were written.
+std::size_t safetensors_bytes(const std::filesystem::path& path,
+                              std::span<const NamedTensor> tensors, const Metadata& metadata);
+
+/// A file to read, whose header is validated when it is opened.
 class SafetensorsFile {
  public:
   /// IoError if it cannot be read, FormatError if it is not a safetensors file.
   explicit SafetensorsFile(std::filesystem::path path);
 
-  const std::filesystem::path& path() const { return path_; }
+  const std::filesystem::path& path() const { return file_->path(); }
   const Metadata& metadata() const { return header_.metadata; }
   std::vector<std::string> names() const;  ///< sorted
   bool contains(const std::string& name) const { return header_.tensors.contains(name); }
   const StoredTensor& info(const std::string& name) const;  ///< FormatError if there is none
-  std::span<const std::byte> bytes(const std::string& name) const;  ///< may be unaligned
+  std::vector<std::byte> bytes(const std::string& name) const;
+  /// FormatError unless there is a tensor of that name and shape.
+  void expect_shape(const std::string& name, const Shape& shape) const;
 
   enum class Fit {
     exact,     ///< the same element type
@@ -85,9 +92,8 @@ class SafetensorsFile {
   Fit read_into(const std::string& name, const Tensor& tensor) const;
 
  private:
-  std::filesystem::path path_;
-  std::shared_ptr<const void> mapping_;
-  const std::byte* data_ = nullptr;  ///< the data section
+  std::shared_ptr<const InputFile> file_;
+  std::size_t data_ = 0;  ///< where the data section begins
   SafetensorsHeader header_;
 };
 

@@ -17,7 +17,7 @@ class ModelConfig {
   virtual ~ModelConfig() = default;
   virtual void describe(OptionSection& section) = 0;
   virtual std::unique_ptr<Model> make(const Vocabularies& vocabularies, const Device& device,
-                                      DType compute, std::uint64_t seed) const = 0;
+                                      DType compute, const Beginning& beginning) const = 0;
 };
 
 /// A kind of model: what it is called, which data it reads, how it is judged, and what it can do.

@@ -26,6 +26,21 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path), created_(
   for (const fs::path& place : {path, path / "cache"}) remove_leftovers(place);
 }
 
+std::string RunFolder::find() {
+  const fs::path before = path_;
+  const std::optional<fs::path> now = lock_->where(path_);
+  if (now == before) return {};
+  if (now) {
+    path_ = *now;
+    return fmt::format("{} is {} now, where the run goes on", before.string(), path_.string());
+  }
+  if (fs::exists(path_)) path_ += ".recovered";
+  make_folders(path_);
+  lock_.emplace(path_);
+  return fmt::format("{} was removed; the run goes on in {}", before.string(),
+                     path_ == before ? "a new one" : path_.string());
+}
+
 RunFolder::~RunFolder() {
   std::error_code ignored;
   if (created_ && !fs::exists(path_ / "checkpoints" / "last", ignored)) {

@@ -1,17 +1,21 @@
 #include "engine/run/run_metrics.h"
 
-#include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "engine/files/atomic.h"
 
 namespace carousel {
 namespace {
 
 double seconds_so_far(const std::filesystem::path& path) {
-  std::ifstream file(path);
+  std::istringstream text(read_file(path));
   double seconds = 0;
-  for (std::string line; std::getline(file, line);) {
+  for (std::string line; std::getline(text, line);) {
     const auto json = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (json.is_object()) seconds = json.value("seconds", seconds);
+    if (json.is_object() && json.contains("seconds") && json["seconds"].is_number()) {
+      seconds = json["seconds"].get<double>();
+    }
   }
   return seconds;
 }
@@ -68,6 +72,10 @@ void RunMetrics::on_sample(const TrainingRun& run) {
 
 void RunMetrics::on_graph_refused(const std::string& why) {
   if (next_ != nullptr) next_->on_graph_refused(why);
+}
+
+void RunMetrics::on_folder_moved(const std::string& what) {
+  if (next_ != nullptr) next_->on_folder_moved(what);
 }
 
 }  // namespace carousel

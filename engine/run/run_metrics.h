@@ -21,6 +21,8 @@ class RunMetrics final : public TrainObserver {
 
   /// Seconds of training on the last line when this was made; 0 without one.
   double seconds() const { return seconds_; }
+  /// The run's folder has moved; see MetricsFile.
+  void move_to(const std::filesystem::path& file) { file_.move_to(file); }
 
   void on_step(const TrainingRun& run, const Arena& arena) override;
   void on_report(const Report& report) override;
@@ -28,6 +30,7 @@ class RunMetrics final : public TrainObserver {
   void on_save(std::int64_t step, bool is_best) override;
   void on_sample(const TrainingRun& run) override;
   void on_graph_refused(const std::string& why) override;
+  void on_folder_moved(const std::string& what) override;
 
  private:
   double seconds_;

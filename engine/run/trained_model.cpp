@@ -26,6 +26,13 @@ std::vector<double> softmax(std::span<const float> logits) {
   return result;
 }
 
+/// A checkpoint's weights, which are held against the config before memory is taken.
+Beginning weights_of(const SavedCheckpoint& saved, const RunConfig& config) {
+  Beginning beginning(config.seed());
+  beginning.expect = [&saved](const Parameters& parameters) { saved.expect_weights(parameters); };
+  return beginning;
+}
+
 /// "lstm: i, f, g, o; gru: r, z, n": of every cell with more than one gate.
 std::string gate_orders() {
   std::vector<std::string> orders;
@@ -79,7 +86,7 @@ TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models model
       vocabularies_(Vocabularies::read(saved.metadata(), saved.model().path().string())),
       device_(open_device(config_.machine)),
       model_(config_.model->make(vocabularies_, device_, compute_type(config_.machine.precision),
-                                 config_.seed())),
+                                 weights_of(saved, config_))),
       step_(saved.step()) {
   Parameters& parameters = model_->parameters();
   saved.restore_weights(named_weights(parameters));

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <sstream>
+
 #include "engine/run/run_folder.h"
 #include "engine/run/run_metrics.h"
 #include "engine/run/trained_model.h"
+#include "engine/text/utf8.h"
 #include "engine/training/parameter_groups.h"
 #include "kernels/common/check.h"
 
@@ -20,6 +23,17 @@ void expect_resumes(const RunConfig& config, const std::string& before, const st
                                   entry.kind, run, kind));
   }
   config.expect_resumes(RunConfig(before, run, std::span(&entry, 1)), run);
+}
+
+/// A checkpoint holds the config, and its format is JSON.
+void expect_utf8(const RunConfig& config) {
+  std::istringstream lines(config.toml());
+  for (std::string line; std::getline(lines, line);) {
+    if (is_utf8(line)) continue;
+    const std::size_t equals = line.find(" = ");
+    throw ConfigError(fmt::format("{} is {}, expected UTF-8, for a checkpoint holds it",
+                                  line.substr(0, equals), escaped(line.substr(equals + 3))));
+  }
 }
 
 std::unique_ptr<Model> model_to_train(const RunConfig& config, const Corpus& corpus,
@@ -67,7 +81,8 @@ TrainingStepParts Training::step_parts(bool graph, StepGraphs::Tell refused) con
 RunEnd train(const RunConfig& config, const std::filesystem::path& path,
              const TrainOptions& options) {
   const Device device = open_device(config.machine);
-  const RunFolder folder(path, options.resume);
+  expect_utf8(config);
+  RunFolder folder(path, options.resume);
   CheckpointFolder checkpoints(path, static_cast<int>(config.train.keep));
   checkpoints.remove_leftovers();
   std::optional<SavedCheckpoint> saved;
@@ -101,18 +116,36 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
         "optimizer.average_after is set and there is no text to validate on, which decides when "
         "averaging begins");
   }
+  const Metadata metadata = run_metadata(config, corpus.vocabularies);
+  checkpoints.expect_room(checkpoint_data(run, metadata));
+  const auto find_folder = [&] {
+    const std::string what = folder.find();
+    if (what.empty()) return;
+    checkpoints.move_to(folder.path());
+    observer.move_to(folder.path() / "metrics.jsonl");
+    write_file_atomically(folder.path() / "config.toml", config.toml());
+    observer.on_folder_moved(what);
+  };
   Trainer trainer(run, {.config = config.train,
                         .step = training.step_parts(
                             config.machine.graph,
                             [&](const std::string& why) { observer.on_graph_refused(why); }),
                         .validation = training.validation(),
                         .metrics = training.metrics(),
-                        .metadata = run_metadata(config, corpus.vocabularies),
+                        .metadata = metadata,
                         .checkpoints = checkpoints,
-                        .observer = observer});
+                        .observer = observer,
+                        .before_save = find_folder});
   static const std::atomic<bool> never{false};
   const bool nothing_to_do = !trainer.anything_due();
-  const TrainEnd how = trainer.train(options.stop != nullptr ? *options.stop : never);
+  const TrainEnd how = [&] {
+    try {
+      return trainer.train(options.stop != nullptr ? *options.stop : never);
+    } catch (const IoError&) {
+      folder.keep();
+      throw;
+    }
+  }();
   const RunEnd end = nothing_to_do                  ? RunEnd::nothing_to_do
                      : how == TrainEnd::interrupted ? RunEnd::interrupted
                      : how == TrainEnd::early       ? RunEnd::early

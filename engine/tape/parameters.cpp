@@ -144,11 +144,14 @@ void Parameters::allocate(const Device& device) {
   }
 }
 
-void Parameters::materialize(const Device& device, DType compute, std::uint64_t seed) {
+void Parameters::materialize(const Device& device, DType compute, const Beginning& beginning) {
+  if (beginning.expect) beginning.expect(*this);
   compute_ = compute;
   allocate(device);
+  if (beginning.expect) return;
   for (const Entry& entry : entries_) {
-    const auto begun = initial_values(entry.initializer, entry.shape, seed, stream_of(entry.name));
+    const auto begun =
+        initial_values(entry.initializer, entry.shape, beginning.seed, stream_of(entry.name));
     copy_from_host(entry.weight, begun.data());
   }
   refresh_working();

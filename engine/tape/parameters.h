@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -28,6 +29,17 @@ struct ParameterOptions {
   bool row_sparse = false;
 };
 
+class Parameters;
+
+/// What new parameters begin with: random values, or those of a file.
+struct Beginning {
+  Beginning(std::uint64_t random_seed) : seed(random_seed) {}  // NOLINT: a seed is a beginning
+  std::uint64_t seed;
+  /// Set if the caller fills the parameters: called with their names and shapes before any memory is
+  /// taken, to throw if they are not what it has. There are no random values then.
+  std::function<void(const Parameters&)> expect{};
+};
+
 /// The weights of a model, named as PyTorch's modules name theirs. All of them lie in one float
 /// buffer, their gradients in a second and, for bf16, the copies the products read in a third.
 /// Parameters of one group are neighbours there, so that a norm is one launch and an optimiser's
@@ -48,7 +60,7 @@ class Parameters {
 
   /// Allocates and initialises. `compute` is the storage type of the products: f32, or bf16, in
   /// which case matrices are read through a rounded copy while the float weights stay the truth.
-  void materialize(const Device& device, DType compute, std::uint64_t seed);
+  void materialize(const Device& device, DType compute, const Beginning& beginning);
 
   /// The parameter on a tape, the same Var however often it is asked for in a step, so that uses
   /// of one weight in two places (tied embeddings) share their gradient. Matrices come in the
@@ -57,6 +69,7 @@ class Parameters {
 
   std::size_t count() const { return entries_.size(); }
   const std::string& name(std::size_t index) const { return entries_[index].name; }
+  const Shape& shape(std::size_t index) const { return entries_[index].shape; }
   const Tensor& weight(std::size_t index) const { return entries_[index].weight; }
   const Tensor& working(std::size_t index) const { return entries_[index].working; }  ///< as flat
   const ParameterGroup& group(std::size_t index) const { return entries_[index].options.group; }

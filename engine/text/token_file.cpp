@@ -1,14 +1,11 @@
 #include "engine/text/token_file.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/common/check.h"
@@ -29,6 +26,7 @@ static_assert(sizeof(Header) == 16 && sizeof(Footer) == 48);
 
 constexpr Header kHeader{{'C', 'A', 'R', 'T', 'O', 'K', 'E', 'N'}, 1, 0};
 constexpr std::uint64_t kChecksumStart = 0xCBF29CE484222325U;
+constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 
 // FNV-1a's step on words of eight bytes, with the high half folded back: several GB/s, so that
 // opening a file costs little more than reading it.
@@ -65,6 +63,14 @@ void widen(const std::byte* from, std::int64_t n, std::int32_t* to) {
   }
 }
 
+/// Calls with the type of ids that take so many bytes.
+template <class F>
+void visit_width(std::int64_t width, F&& f) {
+  if (width == 1) f(std::type_identity<std::uint8_t>{});
+  if (width == 2) f(std::type_identity<std::uint16_t>{});
+  if (width == 4) f(std::type_identity<std::uint32_t>{});
+}
+
 template <class Id>
 void narrow(const std::vector<std::int32_t>& from, std::byte* to) {
   for (std::size_t i = 0; i < from.size(); ++i) {
@@ -75,71 +81,70 @@ void narrow(const std::vector<std::int32_t>& from, std::byte* to) {
 
 }  // namespace
 
-TokenFile::TokenFile(std::string path, const Vocabulary& vocabulary) : path_(std::move(path)) {
-  const int file = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (file < 0) throw_io_error("open", path_);
-  struct stat status {};
-  void* data = MAP_FAILED;
-  if (::fstat(file, &status) == 0) {
-    size_ = static_cast<std::size_t>(status.st_size);
-    // At least one byte, because mmap refuses an empty mapping. check() refuses an empty file.
-    data = ::mmap(nullptr, std::max<std::size_t>(size_, 1), PROT_READ, MAP_SHARED, file, 0);
-  }
-  const int error = errno;
-  ::close(file);
-  if (data == MAP_FAILED) {
-    errno = error;
-    throw_io_error("map", path_);
-  }
-  data_ = data;
-  try {
-    check(vocabulary);
-  } catch (...) {
-    ::munmap(data, std::max<std::size_t>(size_, 1));
-    throw;
-  }
-}
-
-TokenFile::~TokenFile() { ::munmap(data_, std::max<std::size_t>(size_, 1)); }
-
-void TokenFile::check(const Vocabulary& vocabulary) {
+TokenFile::TokenFile(const std::string& path, const Vocabulary& vocabulary) : file_(path) {
   const auto fail = [&](const std::string& what) {
     throw FormatError(
-        fmt::format("{}: {}; remove it, and it is made again from the text", path_, what));
+        fmt::format("{}: {}; remove it, and it is made again from the text", path, what));
   };
   Header header{};
   Footer footer{};
-  if (size_ >= sizeof(Header)) std::memcpy(&header, bytes(), sizeof(Header));
+  const std::size_t size = file_.size();
+  if (size >= sizeof(Header)) file_.read(0, &header, sizeof(Header));
   if (std::memcmp(header.magic, kHeader.magic, sizeof(header.magic)) != 0) {
     fail("not a Carousel token file");
   }
   if (header.version != kHeader.version) {
     fail(fmt::format("version {}, expected {}", header.version, kHeader.version));
   }
-  if (size_ < sizeof(Header) + sizeof(Footer)) fail("the file was cut short");
-  std::memcpy(&footer, bytes() + size_ - sizeof(Footer), sizeof(Footer));
-  const std::size_t ids = size_ - sizeof(Header) - sizeof(Footer);
-  if (footer.own_checksum != own_checksum(header, footer) ||
-      padded(footer.count * header.width) != ids ||
-      footer.checksum != checksum(bytes() + sizeof(Header), ids, kChecksumStart)) {
+  if (size < sizeof(Header) + sizeof(Footer)) fail("the file was cut short");
+  file_.read(size - sizeof(Footer), &footer, sizeof(Footer));
+  const std::size_t ids = size - sizeof(Header) - sizeof(Footer);
+  // Compared by division, for the product may overflow.
+  const bool is_whole = (header.width == 1 || header.width == 2 || header.width == 4) &&
+                        footer.count <= ids / header.width &&
+                        padded(footer.count * header.width) == ids &&
+                        footer.unknown <= footer.count && footer.characters >> 63 == 0;
+  width_ = header.width;
+  if (!is_whole || footer.own_checksum != own_checksum(header, footer) ||
+      footer.checksum != checksum_of_ids(ids)) {
     fail("the file is damaged or was cut short");
   }
   if (footer.fingerprint != vocabulary.fingerprint()) {
     fail("the tokens were made with another vocabulary");
   }
+  if (largest_ >= vocabulary.size())
+    fail(fmt::format("an id is {}, expected less than {}", largest_, vocabulary.size()));
   count_ = static_cast<std::int64_t>(footer.count);
   unknown_ = static_cast<std::int64_t>(footer.unknown);
   characters_ = static_cast<std::int64_t>(footer.characters);
-  width_ = header.width;
+}
+
+std::uint64_t TokenFile::checksum_of_ids(std::size_t bytes) {
+  std::vector<std::byte> piece(std::min(bytes, kPieceBytes));
+  std::uint64_t sum = kChecksumStart;
+  for (std::size_t at = 0; at < bytes; at += piece.size()) {
+    const std::size_t count = std::min(piece.size(), bytes - at);
+    file_.read(sizeof(Header) + at, piece.data(), count);
+    sum = checksum(piece.data(), count, sum);
+    visit_width(width_, [&]<class Id>(std::type_identity<Id>) {
+      for (std::size_t i = 0; i < count; i += sizeof(Id)) {
+        Id id{};
+        std::memcpy(&id, piece.data() + i, sizeof(Id));
+        largest_ = std::max<std::int64_t>(largest_, id);
+      }
+    });
+  }
+  return sum;
 }
 
 void TokenFile::read(std::int64_t offset, std::int64_t n, std::int32_t* to) const {
-  expect_inside(path_, offset, n, count_);
-  const std::byte* const from =
-      bytes() + sizeof(Header) + static_cast<std::size_t>(offset * width_);
-  if (width_ == 1) widen<std::uint8_t>(from, n, to);
-  if (width_ == 2) widen<std::uint16_t>(from, n, to);
-  if (width_ == 4) widen<std::int32_t>(from, n, to);
+  expect_inside(file_.path().string(), offset, n, count_);
+  const auto width = static_cast<std::size_t>(width_), count = static_cast<std::size_t>(n);
+  // The narrow ids are read into the last bytes of their place and widened from the first on: each is
+  // read before it is written over.
+  std::byte* const from = reinterpret_cast<std::byte*>(to) + count * (sizeof(std::int32_t) - width);
+  file_.read(sizeof(Header) + static_cast<std::size_t>(offset) * width, from, count * width);
+  visit_width(width_, [&]<class Id>(std::type_identity<Id>) { widen<Id>(from, n, to); });
 }
 
 TokenFileWriter::TokenFileWriter(std::string path, const Vocabulary& vocabulary)
@@ -156,9 +161,8 @@ TokenFileWriter::TokenFileWriter(std::string path, const Vocabulary& vocabulary)
 
 void TokenFileWriter::flush() {
   std::vector<std::byte> bytes(padded(waiting_.size() * width_));
-  if (width_ == 1) narrow<std::uint8_t>(waiting_, bytes.data());
-  if (width_ == 2) narrow<std::uint16_t>(waiting_, bytes.data());
-  if (width_ == 4) narrow<std::int32_t>(waiting_, bytes.data());
+  visit_width(static_cast<std::int64_t>(width_),
+              [&]<class Id>(std::type_identity<Id>) { narrow<Id>(waiting_, bytes.data()); });
   checksum_ = checksum(bytes.data(), bytes.size(), checksum_);
   file_.file().write(bytes.data(), bytes.size());
   count_ += static_cast<std::int64_t>(waiting_.size());

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "engine/files/atomic.h"
+#include "engine/files/input_file.h"
 #include "engine/text/tokens.h"
 
 namespace carousel {
@@ -15,27 +16,21 @@ namespace carousel {
 /// tokens, characters of the text, fingerprint of the vocabulary, checksum of the ids, checksum of
 /// everything else.
 ///
-/// A TokenFile is such a file mapped into memory, so that texts larger than memory can be read.
-/// Opening it reads it once, for the checksum.
+/// A TokenFile is such a file, read where it is asked for, so that texts may be larger than memory.
+/// Opening it reads it once, for the checksum and the largest id.
 class TokenFile final : public TokenStore {
  public:
   /// FormatError, which says what to do, for a file that is no token file, is damaged or cut short,
-  /// or was made with another vocabulary. IoError if it cannot be mapped.
-  TokenFile(std::string path, const Vocabulary& vocabulary);
-  ~TokenFile() override;
-  TokenFile(const TokenFile&) = delete;
-  TokenFile& operator=(const TokenFile&) = delete;
+  /// or was made with another vocabulary. IoError if it cannot be read.
+  TokenFile(const std::string& path, const Vocabulary& vocabulary);
 
-  const std::string& path() const { return path_; }
+  std::string path() const { return file_.path().string(); }
   void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const override;
 
  private:
-  void check(const Vocabulary& vocabulary);
-  const std::byte* bytes() const { return static_cast<const std::byte*>(data_); }
-  std::string path_;
-  void* data_ = nullptr;  ///< the mapping
-  std::size_t size_ = 0;
-  std::int64_t width_ = 0;
+  std::uint64_t checksum_of_ids(std::size_t bytes);
+  InputFile file_;
+  std::int64_t width_ = 0, largest_ = -1;
 };
 
 /// Writes a token file in constant memory. The file appears under its name with finish(), complete,

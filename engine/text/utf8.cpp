@@ -129,6 +129,15 @@ bool is_white_space(char32_t code) {
          code == 0x2028 || code == 0x2029 || code == 0x202F || code == 0x205F || code == 0x3000;
 }
 
+bool is_utf8(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Sequence s = utf8_sequence(text);
+    if (s.status != Utf8Sequence::Status::whole) return false;
+    text.remove_prefix(s.bytes);
+  }
+  return true;
+}
+
 std::string escaped(std::string_view token) {
   std::string result;
   while (!token.empty()) {

@@ -21,6 +21,8 @@ struct Utf8Sequence {
 ///          subparts).
 Utf8Sequence utf8_sequence(std::string_view text);
 
+bool is_utf8(std::string_view text);
+
 /// The UTF-8 form of a code point.
 std::string utf8(char32_t code);
 

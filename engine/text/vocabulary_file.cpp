@@ -3,10 +3,10 @@
 
 #include <charconv>
 #include <fstream>
-#include <iterator>
 #include <limits>
 #include <optional>
 
+#include "engine/files/input_file.h"
 #include "engine/text/utf8.h"
 #include "engine/text/vocabulary.h"
 #include "kernels/common/check.h"
@@ -160,10 +160,9 @@ void Vocabulary::write(const std::string& path) const {
 }
 
 Vocabulary Vocabulary::read(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) throw_io_error("opening", path);
-  const std::string text{std::istreambuf_iterator<char>(file), {}};
-  if (file.bad()) throw_io_error("reading", path);
+  const InputFile file(path);
+  std::string text(file.size(), '\0');
+  file.read(0, text.data(), text.size());
   return parse(text, path);
 }
 

@@ -31,14 +31,6 @@ std::optional<T> parsed(std::string_view text) {
   return value;
 }
 
-template <class T>
-T parsed_scalar(const std::string& name, const std::string& text, const char* expected) {
-  const auto value = parsed<T>(text);
-  if (!value)
-    throw FormatError(fmt::format("scalar '{}' is '{}', expected {}", name, text, expected));
-  return *value;
-}
-
 std::string step_name(std::int64_t step) { return fmt::format("{}{}", kStepPrefix, step); }
 
 std::optional<std::int64_t> step_of(std::string_view folder_name) {
@@ -55,14 +47,13 @@ std::string listing(const std::vector<std::string>& names) {
   return text;
 }
 
-/// Names must agree both ways, and so must shapes and element types, before any tensor is written.
-void expect_same_tensors(const SafetensorsFile& file, std::span<const NamedTensor> tensors,
-                         bool may_convert) {
+/// Names must agree both ways.
+void expect_same_names(const SafetensorsFile& file, const std::vector<std::string>& names) {
   std::set<std::string> unexpected;
   for (const std::string& name : file.names()) unexpected.insert(name);
   std::vector<std::string> missing;
-  for (const NamedTensor& t : tensors) {
-    if (unexpected.erase(t.name) == 0) missing.push_back(t.name);
+  for (const std::string& name : names) {
+    if (unexpected.erase(name) == 0) missing.push_back(name);
   }
   std::string problem;
   if (!missing.empty()) problem = "missing " + listing(missing);
@@ -71,6 +62,14 @@ void expect_same_tensors(const SafetensorsFile& file, std::span<const NamedTenso
                ("unexpected " + listing({unexpected.begin(), unexpected.end()}));
   }
   if (!problem.empty()) throw FormatError(fmt::format("{}: {}", file.path().string(), problem));
+}
+
+/// Names must agree, and so must shapes and element types, before any tensor is written.
+void expect_same_tensors(const SafetensorsFile& file, std::span<const NamedTensor> tensors,
+                         bool may_convert) {
+  std::vector<std::string> names;
+  for (const NamedTensor& t : tensors) names.push_back(t.name);
+  expect_same_names(file, names);
   for (const NamedTensor& t : tensors) {
     if (file.fit(t.name, t.tensor) != SafetensorsFile::Fit::exact && !may_convert) {
       throw FormatError(fmt::format("{}: '{}' is {}, expected {}", file.path().string(), t.name,
@@ -94,7 +93,10 @@ std::int64_t common_step(const SafetensorsFile& model, const SafetensorsFile& st
     throw FormatError(fmt::format("{}: step is '{}', expected '{}' as in {}", state.path().string(),
                                   state_step, step, kModelFile));
   }
-  return parsed_scalar<std::int64_t>(kStepKey, step, "a whole number");
+  const auto number = parsed<std::int64_t>(step);
+  if (number && *number >= 0) return *number;
+  throw FormatError(fmt::format("{}: step is '{}', expected a whole number of at least 0",
+                                model.path().string(), step));
 }
 
 std::optional<fs::path> target(const fs::path& link) {
@@ -120,17 +122,32 @@ void Scalars::set(const std::string& name, std::uint64_t value) {
 void Scalars::set(const std::string& name, std::string_view value) { values_[name] = value; }
 
 double Scalars::real(const std::string& name) const {
-  return parsed_scalar<double>(name, text(name), "a number");
+  if (const auto value = parsed<double>(text(name))) return *value;
+  refuse(name, "a number");
 }
 std::int64_t Scalars::integer(const std::string& name) const {
-  return parsed_scalar<std::int64_t>(name, text(name), "a whole number");
+  if (const auto value = parsed<std::int64_t>(text(name))) return *value;
+  refuse(name, "a whole number");
+}
+std::int64_t Scalars::count(const std::string& name) const {
+  const std::int64_t value = integer(name);
+  if (value < 0 || value > std::int64_t{1} << 53) refuse(name, "a whole number from 0 to 2^53");
+  return value;
 }
 std::uint64_t Scalars::natural(const std::string& name) const {
-  return parsed_scalar<std::uint64_t>(name, text(name), "a whole number of at least 0");
+  if (const auto value = parsed<std::uint64_t>(text(name))) return *value;
+  refuse(name, "a whole number of at least 0");
+}
+void Scalars::refuse(const std::string& name, const char* expected) const {
+  throw FormatError(fmt::format("{}scalar '{}' is '{}', expected {}",
+                                file_.empty() ? "" : file_ + ": ", name, text(name), expected));
 }
 const std::string& Scalars::text(const std::string& name) const {
   const auto position = values_.find(name);
-  if (position == values_.end()) throw FormatError(fmt::format("scalar '{}' is missing", name));
+  if (position == values_.end()) {
+    throw FormatError(
+        fmt::format("{}scalar '{}' is missing", file_.empty() ? "" : file_ + ": ", name));
+  }
   return position->second;
 }
 
@@ -140,6 +157,7 @@ Scalars Scalars::from_json(const std::string& json, const std::string& file) {
   try {
     Scalars scalars;
     nlohmann::json::parse(json).get_to(scalars.values_);
+    scalars.file_ = file;
     return scalars;
   } catch (const nlohmann::json::exception&) {
     throw FormatError(fmt::format("{}: scalars are not a JSON object of strings", file));
@@ -163,6 +181,15 @@ SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
       state_(folder / kStateFile),
       step_(common_step(model_, state_)),
       scalars_(Scalars::from_json(metadata_value(state_, kScalarsKey), state_.path().string())) {}
+
+void SavedCheckpoint::expect_weights(const Parameters& parameters) const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < parameters.count(); ++i) names.push_back(parameters.name(i));
+  expect_same_names(model_, names);
+  for (std::size_t i = 0; i < parameters.count(); ++i) {
+    model_.expect_shape(parameters.name(i), parameters.shape(i));
+  }
+}
 
 std::vector<std::string> SavedCheckpoint::restore_weights(
     std::span<const NamedTensor> tensors) const {
@@ -197,6 +224,18 @@ std::vector<std::int64_t> CheckpointFolder::steps() const {
   }
   std::sort(result.begin(), result.end());
   return result;
+}
+
+void CheckpointFolder::expect_room(const CheckpointData& data) const {
+  const std::uint64_t bytes =
+      safetensors_bytes(folder_ / kModelFile, data.weights, data.metadata) +
+      safetensors_bytes(folder_ / kStateFile, data.state, {{kScalarsKey, data.scalars.json()}});
+  const fs::path run = folder_.parent_path();
+  const std::uint64_t room = calls_.available(run.c_str());
+  if (bytes <= room) return;
+  throw IoError(fmt::format("{}: a checkpoint takes {:.1f} MB, and its disk has {:.1f} MB left",
+                            run.string(), static_cast<double>(bytes) / 1e6,
+                            static_cast<double>(room) / 1e6));
 }
 
 void CheckpointFolder::write(std::int64_t step, const CheckpointData& data) {

@@ -11,6 +11,7 @@
 
 #include "engine/files/atomic.h"
 #include "engine/files/safetensors.h"
+#include "engine/tape/parameters.h"
 
 namespace carousel {
 
@@ -27,14 +28,18 @@ class Scalars {
   /// FormatError if the name is missing or its text is no such value.
   double real(const std::string& name) const;
   std::int64_t integer(const std::string& name) const;
+  std::int64_t count(const std::string& name) const;  ///< an integer from 0 to 2^53
   std::uint64_t natural(const std::string& name) const;
   const std::string& text(const std::string& name) const;
 
   std::string json() const;  ///< one JSON object, sorted by name
   static Scalars from_json(const std::string& json, const std::string& file);
-  bool operator==(const Scalars&) const = default;
+  bool operator==(const Scalars& other) const { return values_ == other.values_; }
+  /// FormatError that the value is another than is expected.
+  [[noreturn]] void refuse(const std::string& name, const char* expected) const;
 
  private:
+  std::string file_;  ///< that they were read from, for errors
   std::map<std::string, std::string> values_;
 };
 
@@ -66,6 +71,8 @@ class SavedCheckpoint {
   const SafetensorsFile& model() const { return model_; }
   const SafetensorsFile& state() const { return state_; }
 
+  /// FormatError unless the model's tensors are exactly these, by name and shape. Takes no memory.
+  void expect_weights(const Parameters& parameters) const;
   /// As read_weights().
   std::vector<std::string> restore_weights(std::span<const NamedTensor> tensors) const;
   /// The same without conversion: a run that continues must continue exactly.
@@ -89,6 +96,12 @@ class CheckpointFolder {
   /// Keeps the checkpoints that a link points to, and of the others the `keep_newest` newest.
   explicit CheckpointFolder(const std::filesystem::path& run_folder, int keep_newest = 0,
                             SystemCalls& calls = kernel_calls());
+
+  /// Throws what save() would, were it known beforehand: IoError if the disk has no room for a
+  /// checkpoint, FormatError for metadata that no file can hold.
+  void expect_room(const CheckpointData& data) const;
+  /// The run's folder has another name from now on.
+  void move_to(const std::filesystem::path& run_folder) { folder_ = run_folder / "checkpoints"; }
 
   /// Writes the checkpoint, moves `best` (if it is the best) and then `last` to it, and removes
   /// what need not be kept. An IoError says which checkpoint is still there.

@@ -125,6 +125,7 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
 
 void Trainer::save() {
   const Range range("checkpoint");
+  if (parts_.before_save) parts_.before_save();
   parts_.observer.before_save();
   parts_.checkpoints.save(run_.step, checkpoint_data(run_, parts_.metadata), new_best_);
   last_saved_ = run_.step;

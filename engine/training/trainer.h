@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -55,6 +56,8 @@ class TrainObserver {
   virtual void on_sample(const TrainingRun& /*run*/) {}  ///< time for a sample
   /// Steps are no graphs from now on, and why. At most once, and not if none were wanted.
   virtual void on_graph_refused(const std::string& /*why*/) {}
+  /// The run's folder was renamed or removed meanwhile, and where the run goes on.
+  virtual void on_folder_moved(const std::string& /*what*/) {}
 };
 
 enum class TrainEnd : std::uint8_t { finished, interrupted, early };
@@ -68,6 +71,7 @@ struct TrainerParts {
   Metadata metadata;        ///< of every checkpoint
   CheckpointFolder& checkpoints;
   TrainObserver& observer;
+  std::function<void()> before_save = {};  ///< may move `checkpoints`
 };
 
 /// Trains a run from where it stands to config.steps, with reports, evaluations and checkpoints on

@@ -1,5 +1,6 @@
 #include "engine/training/training_run.h"
 
+#include <cmath>
 #include <string>
 
 #include "kernels/common/check.h"
@@ -42,10 +43,33 @@ void save(const AverageTrigger& trigger, Scalars& scalars) {
   }
 }
 
-AverageTrigger saved_trigger(const Scalars& scalars) {
-  AverageTrigger trigger{.lowest = scalars.real("average.lowest"),
-                         .first = scalars.integer("average.first")};
-  for (std::int64_t i = 0; i < scalars.integer("average.recent"); ++i) {
+/// A score or a cost, which may be infinite before there was any.
+double score(const Scalars& scalars, const std::string& name) {
+  const double value = scalars.real(name);
+  if (std::isnan(value)) scalars.refuse(name, "a number");
+  return value;
+}
+
+std::int64_t step_up_to(std::int64_t last, const Scalars& scalars, const std::string& name) {
+  const std::int64_t step = scalars.count(name);
+  if (step > last) scalars.refuse(name, "a step up to the checkpoint's");
+  return step;
+}
+
+PlateauState saved_plateau(const Scalars& scalars) {
+  const PlateauState plateau{.best = score(scalars, "plateau.best"),
+                             .bad_evaluations = scalars.count("plateau.bad_evaluations"),
+                             .factor = scalars.real("plateau.factor")};
+  if (!(plateau.factor >= 0 && plateau.factor <= 1)) {
+    scalars.refuse("plateau.factor", "a number from 0 to 1");
+  }
+  return plateau;
+}
+
+AverageTrigger saved_trigger(const Scalars& scalars, std::int64_t step) {
+  AverageTrigger trigger{.lowest = score(scalars, "average.lowest"),
+                         .first = step_up_to(step, scalars, "average.first")};
+  for (std::int64_t i = 0; i < scalars.count("average.recent"); ++i) {
     trigger.recent.push_back(scalars.real("average.recent." + std::to_string(i)));
   }
   return trigger;
@@ -82,22 +106,21 @@ CheckpointData checkpoint_data(const TrainingRun& run, const Metadata& metadata)
 void restore(TrainingRun& run, const SavedCheckpoint& saved) {
   const Scalars& scalars = saved.scalars();
   if (run.optimizer.config().average_after > 0) {
-    run.trigger = saved_trigger(scalars);
+    run.trigger = saved_trigger(scalars, saved.step());
     if (run.trigger.first != 0) run.optimizer.average().restore(run.trigger.first);
   }
   saved.restore_weights(model_of(run));
   saved.restore_state(state_of(run));  // last: a frozen parameter is in both
   run.model.parameters().refresh_working();
   run.step = saved.step();
-  run.tokens = scalars.integer("tokens");
-  run.best = scalars.real("best_loss");
-  run.evaluations_without_best = scalars.integer("evaluations_without_best");
+  run.tokens = scalars.count("tokens");
+  run.best = score(scalars, "best_loss");
+  run.evaluations_without_best = scalars.count("evaluations_without_best");
   // A checkpoint that does not say it was written by a run that evaluated whenever it was due.
-  run.evaluated = scalars.contains("evaluated") ? scalars.integer("evaluated") : run.step;
-  run.plateau = {.best = scalars.real("plateau.best"),
-                 .bad_evaluations = scalars.integer("plateau.bad_evaluations"),
-                 .factor = scalars.real("plateau.factor")};
-  run.data.seek({.epoch = scalars.integer("data.epoch"), .index = scalars.integer("data.index")});
+  run.evaluated =
+      scalars.contains("evaluated") ? step_up_to(run.step, scalars, "evaluated") : run.step;
+  run.plateau = saved_plateau(scalars);
+  run.data.seek({.epoch = scalars.count("data.epoch"), .index = scalars.count("data.index")});
 }
 
 }  // namespace carousel

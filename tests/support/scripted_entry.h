@@ -14,7 +14,7 @@ inline ModelEntry scripted_entry() {
    public:
     void describe(OptionSection& section) override { section.add("loss", loss_, "of every batch"); }
     std::unique_ptr<Model> make(const Vocabularies&, const Device& device, DType,
-                                std::uint64_t) const override {
+                                const Beginning&) const override {
       const Tensor loss = tensor_of<float>(device, {1}, {static_cast<float>(loss_)});
       return std::make_unique<ScriptedModel>(
           device, [loss](Parameters& parameters, Pass& pass, const Batch&, const State&) {

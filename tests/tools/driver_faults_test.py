@@ -5,15 +5,20 @@ folders that go away, forged files.
     driver_faults_test.py CAROUSEL DEVICE [TEST...]
 """
 
+import json
+import os
 import pathlib
+import shutil
+import signal
 import struct
 import subprocess
 import sys
+import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
 from driver_test import CONFIG, TEXT
-from driver import CAROUSEL, DEVICE, DriverCase, main, metrics, run
+from driver import CAROUSEL, DEVICE, SANITIZED, DriverCase, main, metrics, run
 
 
 class DriverFaultsTest(DriverCase):
@@ -99,6 +104,132 @@ class DriverFaultsTest(DriverCase):
         self.assertEqual([line.get("validation_loss") for line in metrics(self.here / "run")][-1],
                          "nan")
         self.assertFalse((self.here / "run/checkpoints/best").exists())
+
+    def test_text_that_no_checkpoint_can_hold_is_refused_before_the_first_step(self):
+        name = os.fsdecode(b"te\xffxt.txt")
+        (self.here / name).write_text(TEXT)
+        result = self.train("--set", f"data.text={self.here / name}", status=1)
+        self.assert_one_line(result, "text is", r"te\xFFxt.txt", "expected UTF-8")
+        self.assertFalse((self.here / "run").exists())
+
+    def interrupted(self, meanwhile):
+        """A long run whose folder meets something, and which is then told to stop."""
+        shutil.rmtree(self.here / "run", ignore_errors=True)
+        process = subprocess.Popen(
+            [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / "run", "--device",
+             DEVICE, "--threads", "1", "--set", "train.steps=1000000", "--set",
+             "train.save_every=0", "--set", "train.evaluate_every=0"],
+            stderr=subprocess.PIPE, text=True)
+        lines = self.here / "run" / "metrics.jsonl"
+        while not (lines.is_file() and lines.stat().st_size > 300):
+            time.sleep(0.01)
+        meanwhile(self.here / "run")
+        process.send_signal(signal.SIGINT)
+        talk = process.communicate(timeout=120)[1]
+        return process.returncode, talk
+
+    def expect_resumable(self, folder):
+        saved = int(os.readlink(folder / "checkpoints/last").removeprefix("step-"))
+        steps = [line["step"] for line in metrics(folder)]
+        self.assertEqual((steps[0], steps[-1]), (1, saved))
+        run("train", folder / "config.toml", "--out", folder, "--resume", "--set",
+            f"train.steps={saved + 1}")
+
+    def test_a_run_whose_folder_was_renamed_or_removed_is_saved(self):
+        other = self.here / "other"
+        status, talk = self.interrupted(lambda folder: folder.rename(other))
+        self.assertEqual(status, 130)
+        self.assertIn(f"is {other} now", talk)
+        self.assertFalse((self.here / "run").exists())
+        self.expect_resumable(other)
+
+        status, talk = self.interrupted(shutil.rmtree)
+        self.assertEqual(status, 130)
+        self.assertIn("run was removed; the run goes on in a new one", talk)
+        self.expect_resumable(self.here / "run")
+
+    def test_a_new_run_whose_first_save_fails_is_not_taken_away(self):
+        status, talk = self.interrupted(lambda folder: (folder / "checkpoints").write_text("mine"))
+        self.assertEqual(status, 1)
+        self.assertIn("there is no earlier checkpoint", talk.splitlines()[-1])
+        self.assertGreater(len(metrics(self.here / "run")), 2)
+
+    # Forged files.
+
+    def forge(self, name, change, out="forged"):
+        """A copy of the run, one of whose checkpoint's files has other metadata."""
+        shutil.rmtree(self.here / out, ignore_errors=True)
+        shutil.copytree(self.here / "run", self.here / out, symlinks=True)
+        file = self.here / out / "checkpoints/last" / name
+        words, tensors = safetensors_file.read(file)
+        file.unlink()
+        safetensors_file.write(file, tensors, words | change(words))
+        return self.here / out
+
+    def test_a_checkpoint_is_held_against_its_config_before_memory_is_taken(self):
+        self.train()
+
+        def change(words):
+            config = words["carousel.config"].replace("hidden = 16", "hidden = 10000")
+            self.assertNotEqual(config, words["carousel.config"])
+            return {"carousel.config": config}
+
+        forged = self.forge("model.safetensors", change)
+        code = ("import resource, subprocess, sys; r = subprocess.run(sys.argv[1:]); "
+                "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(r.returncode)")
+        result = subprocess.run([sys.executable, "-c", code, CAROUSEL, "generate", forged],
+                                capture_output=True, text=True, timeout=60)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("'lstm.weight_ih_l0' is F32 [64, 8], expected [40000, 8]", result.stderr)
+        if not SANITIZED:
+            self.assertLess(int(result.stdout), 300_000)  # KB
+
+    def test_a_forged_checkpoint_is_refused_in_one_line(self):
+        self.train("--set", "train.steps=6")
+        deep = lambda words: {"carousel.config": "a." * 40000 + "a = 1"}
+        self.assert_one_line(run("generate", self.forge("model.safetensors", deep), status=1),
+                             "a key of more than 8 parts")
+        for name, value in (("tokens", "-1"), ("plateau.factor", "nan"), ("plateau.factor", "2"),
+                            ("plateau.bad_evaluations", "-7"), ("best_loss", "nan"),
+                            ("data.index", "-1"), ("data.epoch", "-3"), ("data.epoch", "1e3"),
+                            ("evaluated", "7"), ("evaluations_without_best", "9" * 17),
+                            ("tokens", "")):
+            with self.subTest(name=name, value=value):
+                def change(words):
+                    return {"scalars": json.dumps(json.loads(words["scalars"]) | {name: value})}
+                forged = self.forge("state.safetensors", change)
+                result = self.train("--resume", out=forged, status=1)
+                self.assert_one_line(result, f"scalar '{name}' is '{value}', expected")
+        result = self.train("--resume", status=1, out=self.forge(
+            "state.safetensors", lambda words: {"scalars": "[" * 99999}))
+        self.assert_one_line(result, "scalars are not a JSON object")
+        forged = self.forge("model.safetensors", lambda words: {"step": "-5"})
+        state = forged / "checkpoints/last/state.safetensors"
+        words, tensors = safetensors_file.read(state)
+        state.unlink()
+        safetensors_file.write(state, tensors, words | {"step": "-5"})
+        self.assert_one_line(run("generate", forged, status=1), "step is '-5'")
+
+    def test_metrics_of_other_types_are_refused_or_passed_over(self):
+        self.train("--set", "train.steps=6")
+        file = self.here / "run/metrics.jsonl"
+        file.write_text(file.read_text().replace('"seconds":', '"seconds":"long","was":'))
+        self.train("--resume")
+
+    def test_a_pipe_in_place_of_a_file_is_refused_at_once(self):
+        self.train()
+        pipe = self.here / "pipe"
+        os.mkfifo(pipe)
+        folder = self.here / "folder"
+        folder.mkdir()
+        os.mkfifo(folder / "model.safetensors")
+        for command in (("train", self.here / "config.toml", "--out", self.here / "new", "--set",
+                         f"model.weights={pipe}"),
+                        ("train", self.here / "config.toml", "--out", self.here / "new", "--set",
+                         f"data.text={pipe}"),
+                        ("eval", self.here / "run", "--data", pipe), ("generate", folder)):
+            with self.subTest(command[0]):
+                self.assert_one_line(run(*command, status=1), "is not a regular file")
 
 
 if __name__ == "__main__":

@@ -35,6 +35,35 @@ TEST(Config, AFileThatIsNotTomlIsNamedWithItsLine) {
   }
 }
 
+// What toml++ would crash on, or take for granted.
+TEST(Config, WhatNoConfigHasIsRefusedBeforeItIsParsed) {
+  std::string deep;
+  for (int i = 0; i < 40'000; ++i) deep += "a.";
+  for (const std::string& text :
+       {deep + "a = 1", "[" + deep + "a]", "x = {" + deep + "a = 1}",
+        "x = [{y = 1, " + deep + "a = 1}]", "x = {y = \"\"\"a\"\"\"\", " + deep + "a = 1}",
+        "x = {y = '''a'''', " + deep + "a = 1}", "a." + deep + "\"b\" = 1"}) {
+    EXPECT_EQ(error_text<ConfigError>([&] { parse("\n" + text); }),
+              "a.toml:2: a key of more than 8 parts, expected section.key");
+  }
+  for (const char* text : {"x = é", "é = 1", "[é]", "x = 1é", "x = [é", "x = 0xé", "x = \x01"}) {
+    EXPECT_EQ(error_text<ConfigError>([&] { parse(text); }),
+              "a.toml:1: a character outside ASCII, expected it between quotation marks");
+  }
+  EXPECT_NE(error_text<ConfigError>([&] { parse("#" + std::string(1 << 20, 'x')); }).find("bytes"),
+            std::string::npos);
+  Config config = parse(
+      "\xEF\xBB\xBF# é a.b.c.d.e.f.g.h.i.j\n[s]\na = \"é.\\\".a.b.c.d.e.f.g.h.i.j\"\nb = "
+      "'é.a.b.c.d.e.f.g.h\\'\n"
+      "c = \"\"\"\né.a.b.c.d.e.f.g.h.i\"\"\"\n");
+  EXPECT_EQ(config.text("s", "a", ""), "é.\".a.b.c.d.e.f.g.h.i.j");
+  EXPECT_EQ(config.text("s", "b", ""), "é.a.b.c.d.e.f.g.h\\");
+  EXPECT_EQ(config.text("s", "c", ""), "é.a.b.c.d.e.f.g.h.i");
+  config.set("s.d={" + deep + "a = 1}");
+  config.set("s.e=été.txt");
+  EXPECT_EQ(config.text("s", "e", ""), "été.txt");
+}
+
 TEST(Config, AFileThatCannotBeReadIsAnIoError) {
   const TemporaryFolder folder;
   EXPECT_THROW(Config::read(folder / "nowhere.toml"), IoError);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <vector>
 
@@ -209,6 +210,79 @@ TEST_F(CorpusFolder, EveryDamagedByteOfATokenFileIsNoticed) {
   EXPECT_EQ(other, path +
                        ": the tokens were made with another vocabulary; remove it, and it is "
                        "made again from the text");
+}
+
+/// A token file with whatever numbers, and the checksums that go with them.
+std::string forged_tokens(std::uint32_t width, std::uint64_t count, std::uint64_t unknown,
+                          const std::string& ids, const Vocabulary& vocabulary) {
+  const auto sum_of = [](const std::string& bytes) {
+    std::uint64_t sum = 0xCBF29CE484222325U;
+    for (std::size_t i = 0; i < bytes.size(); i += 8) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes.data() + i, 8);
+      sum = (sum ^ word) * 0x9E3779B97F4A7C15U;
+      sum ^= sum >> 32;
+    }
+    return sum;
+  };
+  const auto bytes_of = [](auto... numbers) {
+    std::string all;
+    (all.append(reinterpret_cast<const char*>(&numbers), sizeof(numbers)), ...);
+    return all;
+  };
+  const std::string header = "CARTOKEN" + bytes_of(std::uint32_t{1}, width),
+                    footer = bytes_of(count, unknown, std::uint64_t{3}, vocabulary.fingerprint(),
+                                      sum_of(ids));
+  return header + ids + footer + bytes_of(sum_of(header + footer));
+}
+
+TEST_F(CorpusFolder, AForgedTokenFileIsRefused) {
+  const Vocabulary v = vocabulary_of("abc", kCharacters);
+  const auto error = [&](std::uint32_t width, std::uint64_t count, std::uint64_t unknown,
+                         const std::string& ids) {
+    return error_text<FormatError>([&] {
+      const TokenFile file(folder_.write("file", forged_tokens(width, count, unknown, ids, v)), v);
+      std::vector<std::int32_t> all(8);
+      file.read(0, file.count(), all.data());
+    });
+  };
+  const std::string ids("\0\1\2\0\0\0\0\0", 8);
+  EXPECT_EQ(error(1, 3, 0, ids), "");
+  const std::uint64_t half = std::uint64_t{1} << 63, quarter = half >> 1;
+  for (const auto& [width, count] :
+       std::vector<std::pair<std::uint32_t, std::uint64_t>>{{4, quarter},
+                                                            {2, half},
+                                                            {4, half},
+                                                            {4, quarter + 1},
+                                                            {0, 0},
+                                                            {0, 3},
+                                                            {8, 1},
+                                                            {1, 9},
+                                                            {1, half},
+                                                            {3, 2},
+                                                            {0xFFFFFFFF, half}}) {
+    EXPECT_NE(error(width, count, 0, ids).find("damaged"), std::string::npos) << width;
+    EXPECT_NE(error(width, count, 0, "").find("damaged"), std::string::npos) << width;
+  }
+  EXPECT_NE(error(1, 3, 4, ids).find("damaged"), std::string::npos)
+      << "more unknown than there are";
+  EXPECT_NE(error(1, 3, 0, std::string("\0\x09\2\0\0\0\0\0", 8)).find("an id is 9"),
+            std::string::npos);
+}
+
+TEST_F(CorpusFolder, ATokenFileThatIsCutShortWhileInUseIsAnError) {
+  const Vocabulary v = vocabulary_of("abc", kCharacters);
+  std::string long_text;
+  for (int i = 0; i < 10'000; ++i) long_text += "abc";
+  tokenised({folder_.write("text", long_text)}, v, cache());
+  const std::string path = cached(".tokens").front();
+  const TokenFile file(path, v);
+  std::filesystem::resize_file(path, 100);
+  std::vector<std::int32_t> ids(9);
+  EXPECT_NE(error_text<FormatError>([&] {
+              file.read(20'000, 9, ids.data());
+            }).find("cut short while it was in use"),
+            std::string::npos);
 }
 
 TEST_F(CorpusFolder, ReadingOutsideTheTokensIsRefused) {

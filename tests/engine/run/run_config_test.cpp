@@ -22,11 +22,19 @@ const std::string kConfig = "[model]\nkind = 'scripted'\n[data]\ntext = '/text'\
 
 /// Another value that the option may have, as the command line gives it.
 std::string other_value(const Setting& setting) {
-  static const std::map<std::string, std::string> kTexts{
-      {"model.weights", "/weights"},     {"data.text", "/other"},   {"data.validation", "/other"},
-      {"data.tokens", "word"},           {"data.unit", "line"},     {"data.newline", "eos"},
-      {"data.document_end", "x"},        {"optimizer.kind", "sgd"}, {"schedule.kind", "cosine"},
-      {"optimizer.groups", "*: frozen"}, {"run.device", "cuda"},    {"run.precision", "bf16"}};
+  static const std::map<std::string, std::string> kTexts{{"model.weights", "/weights"},
+                                                         {"data.text", "/other"},
+                                                         {"data.validation", "/other"},
+                                                         {"data.tokens", "word"},
+                                                         {"data.unit", "line"},
+                                                         {"data.newline", "eos"},
+                                                         {"data.document_end", "x"},
+                                                         {"data.answer_after", "x"},
+                                                         {"optimizer.kind", "sgd"},
+                                                         {"schedule.kind", "cosine"},
+                                                         {"optimizer.groups", "*: frozen"},
+                                                         {"run.device", "cuda"},
+                                                         {"run.precision", "bf16"}};
   if (const auto* integer = std::get_if<std::int64_t>(&setting.value)) {
     return std::to_string(*integer + 1);
   }

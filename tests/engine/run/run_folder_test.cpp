@@ -78,6 +78,34 @@ TEST(RunFolder, IsKeptOnceThereIsACheckpoint) {
   }
 }
 
+TEST(RunFolder, IsKeptIfItsDiskFails) {
+  const TemporaryFolder parent;
+  RunFolder(parent / "run", false).keep();
+  EXPECT_TRUE(fs::exists(parent / "run"));
+}
+
+TEST(RunFolder, IsFoundAgainWhereItWasRenamedToAndMadeAnewIfItWasRemoved) {
+  const TemporaryFolder parent;
+  const fs::path run = parent / "run", other = parent / "other";
+  RunFolder folder(run, false);
+  EXPECT_EQ(folder.find(), "");
+  fs::rename(run, other);
+  EXPECT_EQ(folder.find(), run.string() + " is " + other.string() + " now, where the run goes on");
+  EXPECT_EQ(folder.path(), other);
+  EXPECT_EQ(folder.find(), "");
+  fs::remove_all(other);
+  EXPECT_EQ(folder.find(), other.string() + " was removed; the run goes on in a new one");
+  EXPECT_EQ(folder.path(), other);
+  EXPECT_EQ(folder.find(), "");
+  fs::remove_all(other);
+  fs::create_directory(other);
+  test::write_content(other / "thesis.tex", "mine");
+  EXPECT_EQ(folder.find(),
+            other.string() + " was removed; the run goes on in " + other.string() + ".recovered");
+  EXPECT_NE(error_text<IoError>([&] { RunFolder(folder.path(), true); }).find("in use"),
+            std::string::npos);
+}
+
 TEST(RunFolder, IsLockedWhileItIsOpenAndFreeOfLeftovers) {
   const TemporaryFolder parent;
   const fs::path path = parent / "run";

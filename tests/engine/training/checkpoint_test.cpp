@@ -62,7 +62,7 @@ TEST(Scalars, WholeNumbersKeepAll64Bits) {
 TEST(Scalars, WhatIsMissingOrMalformedIsNamed) {
   const Scalars scalars = Scalars::from_json(R"({"a":"1x","b":""})", "test");
   EXPECT_EQ(error_text<FormatError>([&] { scalars.integer("a"); }),
-            "scalar 'a' is '1x', expected a whole number");
+            "test: scalar 'a' is '1x', expected a whole number");
   EXPECT_THROW(scalars.real("b"), FormatError);
   EXPECT_THROW(scalars.natural("c"), FormatError);
   for (const char* json : {"", "[]", "{\"a\":1}", "{"}) {
@@ -185,6 +185,26 @@ TEST(Checkpoint, NamesThatDoNotMatchAreListedAndNothingIsTouched) {
       EXPECT_EQ(*static_cast<const float*>(t.tensor.data()), 2.0F) << t.name;
     }
   }
+}
+
+TEST(Checkpoint, WhatTheFirstSaveWouldRefuseIsKnownBeforehand) {
+  struct SmallDisk final : SystemCalls {
+    std::uint64_t available(const char*) override { return room; }
+    std::uint64_t room = 0;
+  } disk;
+  const TemporaryFolder run;
+  const CheckpointFolder folder(run.path(), 0, disk);
+  CheckpointData data = checkpoint_of(Cpu{}, 1);
+  EXPECT_NE(error_text<IoError>([&] { folder.expect_room(data); }).find("its disk has 0.0 MB left"),
+            std::string::npos);
+  disk.room = 1 << 20;
+  EXPECT_NO_THROW(folder.expect_room(data));
+  data.metadata["carousel.config"] = "text = \"\xFF\"";
+  EXPECT_NE(error_text<FormatError>([&] { folder.expect_room(data); }).find("not UTF-8"),
+            std::string::npos);
+  data.metadata["carousel.config"] = std::string(100'000'001, 'x');
+  EXPECT_NE(error_text<FormatError>([&] { folder.expect_room(data); }).find("are allowed"),
+            std::string::npos);
 }
 
 TEST(Checkpoint, LongListsOfNamesAreCutShort) {
