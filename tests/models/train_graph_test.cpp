@@ -17,8 +17,8 @@
 namespace carousel {
 namespace {
 
-#ifdef __SANITIZE_THREAD__
-constexpr std::int64_t kSteps = 15;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr std::int64_t kSteps = 15;  // slow there
 #else
 constexpr std::int64_t kSteps = 50;
 #endif
