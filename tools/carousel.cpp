@@ -36,6 +36,11 @@ int run_command_line(int argc, char** argv) {
       ->required();
   train_app->add_flag("--resume", train.resume, "continue the run from its last checkpoint");
 
+  TrainArguments resumed{.config = {}, .out = {}, .resume = true};
+  CLI::App* resume_app = app.add_subcommand(
+      "resume", "continue a run as its own config says, with what --set changes");
+  resume_app->add_option("run", resumed.out, "the run's folder")->required();
+
   EvalArguments eval;
   CLI::App* eval_app = app.add_subcommand("eval", "measure a trained model on a text");
   eval_app->add_option("run", eval.run, "a run's folder, or one of its checkpoints")->required();
@@ -98,14 +103,14 @@ int run_command_line(int argc, char** argv) {
       ->capture_default_str();
 
   CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
-  for (CLI::App* command :
-       {train_app, eval_app, predict_app, score_app, compare_app, generate_app, models_app}) {
+  for (CLI::App* command : {train_app, resume_app, eval_app, predict_app, score_app, compare_app,
+                            generate_app, models_app}) {
     add_common(*command, common);
   }
   compare_app->get_option("--device")->excludes("--devices");
   compare_app->get_option("--precision")->excludes("--precisions");
 
-  for (CLI::App* command : {train_app, eval_app, generate_app}) {
+  for (CLI::App* command : {train_app, resume_app, eval_app, generate_app}) {
     command->add_flag("--explain", common.explain,
                       "tell which kernels and algorithms ran, why none faster, and the memory");
   }
@@ -117,6 +122,7 @@ int run_command_line(int argc, char** argv) {
     return status == 0 ? 0 : 2;
   }
   if (train_app->parsed()) return train_command(train, common);
+  if (resume_app->parsed()) return train_command(resumed, common);
   if (eval_app->parsed()) return eval_command(eval, common);
   if (predict_app->parsed()) return predict_command(predict, common);
   if (score_app->parsed()) return score_command(score, common);

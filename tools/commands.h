@@ -16,7 +16,7 @@ struct CommonArguments : Overrides {
 };
 
 struct TrainArguments {
-  std::string config, out;
+  std::string config, out;  ///< no config: the run's own
   bool resume = false;
 };
 

@@ -1,8 +1,11 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cctype>
 #include <cmath>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 
 #include "engine/run/training.h"
@@ -54,6 +57,18 @@ void print_start(ProgressBar& progress, const Training& training) {
                   device_text(training.device), steps_text(training.device, config.machine)));
 }
 
+/// A word as a shell reads it.
+std::string shell_word(const std::string& text) {
+  const auto is_plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::strchr("_-./+:,@%", c) != nullptr;
+  };
+  if (!text.empty() && std::all_of(text.begin(), text.end(), is_plain)) return text;
+  std::string quoted = "'";
+  for (const char c : text) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
 /// "; best validation loss 1.2345 nats per token", or nothing.
 std::string best_text(const Training& training) {
   if (!std::isfinite(training.run.best)) return {};
@@ -66,7 +81,11 @@ std::string best_text(const Training& training) {
 }  // namespace
 
 int train_command(const TrainArguments& arguments, const CommonArguments& common) {
-  const RunConfig config(std::filesystem::path(arguments.config), model_registry(), common);
+  Overrides overrides = common;
+  overrides.is_own = arguments.config.empty();
+  const RunConfig config(overrides.is_own ? std::filesystem::path(arguments.out) / "config.toml"
+                                          : std::filesystem::path(arguments.config),
+                         model_registry(), overrides);
   if (config.train.sample_every > 0) {
     expect_ability(config.entry->decodes, "train.sample_every", *config.entry);
   }
@@ -81,17 +100,15 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
     }
     watch_interrupts();
   };
-  const auto end = [&](const Training& training, RunEnd how) {
+  const auto end = [&](const Training& training, RunEnd how, const std::filesystem::path& folder) {
     progress.clear();
     const TrainingRun& run = training.run;
     if (how == RunEnd::interrupted) {
-      progress.line(
-          fmt::format("stopped after step {} and saved; to go on: carousel train {} --out "
-                      "{} --resume",
-                      run.step, arguments.config, arguments.out));
+      progress.line(fmt::format("stopped after step {} and saved; to go on: carousel resume {}",
+                                run.step, shell_word(folder.string())));
     } else if (how == RunEnd::nothing_to_do) {
       progress.line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
-                                arguments.out, run.step));
+                                folder.string(), run.step));
     } else {
       progress.line(fmt::format("{} after {} steps, {} {}, {} of training{}",
                                 how == RunEnd::early ? "stopped early" : "done", run.step,

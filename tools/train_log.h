@@ -30,7 +30,7 @@ class TrainLog final : public TrainObserver {
   void on_save(std::int64_t step, bool is_best) override;
   void on_sample(const TrainingRun& run) override;
   void on_graph_refused(const std::string& why) override;
-  void on_folder_moved(const std::string& what) override { progress_.line(what); }
+  void on_notice(const std::string& what) override { progress_.line(what); }
   ProgressBar& progress() { return progress_; }
   /// "validation loss nan" if the last evaluation was not finite; otherwise nothing.
   const std::string& last_fault() const { return fault_; }

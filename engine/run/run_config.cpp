@@ -131,6 +131,8 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   if (overrides.device) set("device", *overrides.device, overrides.device_typed);
   if (overrides.precision) set("precision", *overrides.precision, overrides.precision_typed);
   if (overrides.threads) set("threads", std::to_string(*overrides.threads), {});
+  const Setting* const rate = config.find("optimizer", "learning_rate");
+  rate_is_typed_ = overrides.is_own || (rate != nullptr && rate->from_command_line);
   entry = &find_model(models, config.text("model", "kind", ""));
   model = entry->config();
   const DataKind& given = carousel::data_kind(config.text("data", "kind", data_kind));
@@ -156,17 +158,25 @@ SamplerOptions RunConfig::sampler_options(const Device& device, bool training) c
           .rows = train.batch};
 }
 
-void RunConfig::expect_resumes(const RunConfig& before, const std::string& run) const {
+std::vector<std::string> RunConfig::expect_resumes(const RunConfig& before,
+                                                   const std::string& run) const {
+  std::vector<std::string> changes;
   const Config now = Config::parse(toml(), "config", {});
   const Config then = Config::parse(before.toml(), "checkpoint", {});
   for (const Setting& setting : now.settings()) {
     const Setting* was = then.find(setting.section, setting.key);
     if (was != nullptr && was->text == setting.text) continue;
-    if (options_.may_change(setting.name())) continue;
+    const bool typed_rate = rate_is_typed_ && setting.name() == "optimizer.learning_rate";
+    if (typed_rate || options_.may_change(setting.name())) {
+      changes.push_back(fmt::format("{} is {}, was {}", setting.name(), setting.text,
+                                    was == nullptr ? "no option" : was->text));
+      continue;
+    }
     throw ConfigError(fmt::format("--resume: {} is {} now, and {} was trained with {}",
                                   setting.name(), setting.text, run,
                                   was == nullptr ? "no such option" : was->text));
   }
+  return changes;
 }
 
 }  // namespace carousel

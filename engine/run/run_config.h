@@ -25,6 +25,7 @@ struct Overrides {
   std::optional<int> threads{};
   /// Where device and precision were given, for errors, if not by --device and --precision.
   std::string device_typed{}, precision_typed{};
+  bool is_own = false;  ///< the config is the one that the run has written: it has what was typed
 };
 
 /// Everything a config file says, with defaults for the rest. The kinds of models that it may name
@@ -60,14 +61,16 @@ class RunConfig {
   static std::string common_help();
 
   /// ConfigError that begins "--resume: " if this config asks for another run than `before`, the
-  /// config that `run` was trained with.
-  void expect_resumes(const RunConfig& before, const std::string& run) const;
+  /// config that `run` was trained with; another learning rate must be typed on the command line, for
+  /// it changes what is learnt. Returns what has changed, as "train.steps is 20, was 12".
+  std::vector<std::string> expect_resumes(const RunConfig& before, const std::string& run) const;
 
  private:
   RunConfig() = default;
   void apply(Config config, Models models, const Overrides& overrides);
   void describe();  ///< what is common to all kinds
   Options options_;
+  bool rate_is_typed_ = false;
 };
 
 }  // namespace carousel

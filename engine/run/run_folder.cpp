@@ -18,8 +18,10 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path), created_(
     throw ConfigError(fmt::format("--resume: {} is not the folder of a run", path.string()));
   }
   if (!resume && there && !empty) {
-    throw ConfigError(fmt::format(
-        "{} exists already: give --resume to continue that run, or another folder", path.string()));
+    throw ConfigError(
+        fmt::format("{} exists already: `carousel resume` or --resume continues that run; or give "
+                    "another folder",
+                    path.string()));
   }
   make_folders(path);
   lock_.emplace(path);

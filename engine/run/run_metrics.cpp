@@ -74,8 +74,8 @@ void RunMetrics::on_graph_refused(const std::string& why) {
   if (next_ != nullptr) next_->on_graph_refused(why);
 }
 
-void RunMetrics::on_folder_moved(const std::string& what) {
-  if (next_ != nullptr) next_->on_folder_moved(what);
+void RunMetrics::on_notice(const std::string& what) {
+  if (next_ != nullptr) next_->on_notice(what);
 }
 
 }  // namespace carousel

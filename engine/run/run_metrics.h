@@ -30,7 +30,7 @@ class RunMetrics final : public TrainObserver {
   void on_save(std::int64_t step, bool is_best) override;
   void on_sample(const TrainingRun& run) override;
   void on_graph_refused(const std::string& why) override;
-  void on_folder_moved(const std::string& what) override;
+  void on_notice(const std::string& what) override;
 
  private:
   double seconds_;

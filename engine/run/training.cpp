@@ -1,7 +1,9 @@
 #include "engine/run/training.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <algorithm>
 #include <sstream>
 
 #include "engine/run/run_folder.h"
@@ -14,15 +16,29 @@
 namespace carousel {
 namespace {
 
-/// RunConfig::expect_resumes() for the text of a config, whose model may be of another kind.
-void expect_resumes(const RunConfig& config, const std::string& before, const std::string& run) {
+/// The config that a run was trained with. ConfigError if its model is of another kind.
+std::unique_ptr<RunConfig> former_config(const RunConfig& config, const std::string& text,
+                                         const std::string& run) {
   const ModelEntry& entry = *config.entry;
-  const std::string kind = Config::parse(before, run, {}).text("model", "kind", "");
+  const std::string kind = Config::parse(text, run, {}).text("model", "kind", "");
   if (kind != entry.kind && (entry.formerly == nullptr || kind != entry.formerly)) {
     throw ConfigError(fmt::format("--resume: model.kind is {} now, and {} was trained with {}",
                                   entry.kind, run, kind));
   }
-  config.expect_resumes(RunConfig(before, run, std::span(&entry, 1)), run);
+  return std::make_unique<RunConfig>(text, run, std::span(&entry, 1));
+}
+
+/// Tells what a resumed run has changed, and where the learning rate does not go on as it would have.
+void tell_changes(const std::vector<std::string>& changes, const RunConfig& before,
+                  const RunConfig& now, const TrainingRun& run, TrainObserver& observer) {
+  if (changes.empty()) return;
+  observer.on_notice(fmt::format("resumed with {}", fmt::join(changes, "; ")));
+  const std::int64_t next = run.step + 1;
+  const double was = learning_rate(before.schedule, std::min(next, before.train.steps)),
+               is = learning_rate(now.schedule, next);
+  if (was == is || next > now.train.steps) return;
+  observer.on_notice(fmt::format("the learning rate goes on at {:.3g}, not {:.3g}",
+                                 is * run.plateau.factor, was * run.plateau.factor));
 }
 
 /// A checkpoint holds the config, and its format is JSON.
@@ -86,9 +102,12 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   CheckpointFolder checkpoints(path, static_cast<int>(config.train.keep));
   checkpoints.remove_leftovers();
   std::optional<SavedCheckpoint> saved;
+  std::unique_ptr<RunConfig> former;
+  std::vector<std::string> changes;
   if (const auto last = checkpoints.last()) {  // none: killed before the first save, begins again
     saved.emplace(*last);
-    expect_resumes(config, metadata_text(saved->model(), "carousel.config"), path.string());
+    former = former_config(config, metadata_text(saved->model(), "carousel.config"), path.string());
+    changes = config.expect_resumes(*former, path.string());
   }
   std::optional<SafetensorsFile> beginning;  // opened before the text is read: that may take long
   if (!saved && !config.weights.empty()) beginning.emplace(config.weights);
@@ -111,6 +130,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
   if (saved) run.seconds = observer.seconds();
   if (options.begin) options.begin(training);
+  if (former) tell_changes(changes, *former, config, run, observer);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {
     throw ConfigError(
         "optimizer.average_after is set and there is no text to validate on, which decides when "
@@ -124,7 +144,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
     checkpoints.move_to(folder.path());
     observer.move_to(folder.path() / "metrics.jsonl");
     write_file_atomically(folder.path() / "config.toml", config.toml());
-    observer.on_folder_moved(what);
+    observer.on_notice(what);
   };
   Trainer trainer(run, {.config = config.train,
                         .step = training.step_parts(
@@ -150,7 +170,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                      : how == TrainEnd::interrupted ? RunEnd::interrupted
                      : how == TrainEnd::early       ? RunEnd::early
                                                     : RunEnd::finished;
-  if (options.end) options.end(training, end);
+  if (options.end) options.end(training, end, folder.path());
   return end;
 }
 

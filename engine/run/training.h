@@ -43,9 +43,10 @@ struct TrainOptions {
   bool resume = false;                      ///< continue the run that is in the folder
   TrainObserver* observer = nullptr;        ///< hears of it, besides the run's metrics.jsonl
   const std::atomic<bool>* stop = nullptr;  ///< set at any time: stop after the step, and save
-  /// Called once each, with the run as it stands: before the first step, and after the last.
+  /// Called once each, with the run as it stands: before the first step, and after the last, with
+  /// the run's folder, which may have been renamed.
   std::function<void(const Training&)> begin = {};
-  std::function<void(const Training&, RunEnd)> end = {};
+  std::function<void(const Training&, RunEnd, const std::filesystem::path&)> end = {};
 };
 
 /// Trains as the config says, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,

@@ -56,8 +56,8 @@ class TrainObserver {
   virtual void on_sample(const TrainingRun& /*run*/) {}  ///< time for a sample
   /// Steps are no graphs from now on, and why. At most once, and not if none were wanted.
   virtual void on_graph_refused(const std::string& /*why*/) {}
-  /// The run's folder was renamed or removed meanwhile, and where the run goes on.
-  virtual void on_folder_moved(const std::string& /*what*/) {}
+  /// What the user should know: the run's folder has moved, a resumed run has other options.
+  virtual void on_notice(const std::string& /*what*/) {}
 };
 
 enum class TrainEnd : std::uint8_t { finished, interrupted, early };

@@ -148,6 +148,29 @@ class DriverFaultsTest(DriverCase):
         self.assertIn("run was removed; the run goes on in a new one", talk)
         self.expect_resumable(self.here / "run")
 
+    def test_the_line_that_says_how_to_go_on_works_as_it_is_printed(self):
+        folder = self.here / "it's a run"
+        status, talk = self.interrupted(lambda run: run.rename(folder))
+        self.assertEqual(status, 130)
+        command = talk.splitlines()[-1].split("to go on: ")[1]
+        saved = int(os.readlink(folder / "checkpoints/last").removeprefix("step-"))
+        os.symlink(pathlib.Path(CAROUSEL).resolve(), self.here / "carousel")
+        shell = {"env": {**os.environ, "PATH": f"{self.here}:{os.environ['PATH']}"}, "shell": True,
+                 "capture_output": True, "text": True}
+        # As it is, it would go on for long.
+        result = subprocess.run(f"{command} --set train.steps={saved + 2} --set "
+                                "optimizer.learning_rate=1e-3", timeout=120, **shell)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(f"resumed with train.steps is {saved + 2}, was 1000000; "
+                      "optimizer.learning_rate is 0.001, was 0.01\n", result.stderr)
+        self.assertIn("the learning rate goes on at 0.001, not 0.01\n", result.stderr)
+        config = (folder / "config.toml").read_text()
+        self.assertIn("save_every = 0", config)
+        result = subprocess.run(command, timeout=120, **shell)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn(f"has done its {saved + 2} steps", result.stderr)
+        self.assertEqual((folder / "config.toml").read_text(), config)
+
     def test_a_new_run_whose_first_save_fails_is_not_taken_away(self):
         status, talk = self.interrupted(lambda folder: (folder / "checkpoints").write_text("mine"))
         self.assertEqual(status, 1)

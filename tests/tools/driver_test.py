@@ -204,7 +204,7 @@ class DriverTest(DriverCase):
         process.send_signal(signal.SIGINT)
         _, talk = process.communicate(timeout=120)
         self.assertEqual(process.returncode, 130, talk)
-        self.assertIn("--resume", talk)
+        self.assertIn("carousel resume", talk)
         saved = os.readlink(self.here / "run" / "checkpoints" / "last")
         self.assertEqual(int(saved.removeprefix("step-")), metrics(self.here / "run")[-1]["step"])
 

@@ -68,12 +68,27 @@ TEST(RunConfig, AResumedRunMayChangeHowLongAndWhereItRunsAndNothingElse) {
     }
   }
   EXPECT_EQ(may_change,
-            (std::set<std::string>{"model.weights", "data.text", "data.validation",
-                                   "data.device_bytes", "train.steps", "train.report_every",
-                                   "train.evaluate_every", "train.save_every", "train.sample_every",
-                                   "train.sample_tokens", "train.patience", "train.keep",
-                                   "run.device", "run.threads", "run.graph"}));
+            (std::set<std::string>{
+                "model.weights", "data.text", "data.validation", "data.device_bytes", "train.steps",
+                "train.report_every", "train.evaluate_every", "train.save_every",
+                "train.sample_every", "train.sample_tokens", "train.patience", "train.keep",
+                "run.device", "run.threads", "run.graph", "optimizer.learning_rate"}));
   EXPECT_GT(refused, 20);
+}
+
+TEST(RunConfig, AnotherLearningRateMustBeTyped) {
+  const RunConfig before(kConfig, "before", kModels);
+  const std::string other = kConfig + "[optimizer]\nlearning_rate = 0.5\n";
+  EXPECT_NE(error_text<ConfigError>(
+                [&] { RunConfig(other, "now", kModels).expect_resumes(before, "run"); }),
+            "");
+  const std::vector<std::string> changes{"train.steps is 7, was 2000",
+                                         "optimizer.learning_rate is 0.5, was 0.001"};
+  const RunConfig typed(kConfig, "now", kModels,
+                        {.set = {"optimizer.learning_rate=0.5", "train.steps=7"}});
+  EXPECT_EQ(typed.expect_resumes(before, "run"), changes);
+  const RunConfig own(other, "now", kModels, {.set = {"train.steps=7"}, .is_own = true});
+  EXPECT_EQ(own.expect_resumes(before, "run"), changes);
 }
 
 TEST(RunConfig, TheFormerNameOfAKindMeansTheKind) {

@@ -56,7 +56,7 @@ class TrainedRun : public testing::Test {
                begun_seconds_ = training.run.seconds;
                EXPECT_EQ(training.validation(), training.validation()) << "the source is made once";
              },
-         .end = [&](const Training&, RunEnd how) { ends.push_back(how); }});
+         .end = [&](const Training&, RunEnd how, const fs::path&) { ends.push_back(how); }});
     EXPECT_EQ(begun_at_.size(), 1U);
     EXPECT_EQ(ends, std::vector<RunEnd>{end});
     return end;
