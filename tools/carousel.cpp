@@ -23,6 +23,12 @@ void add_common(CLI::App& command, CommonArguments& common) {
   command.add_flag("--json", common.json, "print the result as JSON");
 }
 
+void add_run(CLI::App& command, RunArguments& arguments) {
+  command.add_option("run", arguments.run, "a run's folder, or one of its checkpoints")->required();
+  command.add_option("--checkpoint", arguments.checkpoint,
+                     "last, best or step-N; default: best, else last");
+}
+
 int run_command_line(int argc, char** argv) {
   CLI::App app{"Carousel trains and runs sequence models.", "carousel"};
   app.require_subcommand(1);
@@ -43,8 +49,8 @@ int run_command_line(int argc, char** argv) {
 
   EvalArguments eval;
   CLI::App* eval_app = app.add_subcommand("eval", "measure a trained model on a text");
-  eval_app->add_option("run", eval.run, "a run's folder, or one of its checkpoints")->required();
-  eval_app->add_option("--data", eval.data, "a file of the kind of data it was trained on")
+  add_run(*eval_app, eval);
+  eval_app->add_option("--data", eval.data, "of the kind it was trained on; -: standard input")
       ->required();
   eval_app
       ->add_option("--rows", eval.rows,
@@ -54,16 +60,13 @@ int run_command_line(int argc, char** argv) {
   PredictArguments predict;
   CLI::App* predict_app =
       app.add_subcommand("predict", "label lines of text: label<TAB>probability for each");
-  predict_app->add_option("run", predict.run, "a run's folder, or one of its checkpoints")
-      ->required();
+  add_run(*predict_app, predict);
   predict_app->add_option("--data", predict.data, "a file of lines; without it, standard input");
 
   ScoreArguments score;
   CLI::App* score_app = app.add_subcommand(
-      "score",
-      "tell how probable lines of text are: log-probability in nats, tokens that it is of, "
-      "perplexity, unknown tokens; separated by tabs, a line for each");
-  score_app->add_option("run", score.run, "a run's folder, or one of its checkpoints")->required();
+      "score", "of each line: log-probability (nats), tokens, perplexity, unknown");
+  add_run(*score_app, score);
   score_app->add_option("--data", score.data, "a file of lines; without it, standard input");
   score_app->add_flag("--tokens", score.tokens, "after these, each token and its log-probability");
 
@@ -87,8 +90,7 @@ int run_command_line(int argc, char** argv) {
 
   GenerateArguments generate;
   CLI::App* generate_app = app.add_subcommand("generate", "let a trained model write");
-  generate_app->add_option("run", generate.run, "a run's folder, or one of its checkpoints")
-      ->required();
+  add_run(*generate_app, generate);
   generate_app->add_option("--prompt", generate.prompt, "what the text begins with");
   generate_app->add_option("--tokens", generate.tokens, "how many tokens to write")
       ->capture_default_str();

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/run/run_config.h"
+#include "engine/run/trained_model.h"
 
 namespace carousel {
 
@@ -15,23 +16,29 @@ struct CommonArguments : Overrides {
   bool explain = false;  ///< of train, eval and generate
 };
 
+/// What is read: a run's folder, or one of its checkpoints.
+struct RunArguments {
+  std::string run;
+  std::string checkpoint;  ///< of the folder; empty: best, or last without one
+};
+
 struct TrainArguments {
   std::string config, out;  ///< no config: the run's own
   bool resume = false;
 };
 
-struct EvalArguments {
-  std::string run, data;
+struct EvalArguments : RunArguments {
+  std::string data;       ///< "-": standard input
   std::int64_t rows = 1;  ///< of a stream
 };
 
-struct PredictArguments {
-  std::string run, data;  ///< data empty or "-": standard input
+struct PredictArguments : RunArguments {
+  std::string data;  ///< data empty or "-": standard input
 };
 
-struct ScoreArguments {
-  std::string run, data;  ///< as of predict
-  bool tokens = false;    ///< also of each token
+struct ScoreArguments : RunArguments {
+  std::string data;     ///< as of predict
+  bool tokens = false;  ///< also of each token
 };
 
 struct CompareArguments {
@@ -41,8 +48,8 @@ struct CompareArguments {
   std::int64_t steps = 20;
 };
 
-struct GenerateArguments {
-  std::string run, prompt;
+struct GenerateArguments : RunArguments {
+  std::string prompt;
   std::int64_t tokens = 200;
   double temperature = 1, top_p = 1;
   std::int64_t top_k = 0;
@@ -62,6 +69,9 @@ int models_command(const CommonArguments& common);
 
 /// ConfigError, in one line, unless the command can be given to this kind of model.
 void expect_ability(bool able, const char* command, const ModelEntry& entry);
+
+/// Tells on standard error which checkpoint a command reads.
+void tell_checkpoint(const char* command, const TrainedModel& trained);
 
 /// Tells on standard error how many tokens of a text the model does not know, if there are any.
 void tell_unknown(const char* command, const TokenRange& tokens);

@@ -10,38 +10,57 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
+#include "tools/line_input.h"
 #include "tools/streams.h"
 #include "tools/train_log.h"
 
 namespace carousel {
 namespace {
 
+/// Beyond this share of unknown tokens, nats per character would be those of another text.
+constexpr double kMostUnknown = 0.01;
+
 /// For a language model: the loss per token as nats, bits and perplexity, and per character.
-void print_language(const Evaluation& result, double loss, const TokenRange& tokens,
-                    std::int64_t step, std::int64_t rows, bool json) {
-  const double bits = loss / std::log(2.0);
-  const std::int64_t characters = tokens.store->characters();
-  const double per_character =
-      loss * static_cast<double>(result.counted) / static_cast<double>(characters);
-  const std::int64_t unknown = tokens.store->unknown();
+void print_language(const Evaluation& result, const TokenRange& tokens, const TrainedModel& trained,
+                    std::int64_t rows, bool json) {
+  const double loss = result.find("loss")->value, bits = loss / std::log(2.0);
+  const std::int64_t characters = tokens.store->characters(), unknown = tokens.store->unknown();
+  const double share = static_cast<double>(unknown) / static_cast<double>(tokens.count);
+  std::optional<double> per_character;
+  if (share <= kMostUnknown) {
+    per_character = loss * static_cast<double>(result.counted) / static_cast<double>(characters);
+  }
   if (json) {
-    fmt::print("{}\n", nlohmann::json{{"step", step},
-                                      {"tokens", result.counted},
-                                      {"rows", rows},
-                                      {"unknown_tokens", unknown},
-                                      {"characters", characters},
-                                      {"nats_per_token", loss},
-                                      {"bits_per_token", bits},
-                                      {"perplexity", std::exp(loss)},
-                                      {"nats_per_character", per_character},
-                                      {"bits_per_character", per_character / std::log(2.0)}}
+    using Json = nlohmann::json;
+    const auto in = [&](double unit) {
+      return per_character ? Json(*per_character / unit) : Json();
+    };
+    fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint()},
+                            {"step", trained.step()},
+                            {"tokens", result.counted},
+                            {"rows", rows},
+                            {"unknown_tokens", unknown},
+                            {"unknown_share", share},
+                            {"characters", characters},
+                            {"nats_per_token", loss},
+                            {"bits_per_token", bits},
+                            {"perplexity", std::exp(loss)},
+                            {"nats_per_character", in(1)},
+                            {"bits_per_character", in(std::log(2.0))}}
                            .dump());
     return;
   }
   fmt::print("{} tokens{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n", result.counted,
              rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
-  fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters, per_character,
-             per_character / std::log(2.0));
+  if (unknown > 0) {
+    fmt::print("{:.2f} % of the tokens are <unk>: {}\n", 100 * share,
+               per_character ? "the figures count them as one token that is known"
+                             : "too many for a figure per character");
+  }
+  if (per_character) {
+    fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters,
+               *per_character, *per_character / std::log(2.0));
+  }
 }
 
 void print_confusion(const ConfusionMatrix& matrix) {
@@ -61,7 +80,7 @@ void print_confusion(const ConfusionMatrix& matrix) {
   fmt::print("\n");
 }
 
-void print_scores(const Evaluation& result, std::int64_t step, bool json) {
+void print_scores(const Evaluation& result, const TrainedModel& trained, bool json) {
   if (!json) {
     fmt::print("{} examples:", result.counted);
     for (const Score& score : result.scores) {
@@ -71,7 +90,8 @@ void print_scores(const Evaluation& result, std::int64_t step, bool json) {
     if (result.confusion) print_confusion(*result.confusion);
     return;
   }
-  nlohmann::json line{{"step", step}, {"examples", result.counted}};
+  nlohmann::json line{
+      {"checkpoint", trained.checkpoint()}, {"step", trained.step()}, {"examples", result.counted}};
   for (const Score& score : result.scores) line[score.name] = score.value;
   if (result.confusion) {
     const ConfusionMatrix& matrix = *result.confusion;
@@ -88,6 +108,10 @@ void print_scores(const Evaluation& result, std::int64_t step, bool json) {
 
 }  // namespace
 
+void tell_checkpoint(const char* command, const TrainedModel& trained) {
+  talk(fmt::format("{}: checkpoint {}, step {}\n", command, trained.checkpoint(), trained.step()));
+}
+
 void tell_unknown(const char* command, const TokenRange& tokens) {
   const std::int64_t unknown = tokens.store->unknown();
   if (unknown == 0) return;
@@ -99,9 +123,9 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
   if (arguments.rows < 1) {
     throw ConfigError(fmt::format("--rows is {}, expected 1 or more", arguments.rows));
   }
-  TrainedModel trained(arguments.run, model_registry(), common);
+  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   const Corpus corpus =
-      trained.config().data->evaluation(arguments.data, trained.vocabularies(), {});
+      trained.config().data->evaluation(text_of_input(arguments.data), trained.vocabularies(), {});
   std::optional<Explanation> explanation;
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
   if (corpus.lines && arguments.rows != 1) {
@@ -110,18 +134,18 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
         arguments.rows));
   }
   const Evaluation result = trained.evaluate(corpus, arguments.rows);
+  if (!common.json) tell_checkpoint("eval", trained);
   if (explanation) {
     const std::size_t weights = trained.model().parameters().bytes().weights;
     talk(explanation->text(false, {{"weights", weights}}) + "\n");
   }
-  const Score* const loss = result.find("loss");
-  if (trained.config().entry->decodes && loss != nullptr) {
-    print_language(result, loss->value, corpus.validation["token"], trained.step(), arguments.rows,
-                   common.json);
-  } else {
-    print_scores(result, trained.step(), common.json);
+  const TokenRange& tokens = corpus.validation["token"];
+  if (trained.config().entry->scores) {
+    print_language(result, tokens, trained, arguments.rows, common.json);
+    return 0;
   }
-  if (!common.json) tell_unknown("eval", corpus.validation["token"]);
+  print_scores(result, trained, common.json);
+  if (!common.json) tell_unknown("eval", tokens);
   return 0;
 }
 

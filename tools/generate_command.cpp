@@ -30,11 +30,12 @@ void check(const GenerateArguments& a) {
 
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
   check(arguments);
-  TrainedModel trained(arguments.run, model_registry(), common);
+  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   expect_ability(trained.config().entry->decodes, "generate", *trained.config().entry);
   const Vocabulary& vocabulary = trained.vocabularies()["token"];
 
   const Encoded prompt = vocabulary.encode(arguments.prompt, "--prompt");
+  if (!common.json) tell_checkpoint("generate", trained);
   if (prompt.unknown > 0) {
     talk(fmt::format(
         "generate: {} of the prompt's {} tokens are unknown to the model: it reads <unk> there\n",
@@ -77,10 +78,13 @@ int generate_command(const GenerateArguments& arguments, const CommonArguments& 
   }
   text += decoder.finish();
   if (common.json) {
-    write_output(
-        nlohmann::json{{"prompt", arguments.prompt}, {"text", text}, {"seed", arguments.seed}}
-            .dump() +
-        "\n");
+    write_output(nlohmann::json{{"checkpoint", trained.checkpoint()},
+                                {"step", trained.step()},
+                                {"prompt", arguments.prompt},
+                                {"text", text},
+                                {"seed", arguments.seed}}
+                     .dump() +
+                 "\n");
   } else {
     write_output("\n");
   }

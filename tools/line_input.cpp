@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <iostream>
+#include <iterator>
 #include <string_view>
 
 #include "kernels/common/check.h"
@@ -18,6 +20,11 @@ constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 }  // namespace
 
 bool is_standard_input(const std::string& path) { return path.empty() || path == "-"; }
+
+Text text_of_input(const std::string& path) {
+  if (!is_standard_input(path)) return Text(path);
+  return Text::in_memory({std::istreambuf_iterator<char>(std::cin), {}}, "standard input");
+}
 
 LineInput::LineInput(const std::string& path)
     : name_(is_standard_input(path) ? "standard input" : path), file_(STDIN_FILENO) {

@@ -3,6 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/text/tokenizer.h"
+
 namespace carousel {
 
 /// The lines of a file, or of standard input as they arrive.
@@ -29,5 +31,8 @@ class LineInput {
 
 /// Whether a path stands for standard input.
 bool is_standard_input(const std::string& path);
+
+/// The text of a file, or all of standard input.
+Text text_of_input(const std::string& path);
 
 }  // namespace carousel

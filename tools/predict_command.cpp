@@ -1,25 +1,21 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "engine/run/trained_model.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/line_input.h"
 
 namespace carousel {
 
 int predict_command(const PredictArguments& arguments, const CommonArguments& common) {
-  TrainedModel trained(arguments.run, model_registry(), common);
+  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   expect_ability(trained.config().entry->predicts, "predict", *trained.config().entry);
-  const bool from_standard_input = arguments.data.empty() || arguments.data == "-";
-  const Text text =
-      from_standard_input
-          ? Text::in_memory({std::istreambuf_iterator<char>(std::cin), {}}, "standard input")
-          : Text(arguments.data);
-  const Corpus corpus = trained.config().data->inputs(text, trained.vocabularies(), {});
+  const Corpus corpus =
+      trained.config().data->inputs(text_of_input(arguments.data), trained.vocabularies(), {});
+  tell_checkpoint("predict", trained);
   tell_unknown("predict", corpus.validation["token"]);
   const Vocabulary& labels = trained.vocabularies()["label"];
   for (const std::vector<double>& probability : trained.predict(corpus)) {

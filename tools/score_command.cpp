@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
 #include "engine/run/trained_model.h"
 #include "engine/text/line_encoder.h"
@@ -69,14 +70,16 @@ std::string json_of(const ScoredLine& line, bool tokens) {
 }  // namespace
 
 int score_command(const ScoreArguments& arguments, const CommonArguments& common) {
-  TrainedModel trained(arguments.run, model_registry(), common);
+  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   expect_ability(trained.config().entry->scores, "score", *trained.config().entry);
   const Vocabulary& vocabulary = trained.vocabularies()["token"];
   LineInput input(arguments.data);
   LineEncoder encoder(vocabulary, input.name(), LineEncoder::End::closed);
+  bool told = false;
   for (auto lines = input.next(); !lines.empty(); lines = input.next()) {
     std::vector<LineIds> ids;
     for (const std::string& line : lines) ids.push_back(encoder.next(line));
+    if (!std::exchange(told, true)) tell_checkpoint("score", trained);
     const std::vector<LineScore> scores = trained.score(ids);
     std::string text;
     for (std::size_t i = 0; i < ids.size(); ++i) {

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
@@ -7,6 +8,9 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
@@ -69,13 +73,33 @@ std::string shell_word(const std::string& text) {
   return quoted + "'";
 }
 
+/// Says which share of the tokens a model does not know, if any are unknown.
+void print_unknown(ProgressBar& progress, const Training& training) {
+  const Corpus& corpus = training.corpus;
+  const std::int32_t unknown = corpus.vocabularies["token"].unknown();
+  if (unknown < 0) return;
+  std::vector<std::string> shares;
+  bool any = false;
+  for (const auto& [split, part] :
+       {std::pair{"train on", &corpus.train}, std::pair{"validate", &corpus.validation}}) {
+    const TokenRange* const tokens = part->find("token");
+    if (tokens == nullptr || tokens->count == 0) continue;
+    const std::int64_t found = tokens->count_of(unknown);
+    any = any || found > 0;
+    shares.push_back(
+        fmt::format("{:.2f} % of those to {}",
+                    100 * static_cast<double>(found) / static_cast<double>(tokens->count), split));
+  }
+  if (any) progress.line(fmt::format("tokens that are <unk>: {}", fmt::join(shares, ", ")));
+}
+
 /// "; best validation loss 1.2345 nats per token", or nothing.
 std::string best_text(const Training& training) {
   if (!std::isfinite(training.run.best)) return {};
   const auto metrics = training.metrics()();
   const Score score = metrics.front()->decisive();
   const double best = metrics.front()->higher_is_better() ? -training.run.best : training.run.best;
-  return "; best validation " + score_text({score.name, best, score.unit});
+  return "; best validation " + score_text({score.name, best, score.unit}, training);
 }
 
 }  // namespace
@@ -95,6 +119,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   const auto begin = [&](const Training& training) {
     log.begin(training);
     print_start(progress, training);
+    print_unknown(progress, training);
     if (training.run.step == 0 && !config.weights.empty()) {
       progress.line(fmt::format("weights: begin as in {}", config.weights.string()));
     }

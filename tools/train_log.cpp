@@ -5,6 +5,8 @@
 
 #include <cmath>
 
+#include <cmath>
+
 #include "engine/model/generator.h"
 #include "engine/run/trained_model.h"
 #include "kernels/common/memory.h"
@@ -31,6 +33,19 @@ std::size_t bytes_of(const State& state) {
 std::string score_text(const Score& score) {
   return fmt::format("{} {:.4f}{}{}", score.name, score.value, score.unit.empty() ? "" : " ",
                      score.unit);
+}
+
+namespace {
+bool predicts_words(const Training& training) {
+  return training.config.entry->scores &&
+         training.corpus.vocabularies["token"].rules().kind == TokenKind::word;
+}
+}  // namespace
+
+std::string score_text(const Score& score, const Training& training) {
+  const bool of_words = score.name == "loss" && predicts_words(training);
+  return score_text(score) +
+         (of_words ? fmt::format(", perplexity {:.2f}", std::exp(score.value)) : "");
 }
 
 const char* counted_name(const Training& training) {
@@ -66,15 +81,17 @@ void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
 
 void TrainLog::on_report(const Report& r) {
   if (!r.belated) {
-    note_ = fmt::format("loss {:.4f}  {} {}/s", r.loss, count_text(r.tokens_per_second),
-                        counted_name(*training_));
+    note_ = fmt::format(
+        "loss {:.4f}  {}{} {}/s", r.loss,
+        predicts_words(*training_) ? fmt::format("perplexity {:.2f}  ", std::exp(r.loss)) : "",
+        count_text(r.tokens_per_second), counted_name(*training_));
   }
   for (const Score& term : r.terms) note_ += fmt::format("  {} {:.4f}", term.name, term.value);
   if (r.validation) {
     std::vector<std::string> scores;
     fault_.clear();
     for (const Score& score : r.validation->scores) {
-      scores.push_back(score_text(score));
+      scores.push_back(score_text(score, *training_));
       if (fault_.empty() && !std::isfinite(score.value)) {
         fault_ = fmt::format("the validation {} of step {} is {}, no finite number", score.name,
                              r.step, score.value);

@@ -12,6 +12,9 @@ namespace carousel {
 /// "loss 1.2345 nats per token", "accuracy 0.9123".
 std::string score_text(const Score& score);
 
+/// The same, and the perplexity where it is the loss of a model of words.
+std::string score_text(const Score& score, const Training& training);
+
 /// What a batch counts: "examples" of labelled data, otherwise "tokens".
 const char* counted_name(const Training& training);
 

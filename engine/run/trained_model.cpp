@@ -76,8 +76,8 @@ void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies,
 }
 
 TrainedModel::TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
-                           const Overrides& overrides)
-    : TrainedModel(SavedCheckpoint(find_checkpoint(path)), models, overrides) {}
+                           const Overrides& overrides, const std::string& checkpoint)
+    : TrainedModel(SavedCheckpoint(find_checkpoint(path, checkpoint)), models, overrides) {}
 
 TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models models,
                            const Overrides& overrides)
@@ -87,7 +87,8 @@ TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models model
       device_(open_device(config_.machine)),
       model_(config_.model->make(vocabularies_, device_, compute_type(config_.machine.precision),
                                  weights_of(saved, config_))),
-      step_(saved.step()) {
+      step_(saved.step()),
+      checkpoint_(saved.model().path().parent_path().filename().string()) {
   Parameters& parameters = model_->parameters();
   saved.restore_weights(named_weights(parameters));
   parameters.refresh_working();

@@ -39,16 +39,18 @@ struct LineScore {
 /// A model as a checkpoint left it, ready to run.
 class TrainedModel {
  public:
-  /// `path` is a run's folder or one of its checkpoints. FormatError for a file that is not
-  /// Carousel's.
+  /// `path` is a run's folder or one of its checkpoints; `checkpoint` chooses among a run's:
+  /// find_checkpoint(). FormatError for a file that is not Carousel's.
   TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
-               const Overrides& overrides = {});
+               const Overrides& overrides = {}, const std::string& checkpoint = {});
 
   const RunConfig& config() const { return config_; }
   const Vocabularies& vocabularies() const { return vocabularies_; }
   const Device& device() const { return device_; }
   Model& model() { return *model_; }
   std::int64_t step() const { return step_; }
+  /// The name of the checkpoint: "best", "last", "step-20".
+  const std::string& checkpoint() const { return checkpoint_; }
 
   /// Judges the model on the validation part of a corpus. A stream is cut into `rows` rows, each of
   /// which begins without a state: one row gives the exact loss.
@@ -70,6 +72,7 @@ class TrainedModel {
   Device device_;
   std::unique_ptr<Model> model_;
   std::int64_t step_;
+  std::string checkpoint_;
 };
 
 /// The tokens a text begins with when nothing else is said: <bos>, <eos>, a newline, or the first

@@ -47,6 +47,18 @@ std::int32_t TokenRange::operator[](std::int64_t offset) const {
   return id;
 }
 
+std::int64_t TokenRange::count_of(std::int32_t id) const {
+  constexpr std::int64_t kPiece = std::int64_t{1} << 16;
+  std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, count)));
+  std::int64_t found = 0;
+  for (std::int64_t at = 0; at < count; at += kPiece) {
+    const std::int64_t n = std::min(kPiece, count - at);
+    read(at, n, piece.data());
+    found += std::count(piece.begin(), piece.begin() + n, id);
+  }
+  return found;
+}
+
 TokenRange whole(std::shared_ptr<const TokenStore> store, std::string name) {
   const std::int64_t count = store->count();
   return {std::move(store), 0, count, std::move(name)};

@@ -34,6 +34,7 @@ struct TokenRange {
   /// Ids offset … offset + n − 1 of the range. ShapeError unless it has them.
   void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const;
   std::int32_t operator[](std::int64_t offset) const;
+  std::int64_t count_of(std::int32_t id) const;  ///< how often it occurs; reads the whole range
 };
 
 /// All of a store.

@@ -201,10 +201,27 @@ void SavedCheckpoint::restore_state(std::span<const NamedTensor> tensors) const 
   for (const NamedTensor& t : tensors) state_.read_into(t.name, t.tensor);
 }
 
-fs::path find_checkpoint(const fs::path& path) {
-  if (fs::exists(path / kModelFile)) return path;
-  const fs::path last = path / "checkpoints" / "last";
-  if (fs::exists(last / kModelFile)) return last;
+fs::path find_checkpoint(const fs::path& path, const std::string& name) {
+  if (fs::exists(path / kModelFile)) {
+    if (name.empty()) return path;
+    throw ConfigError(fmt::format("--checkpoint is {}, and {} is a checkpoint, expected a run",
+                                  name, path.string()));
+  }
+  const fs::path folder = path / "checkpoints";
+  const auto there = [&](const std::string& one) { return fs::exists(folder / one / kModelFile); };
+  for (const std::string& one :
+       name.empty() ? std::vector<std::string>{"best", "last"} : std::vector<std::string>{name}) {
+    if (there(one)) return folder / one;
+  }
+  std::vector<std::string> names;
+  for (const char* const link : {"last", "best"}) {
+    if (there(link)) names.emplace_back(link);
+  }
+  for (const std::int64_t step : CheckpointFolder(path).steps()) names.push_back(step_name(step));
+  if (!names.empty()) {
+    throw IoError(fmt::format("{} has no checkpoint '{}', expected one of: {}", path.string(),
+                              name.empty() ? "last" : name, fmt::join(names, ", ")));
+  }
   throw IoError(fmt::format("{} holds no checkpoint: neither {} nor checkpoints/last/{} is there",
                             path.string(), kModelFile, kModelFile));
 }

@@ -84,9 +84,12 @@ class SavedCheckpoint {
   Scalars scalars_;
 };
 
-/// The checkpoint that a path given by the user means: RUN (its last one), RUN/checkpoints/best,
-/// RUN/checkpoints/step-N. IoError if there is none.
-std::filesystem::path find_checkpoint(const std::filesystem::path& path);
+/// The folder of the checkpoint that a user means: of the folder RUN the one of this name (last, best,
+/// step-N), or without a name `best` where there is one and else `last`. A path to a checkpoint,
+/// RUN/checkpoints/step-N, needs no name. IoError that lists the checkpoints there are if this is
+/// none of them; ConfigError for a name beside a path to a checkpoint.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path,
+                                      const std::string& name = {});
 
 /// The folder RUN/checkpoints: `step-N/` for each checkpoint kept, and the relative links `last`
 /// and `best`. At every instant, and so after a kill or a power cut, `last` and `best` lead to

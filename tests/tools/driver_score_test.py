@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The driver on lines of text, one by one: score.
+"""The driver on lines of text, one by one: score; and what eval says.
 
     driver_score_test.py CAROUSEL DEVICE [TEST...]
 """
@@ -7,6 +7,7 @@
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -131,6 +132,65 @@ class DriverScoreTest(DriverCase):
         if DEVICE == "cpu":  # the same bits
             self.assertEqual("".join(answers), together)
         self.assertEqual(len(answers), len(together.splitlines()))
+
+    def test_the_best_checkpoint_is_read_unless_another_is_named(self):
+        self.train("--set", "train.keep=3")
+        checkpoints = self.here / "run/checkpoints"
+        (checkpoints / "best").unlink()
+        (checkpoints / "best").symlink_to("step-3")
+        lines = ("--data", self.here / "lines.txt")
+        for command in (("eval", *lines), ("score", *lines), ("generate", "--tokens", 5)):
+            with self.subTest(command[0]):
+                def output(*more, path=self.here / "run"):
+                    result = run(command[0], path, *command[1:], *more)
+                    return result.stdout, result.stderr.splitlines()[0]
+                best, last = output(), output("--checkpoint", "last")
+                self.assertEqual(best[1], f"{command[0]}: checkpoint best, step 3")
+                self.assertEqual(last[1], f"{command[0]}: checkpoint last, step 6")
+                self.assertEqual(output("--checkpoint", "step-3")[0], best[0])
+                self.assertEqual(output(path=checkpoints / "step-6")[0], last[0])
+                refused = run(command[0], self.here / "run", *command[1:], "--checkpoint", "stp",
+                              status=1)
+                self.assert_one_line(refused, "'stp'", "last, best, step-3, step-6")
+        for command in (("eval", *lines), ("generate", "--tokens", 5)):
+            result = json.loads(run(command[0], self.here / "run", *command[1:], "--json").stdout)
+            self.assertEqual((result["checkpoint"], result["step"]), ("best", 3))
+
+    def test_eval_reads_standard_input(self):
+        self.train()
+        file = run("eval", self.here / "run", "--data", self.here / "text.txt").stdout
+        self.assertEqual(run("eval", self.here / "run", "--data", "-", input=TEXT).stdout, file)
+        self.assert_one_line(run("eval", self.here / "run", "--data", "-", input="", status=1),
+                             "standard input", "empty")
+
+    def test_a_model_of_words_tells_perplexity_and_the_share_of_unknown_words(self):
+        talk = self.train("--set", "data.tokens=word", "--set", "data.minimum_count=2").stderr
+        unknown = sum(TEXT.split().count(word) == 1 for word in TEXT.split())
+        shares = re.search(r"<unk>: ([\d.]+) % of those to train on, ([\d.]+) % of those to validate",
+                           talk).groups()
+        words = TEXT.split()
+        cut = len(words) * 9 // 10
+        for share, part in zip(shares, (words[:cut], words[cut:]), strict=True):
+            expected = sum(words.count(word) == 1 for word in part) / len(part)
+            self.assertAlmostEqual(float(share), 100 * expected, delta=0.006)
+        for loss, perplexity in re.findall(r"loss ([\d.]+) nats per token, perplexity ([\d.]+)", talk):
+            self.assertAlmostEqual(float(perplexity) / math.exp(float(loss)), 1, delta=0.001)
+        self.assertEqual(talk.count(", perplexity "), 3)  # two evaluations, and the best
+
+        data = ("eval", self.here / "run", "--data")
+        text = run(*data, self.here / "text.txt").stdout
+        self.assertIn(f"{100 * unknown / len(words):.2f} % of the tokens are <unk>", text)
+        self.assertNotIn("per character", text.splitlines()[0])
+        self.assertNotIn("bits per character", text)
+        result = json.loads(run(*data, self.here / "text.txt", "--json").stdout)
+        self.assertAlmostEqual(result["unknown_share"], unknown / len(words))
+        self.assertIsNone(result["bits_per_character"])
+        known = " ".join(word for word in words if words.count(word) > 1)
+        few = run(*data, "-", input=known + " unheard\n").stdout  # less than one in a hundred
+        self.assertIn("% of the tokens are <unk>", few)
+        self.assertIn("bits per character", few)
+        self.assertNotIn("<unk>", run(*data, "-", input=known + "\n").stdout)
+        self.assertNotIn("perplexity", self.train(out="characters").stderr)
 
     def test_mistakes(self):
         lines = self.here / "lines.txt"

@@ -230,6 +230,29 @@ TEST(Checkpoint, FilesOfDifferentStepsAreNotTakenForOneCheckpoint) {
   EXPECT_NE(error.find("step is '1', expected '2'"), std::string::npos) << error;
 }
 
+TEST(Checkpoint, TheBestIsMeantUnlessAnotherIsNamed) {
+  const TemporaryFolder run;
+  CheckpointFolder folder(run.path(), /*keep_newest=*/1);
+  const auto step = [&](const std::string& name) {
+    return SavedCheckpoint(find_checkpoint(run.path(), name)).step();
+  };
+  folder.save(1, checkpoint_of(Cpu{}, 1), false);
+  EXPECT_EQ(step(""), 1) << "the last, without a best";
+  folder.save(2, checkpoint_of(Cpu{}, 2), true);
+  folder.save(3, checkpoint_of(Cpu{}, 3), false);
+  EXPECT_EQ(step(""), 2);
+  EXPECT_EQ(step("best"), 2);
+  EXPECT_EQ(step("last"), 3);
+  EXPECT_EQ(step("step-1"), 1);
+  EXPECT_EQ(error_text<IoError>([&] { find_checkpoint(run.path(), "step-9"); }),
+            run.path().string() +
+                " has no checkpoint 'step-9', expected one of: last, best, step-1, step-2, step-3");
+  const fs::path one = run / "checkpoints/step-1";
+  EXPECT_EQ(find_checkpoint(one), one);
+  EXPECT_EQ(error_text<ConfigError>([&] { find_checkpoint(one, "best"); }),
+            "--checkpoint is best, and " + one.string() + " is a checkpoint, expected a run");
+}
+
 TEST(Checkpoint, ARunWithoutOneSaysWhatWasLookedFor) {
   const TemporaryFolder run;
   const std::string error = error_text<IoError>([&] { find_checkpoint(run.path()); });
