@@ -20,14 +20,16 @@ namespace {
 /// Beyond this share of unknown tokens, nats per character would be those of another text.
 constexpr double kMostUnknown = 0.01;
 
-/// For a language model: the loss per token as nats, bits and perplexity, and per character.
-void print_language(const Evaluation& result, const TokenRange& tokens, const TrainedModel& trained,
+/// For a language model: the loss per token as nats, bits and perplexity, and per character if all
+/// of them count.
+void print_language(const Evaluation& result, const Corpus& corpus, const TrainedModel& trained,
                     std::int64_t rows, bool json) {
+  const TokenRange& tokens = corpus.validation["token"];
   const double loss = result.find("loss")->value, bits = loss / std::log(2.0);
   const std::int64_t characters = tokens.store->characters(), unknown = tokens.store->unknown();
   const double share = static_cast<double>(unknown) / static_cast<double>(tokens.count);
   std::optional<double> per_character;
-  if (share <= kMostUnknown) {
+  if (share <= kMostUnknown && corpus.answer_after < 0) {
     per_character = loss * static_cast<double>(result.counted) / static_cast<double>(characters);
   }
   if (json) {
@@ -139,13 +141,12 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
     const std::size_t weights = trained.model().parameters().bytes().weights;
     talk(explanation->text(false, {{"weights", weights}}) + "\n");
   }
-  const TokenRange& tokens = corpus.validation["token"];
   if (trained.config().entry->scores) {
-    print_language(result, tokens, trained, arguments.rows, common.json);
+    print_language(result, corpus, trained, arguments.rows, common.json);
     return 0;
   }
   print_scores(result, trained, common.json);
-  if (!common.json) tell_unknown("eval", tokens);
+  if (!common.json) tell_unknown("eval", corpus.validation["token"]);
   return 0;
 }
 

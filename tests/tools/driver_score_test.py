@@ -156,6 +156,17 @@ class DriverScoreTest(DriverCase):
             result = json.loads(run(command[0], self.here / "run", *command[1:], "--json").stdout)
             self.assertEqual((result["checkpoint"], result["step"]), ("best", 3))
 
+    def test_only_answers_count(self):
+        self.train("--set", "data.unit=line", "--set", "data.answer_after=f")  # "... round the isle of 4"
+        line = "the 7 isle of 1\n"
+        result = json.loads(run("eval", self.here / "run", "--data", "-", "--json", input=line).stdout)
+        score, = self.scores(line)
+        self.assertEqual((result["tokens"], score["tokens"]), (3, 3))  # " 1", <eos>
+        self.assertAlmostEqual(score["perplexity"] / result["perplexity"], 1, places=5)
+        self.assertIsNone(result["bits_per_character"])
+        self.assert_one_line(run("eval", self.here / "run", "--data", "-", input="the 7\n", status=1),
+                             "line 1 lacks the token of data.answer_after")
+
     def test_eval_reads_standard_input(self):
         self.train()
         file = run("eval", self.here / "run", "--data", self.here / "text.txt").stdout
