@@ -125,11 +125,14 @@ void expect_agreement(const std::string& cell, const OptionSet& set) {
     Side a(kind, options, Cpu{}, precision, 3, 4), b(kind, options, device, precision, 3, 4);
     temper(a.training.model->parameters());
     temper(b.training.model->parameters());
-    Comparison comparison(precision == std::string("f32") ? Rounding::f32 : Rounding::bf16);
+    const bool is_f32 = precision == std::string("f32");
+    Comparison comparison(is_f32 ? Rounding::f32 : Rounding::bf16);
     for (int step = 0; step < 2; ++step) compare_step(a.traced, b.traced, comparison);
     ASSERT_NE(comparison.worst(), nullptr);
-    // The tolerance of an op is for equal inputs; over two steps it is exceeded up to 4 times in f32.
-    EXPECT_LE(comparison.worst()->largest.excess(), precision == std::string("f32") ? 30 : 3)
+    // The tolerance of an op is for equal inputs; over two steps it is exceeded, with normalizations
+    // up to 4 times.
+    const double f32_bound = contains(options, "model.layer_norm=true") ? 30 : 10;
+    EXPECT_LE(comparison.worst()->largest.excess(), is_f32 ? f32_bound : 3)
         << report_text({.a = "cpu", .b = "other", .steps = 2, .comparison = comparison});
   }
 }
