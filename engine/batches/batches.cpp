@@ -177,8 +177,10 @@ class ResidentStream final : public BatchSource {
         layout_(layout),
         options_(options),
         windows_(layout, options),
+        restarts_(options),
         stream_(device, {tokens.count}, DType::i32),
         start_(device, {layout.rows}, DType::i64),
+        restart_(device, {layout.rows}, DType::i32),
         memory_(device, StreamPlan(tokens, layout, options).limits()) {
     constexpr std::int64_t kPiece = std::int64_t{1} << 20;
     std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, tokens.count)));
@@ -192,14 +194,20 @@ class ResidentStream final : public BatchSource {
   Batch next() override {
     const StreamWindows::Window window = windows_.at(position_);
     std::vector<std::int64_t> starts(static_cast<std::size_t>(layout_.rows));
+    std::vector<std::int32_t> restarts(starts.size());
     const std::int64_t skip = epoch_start(layout_, options_.seed, position_.epoch);
     for (std::int64_t row = 0; row < layout_.rows; ++row) {
-      starts[static_cast<std::size_t>(row)] = skip + layout_.start(row) + window.begin;
+      const auto b = static_cast<std::size_t>(row);
+      starts[b] = skip + layout_.start(row) + window.begin;
+      if (restarts_.drawing()) restarts[b] = restarts_.at(position_, layout_.first_row + row);
     }
     copy_from_host(start_, starts.data());  // small and not pinned: copied before this returns
+    if (restarts_.drawing()) copy_from_host(restart_, restarts.data());
     Batch batch = memory_.batch([&](std::size_t) { return window.steps; });
     run(device_, GatherWindows{.stream = stream_.view<std::int32_t, 1>(),
                                .position = start_.view<std::int64_t, 1>(),
+                               .restart = restarts_.drawing() ? restart_.view<std::int32_t, 1>()
+                                                              : View<const std::int32_t, 1>{},
                                .document_end = options_.document_end,
                                .token = batch["token"].mutable_view<std::int32_t, 2>(),
                                .target = batch["target"].mutable_view<std::int32_t, 2>(),
@@ -224,8 +232,10 @@ class ResidentStream final : public BatchSource {
   StreamLayout layout_;
   StreamOptions options_;
   StreamWindows windows_;
-  Tensor stream_;  ///< [N]
-  Tensor start_;   ///< [B] where the windows of a batch begin
+  RowRestarts restarts_;
+  Tensor stream_;   ///< [N]
+  Tensor start_;    ///< [B] where the windows of a batch begin
+  Tensor restart_;  ///< [B] which rows begin anew there
   BatchMemory memory_;
   DataPosition position_;
 };
@@ -274,8 +284,10 @@ std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRan
 
 std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const TokenRange& tokens,
                                                 const StreamOptions& options) {
-  return prefetched(
-      device, std::make_unique<StreamPlan>(tokens, evaluation_layout(tokens, options), options));
+  StreamOptions plain = options;
+  plain.window_deviation = plain.window_halving = plain.reset_probability = 0;
+  return prefetched(device,
+                    std::make_unique<StreamPlan>(tokens, evaluation_layout(tokens, plain), plain));
 }
 
 std::unique_ptr<BatchSource> line_batches(const Device& device, const TokenRange& tokens,

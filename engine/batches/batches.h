@@ -79,7 +79,8 @@ struct StreamOptions {
   double window_deviation = 0;     ///< windows are drawn, if one of these two is positive
   double window_halving = 0;       ///< probability
   bool random_start = false;       ///< each epoch leaves out a few tokens at its start
-  std::uint64_t seed = 1;          ///< of random_start and drawn windows
+  double reset_probability = 0;    ///< with which a row restarts at a window's begin
+  std::uint64_t seed = 1;          ///< of random_start, drawn windows and restarts
   /// A stream up to this size is kept on the device.
   std::size_t device_bytes = std::size_t{1} << 30;
   Share share{};
@@ -99,10 +100,14 @@ struct StreamOptions {
 /// learning_rate_factor is T / window, for its loss is a mean over T. The draws are a function of
 /// seed, epoch and index. Source: Merity, Keskar & Socher 2018, arXiv:1708.02182, section 4.1.
 ///
+/// With reset_probability each row of each batch restarts at its first step with this probability, so
+/// that the model learns to begin in the midst of a text too. The draws are a function of seed, epoch,
+/// index and row.
+///
 /// A stream of up to device_bytes is kept on the device, where GatherWindows makes the batches; a
 /// thread reads the windows of a larger one ahead. The batches are the same.
 ///
-/// Errors   ConfigError for B or T below 1, a deviation below 0, and a probability outside [0, 1].
+/// Errors   ConfigError for B or T below 1, a deviation below 0, and probabilities outside [0, 1].
 ///          FormatError for a text with fewer than B·T + 1 tokens.
 std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRange& tokens,
                                             const StreamOptions& options);
@@ -110,7 +115,7 @@ std::unique_ptr<BatchSource> stream_batches(const Device& device, const TokenRan
 /// The same for evaluation: every token but the first is a target exactly once. The N − 1 targets
 /// are cut into B rows in order, of which the first (N − 1) mod B are longer by one; where a row has
 /// ended, the last window has ignored targets. FormatError for a text with fewer than two tokens.
-/// Windows are not drawn; random_start, seed and device_bytes mean nothing here.
+/// Windows are not drawn; random_start, reset_probability, seed and device_bytes mean nothing here.
 std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const TokenRange& tokens,
                                                 const StreamOptions& options);
 

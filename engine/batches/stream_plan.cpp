@@ -19,6 +19,7 @@ namespace {
 // Distinct from the random streams of all masks.
 constexpr std::uint64_t kStartStream = 0xDA7A'0000'0001U;
 constexpr std::uint64_t kWindowStream = 0xDA7A'0000'0004U;
+constexpr std::uint64_t kRestartStream = 0xDA7A'0000'0005U;
 
 // Of drawn windows: the fewest steps, and how many deviations above the window are the most. One in
 // 30,000 is cut there.
@@ -28,6 +29,15 @@ constexpr double kMostDeviations = 4;
 void expect_positive(const char* what, std::int64_t value) {
   if (value < 1) throw ConfigError(fmt::format("data: {} is {}, expected at least 1", what, value));
 }
+
+void expect_probability(const char* what, double value) {
+  if (!(value >= 0 && value <= 1)) {
+    throw ConfigError(fmt::format("data: {} is {}, expected a probability", what, value));
+  }
+}
+
+// Neither 0 nor 1.
+double between_0_and_1(std::uint32_t word) { return (static_cast<double>(word) + 0.5) * 0x1.0p-32; }
 
 }  // namespace
 
@@ -57,10 +67,8 @@ StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& opti
     throw ConfigError(fmt::format("data: window_deviation is {}, expected a number from 0 to 1e9",
                                   options.window_deviation));
   }
-  if (!(options.window_halving >= 0 && options.window_halving <= 1)) {
-    throw ConfigError(
-        fmt::format("data: window_halving is {}, expected a probability", options.window_halving));
-  }
+  expect_probability("window_halving", options.window_halving);
+  expect_probability("reset_probability", options.reset_probability);
   const std::int64_t rows = options.share.all_rows(options.batch), count = tokens.count;
   // Compared by division, for rows · window may overflow.
   if ((count - 1) / rows < options.window) {
@@ -111,6 +119,17 @@ std::int64_t epoch_start(const StreamLayout& layout, std::uint64_t seed, std::in
   return static_cast<std::int64_t>(bits % (static_cast<std::uint64_t>(layout.slack) + 1));
 }
 
+RowRestarts::RowRestarts(const StreamOptions& options)
+    : probability_(options.reset_probability),
+      random_{.seed = options.seed, .stream = kRestartStream} {}
+
+bool RowRestarts::at(const DataPosition& position, std::int64_t row) const {
+  // A row of a batch has a block of its own: index and row have 32 bits each of the block's number.
+  const std::uint64_t block =
+      static_cast<std::uint64_t>(position.index) << 32 | static_cast<std::uint32_t>(row);
+  return between_0_and_1(random_.words(block, position.epoch)[0]) < probability_;
+}
+
 StreamWindows::StreamWindows(const StreamLayout& layout, const StreamOptions& options)
     : window_(layout.window),
       longest_(layout.longest()),
@@ -141,9 +160,6 @@ StreamWindows::Window StreamWindows::at(const DataPosition& position) const {
 
 std::int64_t StreamWindows::drawn_steps(const DataPosition& position) const {
   const auto words = random_.words(static_cast<std::uint64_t>(position.index), position.epoch);
-  const auto between_0_and_1 = [](std::uint32_t word) {
-    return (static_cast<double>(word) + 0.5) * 0x1.0p-32;
-  };
   const bool halved = between_0_and_1(words[0]) < halving_;
   // Box and Muller's transform.
   const double normal = std::sqrt(-2 * std::log(between_0_and_1(words[1]))) *
@@ -173,13 +189,14 @@ StreamPlan::StreamPlan(const TokenRange& tokens, const StreamLayout& layout,
       layout_(layout),
       options_(options),
       windows_(layout, options),
+      restarts_(options),
       read_(static_cast<std::size_t>(windows_.most_steps()) + 2) {}
 
 BatchLimits StreamPlan::limits() const {
   const std::int64_t steps = windows_.most_steps();
   return {.rows = layout_.rows,
           .fields = {{.name = "token", .steps = steps}, {.name = "target", .steps = steps}},
-          .reset_steps = options_.document_end >= 0 ? steps : 0};
+          .reset_steps = options_.document_end >= 0 || restarts_.drawing() ? steps : 0};
 }
 
 void StreamPlan::fill(const DataPosition& position, HostBatch& batch) {
@@ -190,18 +207,20 @@ void StreamPlan::fill(const DataPosition& position, HostBatch& batch) {
   batch.counted = 0;
   batch.learning_rate_factor = window.learning_rate_factor;
   for (std::int64_t row = 0; row < layout_.rows; ++row) {
-    fill_row(row, position.epoch, window.begin, batch);
+    fill_row(row, position, window.begin, batch);
   }
 }
 
-void StreamPlan::fill_row(std::int64_t row, std::int64_t epoch, std::int64_t done,
+void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, std::int64_t done,
                           HostBatch& batch) {
   const std::int64_t steps = batch.fields[0].steps;
   std::int32_t* const tokens = batch.fields[0].ids();
   std::int32_t* const targets = batch.fields[1].ids();
   std::int32_t* const resets = batch.reset.ids();
   const std::int64_t count = std::clamp<std::int64_t>(layout_.targets_of(row) - done, 0, steps);
-  const std::int64_t first = epoch_start(layout_, options_.seed, epoch) + layout_.start(row) + done;
+  const std::int64_t first =
+      epoch_start(layout_, options_.seed, position.epoch) + layout_.start(row) + done;
+  const bool restarts = restarts_.drawing() && restarts_.at(position, layout_.first_row + row);
   // read_[1 + t] is the token of step t, the one before it tells whether a document ended there.
   read_[0] = -1;
   if (count > 0) {
@@ -215,7 +234,8 @@ void StreamPlan::fill_row(std::int64_t row, std::int64_t epoch, std::int64_t don
     tokens[to] = t < count ? token[0] : 0;
     targets[to] = t < count ? token[1] : GatherWindows::kNoTarget;
     if (resets != nullptr) {
-      const bool begins = first + t == 0 || token[-1] == options_.document_end;
+      const bool begins = first + t == 0 || (t == 0 && restarts) ||
+                          (options_.document_end >= 0 && token[-1] == options_.document_end);
       resets[to] = t < count && begins ? 1 : 0;
     }
   }

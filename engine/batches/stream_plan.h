@@ -35,6 +35,19 @@ StreamLayout evaluation_layout(const TokenRange& tokens, const StreamOptions& op
 /// How many tokens the epoch leaves out: a function of seed and epoch, 0 … layout.slack.
 std::int64_t epoch_start(const StreamLayout& layout, std::uint64_t seed, std::int64_t epoch);
 
+/// Draws which rows restart where a window begins.
+class RowRestarts {
+ public:
+  explicit RowRestarts(const StreamOptions& options);
+  bool drawing() const { return probability_ > 0; }
+  /// `row` is counted from the first of all.
+  bool at(const DataPosition& position, std::int64_t row) const;
+
+ private:
+  double probability_;
+  RandomSource random_;
+};
+
 /// How an epoch is cut into windows, by one length or by drawn ones. Any thread may ask.
 class StreamWindows {
  public:
@@ -73,11 +86,13 @@ class StreamPlan final : public BatchPlan {
   void fill(const DataPosition& position, HostBatch& batch) override;
 
  private:
-  void fill_row(std::int64_t row, std::int64_t epoch, std::int64_t done, HostBatch& batch);
+  void fill_row(std::int64_t row, const DataPosition& position, std::int64_t done,
+                HostBatch& batch);
   TokenRange tokens_;
   StreamLayout layout_;
   StreamOptions options_;
   StreamWindows windows_;
+  RowRestarts restarts_;
   std::vector<std::int32_t> read_;  ///< the tokens of a row's window, and one on either side
 };
 

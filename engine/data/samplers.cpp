@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/common/check.h"
 
@@ -10,11 +11,13 @@ namespace carousel {
 namespace {
 
 LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
-  if (options.window_deviation != 0 || options.window_halving != 0) {
-    throw ConfigError(
-        "train.window_deviation and train.window_halving draw the windows of a stream, and the "
-        "data "
-        "is lines");
+  const std::pair<const char*, bool> for_streams[] = {
+      {"window_deviation", options.window_deviation != 0},
+      {"window_halving", options.window_halving != 0},
+      {"reset_probability", options.reset_probability != 0},
+      {"random_start", options.random_start}};
+  for (const auto& [key, set] : for_streams) {
+    if (set) throw ConfigError(fmt::format("train.{} is for a stream, and the data is lines", key));
   }
   return {.batch = options.batch,
           .begin = corpus.vocabularies["token"].begin(),
@@ -46,6 +49,7 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
                        .window_deviation = options.window_deviation,
                        .window_halving = options.window_halving,
                        .random_start = options.random_start,
+                       .reset_probability = options.reset_probability,
                        .seed = options.seed,
                        .device_bytes = corpus.device_bytes,
                        .share = options.share};
@@ -53,7 +57,6 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
   if (options.rows < 1) {
     throw ConfigError(fmt::format("data: rows is {}, expected at least 1", options.rows));
   }
-  stream.window_deviation = stream.window_halving = 0;
   stream.batch = options.rows;
   stream.window *= std::max<std::int64_t>(options.batch / options.rows, 1);
   return evaluation_batches(options.device, tokens, stream);

@@ -10,11 +10,12 @@ namespace carousel {
 
 struct SamplerOptions {
   Device device = Cpu{};
-  std::int64_t batch = 32;                          ///< rows
-  std::int64_t window = 64;                         ///< T of truncated BPTT, of a stream
-  double window_deviation = 0, window_halving = 0;  ///< of a stream: StreamOptions
-  std::uint64_t seed = 1;                           ///< of shuffling, random_start, drawn windows
+  std::int64_t batch = 32;   ///< rows
+  std::int64_t window = 64;  ///< T of truncated BPTT, of a stream
+  // Of a stream: StreamOptions.
+  double window_deviation = 0, window_halving = 0, reset_probability = 0;
   bool random_start = false;
+  std::uint64_t seed = 1;  ///< of shuffling and whatever else is drawn
   /// False: for evaluation. Every example once, in the same order in each epoch.
   bool training = true;
   /// In evaluation, a stream is cut into so many rows, of which each begins without a state. With

@@ -25,6 +25,12 @@ void describe(OptionSection& section, TrainConfig& train) {
   section.add("window_halving", train.window_halving,
               "probability with which a window is drawn around half of window",
               {.least = 0, .most = 1});
+  section.add("random_start", train.random_start,
+              "each epoch of a stream leaves out up to a window of tokens at its start");
+  section.add("reset_probability", train.reset_probability,
+              "with which a row of a stream begins a window without a state, so that the model "
+              "also learns to begin",
+              {.least = 0, .most = 1});
   section.add("seed", train.seed, "of weights, masks and shuffling", {0, kMany});
   section.add("report_every", train.report_every, "steps between lines of metrics", {1, 1 << 20})
       .may_change();
@@ -153,6 +159,8 @@ SamplerOptions RunConfig::sampler_options(const Device& device, bool training) c
           .window = train.window,
           .window_deviation = train.window_deviation,
           .window_halving = train.window_halving,
+          .reset_probability = train.reset_probability,
+          .random_start = train.random_start,
           .seed = seed(),
           .training = training,
           .rows = train.batch};

@@ -18,6 +18,8 @@ struct TrainConfig {
   std::int64_t batch = 32;                          ///< B: parallel sequences
   std::int64_t window = 64;                         ///< T of truncated BPTT
   double window_deviation = 0, window_halving = 0;  ///< of a T drawn anew each step: StreamOptions
+  bool random_start = false;                        ///< of a stream's epochs
+  double reset_probability = 0;                     ///< of a row, at a window's begin
   std::int64_t seed = 1;                            ///< of weights, masks and shuffling
   std::int64_t report_every = 20;
   std::int64_t evaluate_every = 200;  ///< 0: only at the end

@@ -74,12 +74,13 @@ struct GatherRows {
 ///
 ///     token[t,b]  = stream[n]       if 0 ≤ n < N,                 otherwise 0
 ///     target[t,b] = stream[n + 1]   if 0 ≤ n and n + 1 < N,       otherwise kNoTarget
-///     reset[t,b]  = 1               if n = 0, or if 0 < n < N, document_end ≥ 0 and
-///                                   stream[n − 1] = document_end; otherwise 0
+///     reset[t,b]  = 1               if 0 ≤ n < N and n = 0, or document_end ≥ 0 and
+///                                   stream[n − 1] = document_end, or t = 0 and restart[b] ≠ 0;
+///                                   otherwise 0
 ///
-/// So reset is 1 exactly where a token begins a document: the first token of the stream, and every
-/// token that follows the separator. The separator is the last token of its document. Nothing
-/// wraps round: the caller moves the positions, and a window that runs over the end is padded.
+/// So reset is 1 where a token begins a document: the first token of the stream, and every token
+/// that follows the separator; and where a window's row is to begin anew. The separator is the last
+/// token of its document. Nothing wraps round: the caller moves the positions, and a window that runs over the end is padded.
 ///
 /// Values   positions may be any int64: nothing is read out of bounds. Tokens are copied as they
 ///          are, whatever they hold.
@@ -91,12 +92,13 @@ struct GatherWindows {
   /// A target that no token follows: the one that cross_entropy ignores.
   static constexpr std::int32_t kNoTarget = -1;
 
-  View<const std::int32_t, 1> stream;    ///< [N]    all tokens, in order
-  View<const std::int64_t, 1> position;  ///< [B]    where each row's window begins
-  std::int32_t document_end = -1;        ///<        the token that ends a document; < 0: none does
-  View<std::int32_t, 2> token;           ///< [T, B] out: the model's input
-  View<std::int32_t, 2> target{};        ///< [T, B] out: the token that follows; may be absent
-  View<std::int32_t, 2> reset{};         ///< [T, B] out: where documents begin; may be absent
+  View<const std::int32_t, 1> stream;     ///< [N]    all tokens, in order
+  View<const std::int64_t, 1> position;   ///< [B]    where each row's window begins
+  View<const std::int32_t, 1> restart{};  ///< [B]   rows that begin anew; may be absent
+  std::int32_t document_end = -1;         ///<        the token that ends a document; < 0: none does
+  View<std::int32_t, 2> token;            ///< [T, B] out: the model's input
+  View<std::int32_t, 2> target{};         ///< [T, B] out: the token that follows; may be absent
+  View<std::int32_t, 2> reset{};          ///< [T, B] out: where documents begin; may be absent
   void check() const;
   void run(const Cpu&) const;
   void run(const Cuda&) const;

@@ -34,9 +34,9 @@ void gather_row(const GatherWindows& op, std::int64_t b) {
       op.target(t, b) = inside && n + 1 < length ? op.stream(n + 1) : GatherWindows::kNoTarget;
     }
     if (op.reset.present()) {
-      const bool begins =
-          inside && (n == 0 || (op.document_end >= 0 && op.stream(n - 1) == op.document_end));
-      op.reset(t, b) = begins ? 1 : 0;
+      const bool begins = n == 0 || (op.document_end >= 0 && op.stream(n - 1) == op.document_end);
+      const bool restarts = t == 0 && op.restart.present() && op.restart(b) != 0;
+      op.reset(t, b) = inside && (begins || restarts) ? 1 : 0;
     }
   }
 }
@@ -58,6 +58,9 @@ void GatherRows<T>::check() const {
 void GatherWindows::check() const {
   const auto [steps, rows] = token.extent;
   expect_extent("gather_windows: token columns", rows, position.extent[0]);
+  if (restart.present()) {
+    expect_extent("gather_windows: rows to restart", restart.extent[0], rows);
+  }
   if (target.present()) {
     expect_extent("gather_windows: target rows", target.extent[0], steps);
     expect_extent("gather_windows: target columns", target.extent[1], rows);

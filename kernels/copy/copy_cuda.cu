@@ -39,7 +39,7 @@ __global__ void gather_windows_kernel(const __grid_constant__ GatherWindows op) 
   const std::int64_t length = op.stream.extent[0];
   const std::int64_t rows = op.token.extent[1], size = op.token.size();
   for (std::int64_t i = thread_index(); i < size; i += thread_count()) {
-    const std::int64_t t = i / rows, position = op.position.data[i - t * rows];
+    const std::int64_t t = i / rows, b = i - t * rows, position = op.position.data[b];
     // n = position + t, which may not be formed before it is known to fit.
     const bool inside = position >= -t && position < length - t;
     const std::int64_t n = inside ? position + t : 0;
@@ -50,8 +50,9 @@ __global__ void gather_windows_kernel(const __grid_constant__ GatherWindows op) 
     }
     if (op.reset.present()) {
       const bool begins =
-          inside && (n == 0 || (op.document_end >= 0 && op.stream.data[n - 1] == op.document_end));
-      op.reset.data[i] = begins ? 1 : 0;
+          n == 0 || (op.document_end >= 0 && op.stream.data[n - 1] == op.document_end);
+      const bool restarts = t == 0 && op.restart.present() && op.restart.data[b] != 0;
+      op.reset.data[i] = inside && (begins || restarts) ? 1 : 0;
     }
   }
 }

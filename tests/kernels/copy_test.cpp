@@ -137,13 +137,16 @@ TEST(Cast, RefusesExtentsThatDisagree) {
 
 reference::Windows gather(const Device& device, const std::vector<std::int32_t>& stream,
                           const std::vector<std::int64_t>& position, std::size_t steps,
-                          std::int32_t document_end) {
+                          std::int32_t document_end,
+                          const std::vector<std::int32_t>& restart = {}) {
   const std::size_t rows = position.size();
   Buffer<std::int32_t> tokens(device, stream), token(device, steps * rows),
-      target(device, steps * rows), reset(device, steps * rows);
+      target(device, steps * rows), reset(device, steps * rows), anew(device, restart);
   Buffer<std::int64_t> positions(device, position);
   run(device, GatherWindows{.stream = tokens.view(stream.size()),
                             .position = positions.view(rows),
+                            .restart = restart.empty() ? View<const std::int32_t, 1>{}
+                                                       : anew.view(restart.size()),
                             .document_end = document_end,
                             .token = token.view(steps, rows),
                             .target = target.view(steps, rows),
@@ -157,6 +160,9 @@ TEST(GatherWindows, CutsWindowsAndMarksDocuments) {  // worked by hand: 9 ends a
     EXPECT_EQ(w.token, (std::vector<std::int32_t>{5, 6, 9, 7, 6, 0}));
     EXPECT_EQ(w.target, (std::vector<std::int32_t>{9, 7, 6, -1, 7, -1}));
     EXPECT_EQ(w.reset, (std::vector<std::int32_t>{1, 1, 0, 0, 1, 0}));
+    // Rows 1 and 2 begin anew, but the last is all padding.
+    const auto restarted = gather(device, {5, 9, 6, 7}, {1, 1, 4}, 2, -1, {0, 1, 1});
+    EXPECT_EQ(restarted.reset, (std::vector<std::int32_t>{0, 1, 0, 0, 0, 0}));
   }
 }
 
@@ -171,8 +177,10 @@ TEST(GatherWindows, SweepAgreesWithTheOracleOnEveryDevice) {
       for (auto& p : position) p = static_cast<std::int64_t>(below(260)) - 30;
       const std::size_t steps = below(50);
       const std::int32_t document_end = static_cast<std::int32_t>(below(4)) - 1;
-      const auto want = reference::gather_windows(stream, position, steps, document_end);
-      const auto got = gather(device, stream, position, steps, document_end);
+      std::vector<std::int32_t> restart(round % 3 == 0 ? 0 : position.size());
+      for (auto& r : restart) r = static_cast<std::int32_t>(below(3)) - 1;
+      const auto want = reference::gather_windows(stream, position, steps, document_end, restart);
+      const auto got = gather(device, stream, position, steps, document_end, restart);
       EXPECT_EQ(got.token, want.token) << "round " << round;
       EXPECT_EQ(got.target, want.target) << "round " << round;
       EXPECT_EQ(got.reset, want.reset) << "round " << round;
@@ -297,9 +305,10 @@ TEST(GatherWindows, RefusesExtentsThatDisagree) {
   Buffer<std::int32_t> tokens(cpu, 6);
   Buffer<std::int64_t> position(cpu, 3);
   const auto op = [&](std::int64_t positions, View<std::int32_t, 2> target,
-                      View<std::int32_t, 2> reset) {
+                      View<std::int32_t, 2> reset, View<std::int32_t, 1> restart = {}) {
     return GatherWindows{.stream = tokens.view(6),
                          .position = position.view(positions),
+                         .restart = restart,
                          .token = tokens.view(3, 2),
                          .target = target,
                          .reset = reset};
@@ -310,6 +319,7 @@ TEST(GatherWindows, RefusesExtentsThatDisagree) {
   EXPECT_THROW(run(cpu, op(2, tokens.view(3, 1), {})), ShapeError);
   EXPECT_THROW(run(cpu, op(2, {}, tokens.view(2, 2))), ShapeError);
   EXPECT_THROW(run(cpu, op(2, {}, tokens.view(3, 1))), ShapeError);
+  EXPECT_THROW(run(cpu, op(2, {}, {}, tokens.view(3))), ShapeError);
 }
 
 }  // namespace

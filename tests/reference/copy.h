@@ -43,17 +43,18 @@ struct Windows {
 /// What a reader sees who walks each window and asks, token by token, whether it exists.
 inline Windows gather_windows(const std::vector<std::int32_t>& stream,
                               const std::vector<std::int64_t>& position, std::size_t steps,
-                              std::int32_t document_end) {
+                              std::int32_t document_end, const std::vector<std::int32_t>& restart) {
   const auto exists = [&](double n) { return n >= 0 && n < static_cast<double>(stream.size()); };
   const auto at = [&](double n) { return stream[static_cast<std::size_t>(n)]; };
   Windows w;
   for (std::size_t t = 0; t < steps; ++t) {
-    for (const std::int64_t first : position) {
-      const double n = static_cast<double>(first) + static_cast<double>(t);
+    for (std::size_t b = 0; b < position.size(); ++b) {
+      const double n = static_cast<double>(position[b]) + static_cast<double>(t);
       w.token.push_back(exists(n) ? at(n) : 0);
       w.target.push_back(exists(n) && exists(n + 1) ? at(n + 1) : -1);
       const bool after_end = exists(n - 1) && document_end >= 0 && at(n - 1) == document_end;
-      w.reset.push_back(exists(n) && (n == 0 || after_end) ? 1 : 0);
+      const bool anew = t == 0 && !restart.empty() && restart[b] != 0;
+      w.reset.push_back(exists(n) && (n == 0 || after_end || anew) ? 1 : 0);
     }
   }
   return w;

@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 #include <vector>
 
@@ -119,8 +120,12 @@ TEST_P(DataStream, DocumentsResetTheStateWhereTheyBegin) {
 
 TEST_P(DataStream, ResumingAnywhereGivesTheSameBatches) {
   const TokenRange tokens = counting_tokens(folder_, 83);
-  const StreamOptions options{
-      .batch = 3, .window = 4, .document_end = 7, .random_start = true, .seed = 5};
+  const StreamOptions options{.batch = 3,
+                              .window = 4,
+                              .document_end = 7,
+                              .random_start = true,
+                              .reset_probability = 0.3,
+                              .seed = 5};
   for (const Device& device : test::devices()) {
     const auto whole = source(device, tokens, options);
     std::vector<DataPosition> positions;
@@ -175,6 +180,41 @@ TEST_P(DataStream, RandomStartsDifferByEpochAndSeedWithinAWindow) {
   EXPECT_EQ(histories.size(), 3U);
 }
 
+TEST_P(DataStream, RowsRestartByChanceWhereWindowsBegin) {
+  const TokenRange tokens = counting_tokens(folder_, 4001);
+  std::set<Ids> histories;
+  for (const std::uint64_t seed : {1U, 2U}) {
+    for (const Device& device : test::devices()) {
+      const auto data = source(device, tokens,
+                               {.batch = 4, .window = 5, .reset_probability = 0.25, .seed = seed});
+      Ids restarts;
+      for (const SeenBatch& b : next_batches(*data, 2 * data->batches_per_epoch())) {
+        for (std::size_t i = 0; i < b.reset.size(); ++i) {
+          if (i < 4) {
+            restarts.push_back(b.reset[i]);
+          } else {
+            ASSERT_EQ(b.reset[i], 0);  // counting tokens: 0 begins the text and is not repeated
+          }
+        }
+      }
+      // 1,600 draws: 400 ± 17. Both epochs, and all rows, draw their own.
+      EXPECT_NEAR(static_cast<double>(std::count(restarts.begin(), restarts.end(), 1)), 400,
+                  5 * 17);
+      const auto half = restarts.begin() + static_cast<std::ptrdiff_t>(restarts.size() / 2);
+      EXPECT_FALSE(std::equal(half, restarts.end(), restarts.begin()));
+      histories.insert(restarts);
+      for (int row = 0; row < 4; ++row) {
+        Ids own;
+        for (std::size_t i = static_cast<std::size_t>(row); i < restarts.size(); i += 4) {
+          own.push_back(restarts[i]);
+        }
+        histories.insert(own);
+      }
+    }
+  }
+  EXPECT_EQ(histories.size(), 10U);  // of two seeds, on every device the same
+}
+
 TEST_P(DataStream, TooShortATextAndImpossibleOptionsAreNamed) {
   const TokenRange tokens = counting_tokens(folder_, 12);
   const auto make = [&](const StreamOptions& options) { source(Cpu{}, tokens, options); };
@@ -186,6 +226,9 @@ TEST_P(DataStream, TooShortATextAndImpossibleOptionsAreNamed) {
   EXPECT_THROW(make({.batch = INT64_MAX, .window = INT64_MAX}), FormatError);
   EXPECT_THROW(make({.batch = 0, .window = 1}), ConfigError);
   EXPECT_THROW(make({.batch = 1, .window = -1}), ConfigError);
+  for (const double none : {-0.1, 1.1, static_cast<double>(NAN)}) {
+    EXPECT_THROW(make({.batch = 1, .window = 1, .reset_probability = none}), ConfigError);
+  }
   EXPECT_THROW(source(Cpu{}, TokenRange{}, {.batch = 1, .window = 1}), FormatError);
   const auto data = source(Cpu{}, tokens, {.batch = 2, .window = 4});
   EXPECT_THROW(data->seek({0, data->batches_per_epoch()}), FormatError);
@@ -199,8 +242,12 @@ TEST(DataStreams, ResidentAndPrefetchedBatchesAreTheSame) {
     const TokenRange tokens = counting_tokens(folder, count);
     for (const std::int64_t batch : {1, 4, 7}) {
       for (const bool random : {false, true}) {
-        const StreamOptions options{
-            .batch = batch, .window = 4, .document_end = 9, .random_start = random, .seed = 3};
+        const StreamOptions options{.batch = batch,
+                                    .window = 4,
+                                    .document_end = random ? 9 : -1,
+                                    .random_start = random,
+                                    .reset_probability = count == 64 ? 0 : 0.2,
+                                    .seed = 3};
         std::vector<SeenBatch> reference;
         for (const Device& device : test::devices()) {
           for (const bool resident : {true, false}) {
@@ -223,13 +270,15 @@ TEST(DataStreams, EvaluationCountsEveryTargetOnceAndInOrder) {
     for (const std::int64_t batch : {1, 2, 5, 40}) {
       for (const std::int64_t window : {1, 3, 100}) {
         const auto data = evaluation_batches(
-            Cpu{}, tokens, {.batch = batch, .window = window, .random_start = true});
+            Cpu{}, tokens,
+            {.batch = batch, .window = window, .random_start = true, .reset_probability = 1});
         std::vector<Ids> rows(static_cast<std::size_t>(batch));
         std::int64_t counted = 0;
         for (const SeenBatch& b : next_batches(*data, data->batches_per_epoch())) {
           counted += b.tokens;
           for (std::size_t i = 0; i < b.target.size(); ++i) {
             if (b.target[i] < 0) continue;
+            EXPECT_TRUE(b.reset.empty());
             EXPECT_EQ(b.token[i] + 1, b.target[i]);
             rows[i % static_cast<std::size_t>(batch)].push_back(b.target[i]);
           }
