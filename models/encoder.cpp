@@ -274,10 +274,17 @@ std::vector<LossTerm> Encoder::penalties(Var raw, Var dropped, const RecurrentPa
 Encoder::Result Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths,
                              const State& state, Output output) const {
   Tape& tape = pass.tape();
+  if (pass.partial() && (config_.penalizes() || config_.gradient_norm_penalty > 0)) {
+    throw ConfigError(
+        "train.accumulate is more than 1, and model.activation_penalty, temporal_penalty and "
+        "gradient_norm_penalty are means over one batch");
+  }
   RecurrentPath path{.reset = reset, .rows = {.begin = {}, .end = lengths}};
   if (config_.learn_initial_state && !state.tensors.empty()) {
     path.carried = state.at("carried").value;
-    pass.carry(ones_.at(path.carried.size()), path.carried);
+    const std::int64_t rows =
+        path.carried.size();  // of a state for as many, or of some of its rows
+    pass.carry(ones_.lower_bound(rows)->second.slice(0, rows), path.carried);
   }
   Result result;
   auto tensor = state.tensors.begin();

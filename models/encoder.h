@@ -120,7 +120,7 @@ class Encoder {
   EncoderConfig config_;
   Parameters* parameters_;
   std::vector<Layer> layers_;
-  mutable std::map<std::int64_t, Tensor> ones_;  ///< [B] i32, for each B a state was made for
+  mutable std::map<std::int64_t, Tensor> ones_;  ///< [B] i32, for each B a whole state was made for
 };
 
 }  // namespace carousel

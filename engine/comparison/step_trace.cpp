@@ -194,9 +194,14 @@ void TracedTraining::add_update(Trace& trace) const {
 Trace TracedTraining::gradients() {
   Trace trace;
   step_.begin();
-  step_.forward();
+  const std::size_t last = step_.micro_batches() - 1;
+  for (std::size_t k = 0; k < last; ++k) {
+    step_.forward(k);
+    step_.backward(k);
+  }
+  step_.forward(last);
   add_forward(trace, step_.tape().labelled());
-  step_.backward();
+  step_.backward(last);
   add_backward(trace, step_.tape().labelled());
   add_carried(trace);
   return trace;

@@ -43,16 +43,17 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
     lines.answer_after = corpus.answer_after;
     return line_batches(options.device, tokens, lines);
   }
-  StreamOptions stream{.batch = options.batch,
-                       .window = options.window,
-                       .document_end = corpus.document_end,
-                       .window_deviation = options.window_deviation,
-                       .window_halving = options.window_halving,
-                       .random_start = options.random_start,
-                       .reset_probability = options.reset_probability,
-                       .seed = options.seed,
-                       .device_bytes = corpus.device_bytes,
-                       .share = options.share};
+  StreamOptions stream{
+      .batch = options.batch,
+      .window = options.window,
+      .document_end = corpus.document_end,
+      .window_deviation = options.window_deviation,
+      .window_halving = options.window_halving,
+      .random_start = options.random_start,
+      .reset_probability = options.reset_probability,
+      .seed = options.seed,
+      .device_bytes = corpus.device_bytes / static_cast<std::size_t>(options.sources),
+      .share = options.share};
   if (options.training) return stream_batches(options.device, tokens, stream);
   if (options.rows < 1) {
     throw ConfigError(fmt::format("data: rows is {}, expected at least 1", options.rows));

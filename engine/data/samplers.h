@@ -23,6 +23,8 @@ struct SamplerOptions {
   /// fewer than `batch`.
   std::int64_t rows = 1;
   Share share{};
+  std::int64_t sources =
+      1;  ///< that this process makes: together they keep a stream's device_bytes
 };
 
 /// Batches of one part of a corpus. A model chooses the sampler that gives the fields it reads.

@@ -4,7 +4,7 @@ namespace carousel {
 
 RandomSource Pass::random(std::uint64_t place) const {
   RandomSource source = options_.random;
-  source.stream = place;
+  source.stream += place;
   return source;
 }
 

@@ -17,9 +17,12 @@ namespace carousel {
 class Pass {
  public:
   struct Options {
-    RandomSource random{};
+    RandomSource random{};    ///< its stream is a multiple of 2⁴⁸, to which places are added
     Tensor denominator{};     ///< [1] f32: what sums of losses are divided by; empty: what counts
     bool prediction = false;  ///< metrics ask for the objective's prediction
+    /// The batch is one of several whose gradients are added up: a loss is a sum over rows, divided
+    /// by the denominator of all of them.
+    bool partial = false;
   };
   explicit Pass(Tape& tape) : Pass(tape, {}) {}
   Pass(Tape& tape, Options options) : tape_(tape), options_(std::move(options)) {}
@@ -29,7 +32,8 @@ class Pass {
   bool training() const { return tape_.recording(); }
   bool wants_prediction() const { return options_.prediction; }
   const Tensor& denominator() const { return options_.denominator; }
-  /// The random numbers of one place in the model; places are numbered by the model.
+  bool partial() const { return options_.partial; }
+  /// The random numbers of one place in the model; places are numbered by the model, below 2⁴⁸.
   RandomSource random(std::uint64_t place) const;
 
   /// `to` becomes `from` once the pass is over. Not at once: the backward pass still reads the

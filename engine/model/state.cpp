@@ -34,6 +34,17 @@ void State::gather(const Tensor& row) const {
   }
 }
 
+State State::rows(std::int64_t first, std::int64_t count) const {
+  State part = *this;
+  for (StateTensor& tensor : part.tensors) {
+    if (tensor.batch_axis != 0 || tensor.growth_axis >= 0) {
+      throw Error(fmt::format("the state's '{}' cannot be divided into rows", tensor.name));
+    }
+    tensor.value = tensor.value.slice(first, count);
+  }
+  return part;
+}
+
 const StateTensor& State::at(std::string_view name) const {
   const auto found =
       std::find_if(tensors.begin(), tensors.end(),

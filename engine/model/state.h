@@ -27,6 +27,9 @@ struct State {
   void reset() const;
   /// Row i becomes what row `row[i]` was, for row [B] i32: a beam chooses among its rows.
   void gather(const Tensor& row) const;
+  /// Rows first … first + count − 1, which share their memory with these. Error if a tensor's rows
+  /// are not its slowest dimension, or if it grows.
+  State rows(std::int64_t first, std::int64_t count) const;
   /// Error, which names the tensors there are, if there is none of this name.
   const StateTensor& at(std::string_view name) const;
 };

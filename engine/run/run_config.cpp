@@ -16,6 +16,10 @@ constexpr std::int64_t kMany = std::int64_t{1} << 40;
 void describe(OptionSection& section, TrainConfig& train) {
   section.add("steps", train.steps, "optimiser steps", {1, kMany}).may_change();
   section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
+  section.add("accumulate", train.accumulate,
+              "batches whose gradients make a step: that of one batch as many times as large, in "
+              "the memory of one",
+              {1, 1 << 12});
   section.add("window", train.window, "time steps of truncated BPTT", {1, 1 << 24});
   section.add(
       "window_deviation", train.window_deviation,

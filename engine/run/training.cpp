@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "engine/batches/micro_batches.h"
 #include "engine/run/run_folder.h"
 #include "engine/run/run_metrics.h"
 #include "engine/run/trained_model.h"
@@ -60,6 +61,17 @@ std::unique_ptr<Model> model_to_train(const RunConfig& config, const Corpus& cor
   return model;
 }
 
+std::unique_ptr<BatchSource> batches_to_train(const RunConfig& config, const Corpus& corpus,
+                                              const Device& device) {
+  SamplerOptions options = config.sampler_options(device, true);
+  std::vector<std::unique_ptr<BatchSource>> shares;
+  options.share.world = options.sources = config.train.accumulate;
+  for (auto& rank = options.share.rank; rank < options.share.world; ++rank) {
+    shares.push_back(config.entry->sampler(corpus, corpus.train, options));
+  }
+  return shares.size() == 1 ? std::move(shares.front()) : in_turn(std::move(shares));
+}
+
 }  // namespace
 
 Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
@@ -68,11 +80,11 @@ Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
       device(on),
       model(model_to_train(config, corpus, device)),
       optimizer(config.optimizer, model->parameters()),
-      batches(config.entry->sampler(corpus, corpus.train, config.sampler_options(device, true))),
+      batches(batches_to_train(config, corpus, device)),
       run{.model = *model,
           .optimizer = optimizer,
           .data = *batches,
-          .state = model->initial_state(config.train.batch)} {}
+          .state = model->initial_state(config.train.batch * config.train.accumulate)} {}
 
 BatchSource* Training::validation() const {
   if (!validation_ && !corpus.validation.empty()) {
@@ -89,6 +101,7 @@ MakeMetrics Training::metrics() const {
 TrainingStepParts Training::step_parts(bool graph, StepGraphs::Tell refused) const {
   return {.schedule = config.schedule,
           .seed = config.seed(),
+          .accumulate = config.train.accumulate,
           .tf32 = config.machine.precision == Precision::tf32,
           .graph = graph,
           .refused = std::move(refused)};

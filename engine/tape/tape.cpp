@@ -71,7 +71,8 @@ Var Tape::parameter(Tensor value, Tensor gradient) {
   return add({.value = std::move(value),
               .gradient = std::move(gradient),
               .needs_gradient = recording_,
-              .is_parameter = true});
+              .is_parameter = true,
+              .written = adding_});
 }
 
 Var Tape::row_sparse_parameter(Tensor value, RowGradient* gradient) {

@@ -132,6 +132,10 @@ class Tape {
   bool tf32() const { return tf32_; }
   void allow_tf32(bool allowed) { tf32_ = allowed; }
 
+  /// Whether parameters' gradients are added to what the gradients have: to those of the batches
+  /// before, of the same step.
+  void add_gradients(bool add) { adding_ = add; }
+
   /// Uninitialised memory, valid until the arena is reset: for an op's outputs, and for values that
   /// it keeps for the backward pass.
   Tensor tensor(Shape shape, DType dtype) { return arena_.tensor(shape, dtype); }
@@ -148,7 +152,7 @@ class Tape {
   /// A value without a gradient: data, a state carried from the last window.
   Var constant(Tensor value);
   /// A leaf with a gradient at a fixed address: a weight, whose gradient is float though the
-  /// value may be bf16. The first writer of the step overwrites it.
+  /// value may be bf16. The first writer of the step overwrites it, or adds to it: add_gradients().
   Var parameter(Tensor value, Tensor gradient);
   /// A leaf whose gradient is row-sparse: a lookup alone can read it, once. `gradient` must outlive
   /// the step; where nothing reaches the leaf it stays as it is.
@@ -211,7 +215,7 @@ class Tape {
   Arena& arena_;
   bool recording_;
   std::uint64_t generation_;
-  bool tf32_ = false;
+  bool tf32_ = false, adding_ = false;
   std::vector<Slot> slots_;
   std::vector<Entry> rules_;
   std::vector<std::string> open_;  ///< names of the layers being recorded, innermost last

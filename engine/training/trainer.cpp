@@ -114,9 +114,12 @@ void Trainer::explain_divergence(std::int64_t bad_step) {
   run_.step = bad_step - 1;
   run_.state.reset();
   step_.begin();
-  step_.forward();
-  step_.backward();
-  const std::string tensor = step_.tape().first_non_finite();
+  std::string tensor;
+  for (std::size_t k = 0; k < step_.micro_batches() && tensor.empty(); ++k) {
+    step_.forward(k);
+    step_.backward(k);
+    tensor = step_.tape().first_non_finite();
+  }
   throw Error(fmt::format(
       "training: the loss or the gradient of step {} is not a finite number; first such tensor: "
       "{}. Nothing was saved since step {}; a lower optimizer.learning_rate or clip_norm may help",

@@ -31,7 +31,9 @@ struct Side {
       : config(text(kind), "config", model_registry(), {.set = options, .precision = precision}),
         corpus(corpus_of(config.data_kind, longest)),
         training(config, corpus, device),
-        traced(training.run, {.schedule = config.schedule, .seed = seed}) {}
+        traced(training.run,
+               {.schedule = config.schedule, .seed = seed, .accumulate = config.train.accumulate}) {
+  }
 
   static std::string text(const std::string& kind) {
     return "[model]\nkind = '" + kind +

@@ -99,14 +99,16 @@ TEST_P(PassOn, SaysWhatIsAskedOfIt) {
   const Pass plain(values_only);
   EXPECT_FALSE(plain.training() || plain.wants_prediction() || plain.denominator());
   const Tensor counted = tensor_of<float>(GetParam(), {1}, {8});
-  const Pass asked(
-      recording, {.random = {.seed = 3, .stream = 77}, .denominator = counted, .prediction = true});
+  const Pass asked(recording, {.random = {.seed = 3, .stream = std::uint64_t{7} << 48U},
+                               .denominator = counted,
+                               .prediction = true});
   EXPECT_TRUE(asked.training() && asked.wants_prediction());
+  EXPECT_FALSE(asked.partial());
   EXPECT_EQ(asked.denominator().data(), counted.data());
-  // A place has a stream of its own, whatever the source says.
+  // A place has a stream of its own, counted from the source's.
   for (const std::uint64_t place : {0, 1, 9}) {
     EXPECT_EQ(asked.random(place).seed, 3U);
-    EXPECT_EQ(asked.random(place).stream, place);
+    EXPECT_EQ(asked.random(place).stream, (std::uint64_t{7} << 48U) + place);
   }
 }
 
