@@ -1,9 +1,9 @@
 # carousel_add_op(name [NO_TAPE])
 #
 # An op is a contract, a CPU path, a CUDA kernel, a tape rule, a test, an oracle and a benchmark.
-# They are found by their file names, and the configure step stops if one is missing. NO_TAPE is for
-# ops without a tape rule: optimisers, and ops that only move data. If <name>.cpp exists, it holds
-# the checks of the op.
+# They are found by their file names; the configure step stops and names all that are missing. NO_TAPE
+# is for ops without a tape rule: optimisers, and ops that only move data. If <name>.cpp exists, it
+# holds the checks of the op.
 function(carousel_add_op name)
   cmake_parse_arguments(op "NO_TAPE" "" "" ${ARGN})
   set(parts kernels/${name}/${name}.h kernels/${name}/${name}_cpu.cpp
@@ -12,11 +12,16 @@ function(carousel_add_op name)
   if(NOT op_NO_TAPE)
     list(APPEND parts engine/ops/${name}.cpp)
   endif()
+  set(missing "")
   foreach(part IN LISTS parts)
     if(NOT EXISTS ${PROJECT_SOURCE_DIR}/${part})
-      message(FATAL_ERROR "op '${name}' is incomplete: ${part} is missing")
+      list(APPEND missing ${part})
     endif()
   endforeach()
+  if(missing)
+    list(JOIN missing "\n  " missing)
+    message(FATAL_ERROR "op '${name}' is incomplete; missing:\n  ${missing}")
+  endif()
 
   target_sources(carousel_kernels PRIVATE ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}_cpu.cpp)
   if(EXISTS ${PROJECT_SOURCE_DIR}/kernels/${name}/${name}.cpp)

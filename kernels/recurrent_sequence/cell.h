@@ -17,7 +17,7 @@ struct CellInfo {
   /// Of a variant of another cell: that cell's name, and the option of a model that chooses it.
   std::string_view variant_of{}, variant{};
   int gates = 1;  ///< blocks of H columns of W_ih·x, in the order of gate_names
-  std::array<std::string_view, kMostGates> gate_names{};
+  std::array<std::string_view, kMostGates> gate_names{};  ///< "f", else "z", keeps the old state
   int states = 1;  ///< the first is h, stored as T; the others are float
   std::array<std::string_view, kMostStates> state_names{"hidden state"};
 

@@ -54,8 +54,11 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
 
 TEST(DataKinds, AnUnknownKindAndMissingColumnsAreOneError) {
   const std::string unknown = error_text<ConfigError>([] { data_kind("labeled"); });
-  EXPECT_TRUE(unknown.starts_with("data.kind is 'labeled', expected one of: labelled, "))
-      << unknown;
+  std::string kinds;
+  for (const DataKind& kind : data_kinds()) {
+    kinds += (kinds.empty() ? "" : ", ") + std::string(kind.kind);
+  }
+  EXPECT_TRUE(unknown.starts_with("data.kind is 'labeled', expected one of: " + kinds)) << unknown;
   EXPECT_TRUE(unknown.ends_with("; did you mean 'labelled'?")) << unknown;
   const char* const wanted[] = {"token", "label"};
   const char* const absent[] = {"token", "features"};
