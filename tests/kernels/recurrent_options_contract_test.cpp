@@ -145,19 +145,20 @@ TEST_P(RecurrentOptionsContract, CertainMasksAreExact) {
   if (!GetParam()->candidate) return;
   parts.options = {.recurrent_dropout = 1, .training = true};
   const RecurrentProblem dropped = random_problem<float>(GetParam(), kSmall, parts, 76);
+  const Values d_gates = expected(dropped).d.d_gates;
   for (const Device& device : devices()) {
     const RecurrentSolution r = solve<float>(device, dropped);
     for (const auto& [name, values] : named(r.s)) {
       EXPECT_TRUE(std::none_of(values->begin(), values->end(), [](double v) { return v != v; }))
           << name;
     }
-    Values d_candidate;
-    const auto gates = static_cast<std::size_t>(GetParam()->gates), H = kSmall.H;
-    for (std::size_t n = 2; n < gates * kSmall.T * kSmall.B; n += gates) {  // the third gate
-      const Values part = columns(r.d.d_gates, 1, n, 1, 0, H);
-      d_candidate.insert(d_candidate.end(), part.begin(), part.end());
+    std::size_t without_gradient = 0;  // the candidate, and what multiplies nothing else
+    for (std::size_t n = 0; n < r.d.d_gates.size(); ++n) {
+      if (d_gates[n] != 0) continue;
+      ++without_gradient;
+      EXPECT_EQ(r.d.d_gates[n], 0) << n;
     }
-    EXPECT_EQ(d_candidate, Values(kSmall.T * kSmall.B * H, 0.0));
+    EXPECT_GE(without_gradient, kSmall.T * units);
   }
 }
 

@@ -118,17 +118,20 @@ void expect_close(const Named& got, const Named& want, const Tolerance& toleranc
 }
 
 template <class T>
-void expect_parity(CellKind cell, const OptionSet& set, const RecurrentSize& size, unsigned seed) {
-  const RecurrentProblem p = random_problem<T>(cell, size, parts_of(set), seed);
+void expect_parity(const RecurrentProblem& p, const std::string& options) {
   const RecurrentSolution want = expected(p);
   for (const Device& device : devices()) {
     SCOPED_TRACE(device_name(device) + (std::is_same_v<T, bf16> ? ", bf16, " : ", f32, ") +
-                 option_names(set) + ", T " + std::to_string(size.T) + ", H " +
-                 std::to_string(size.H));
+                 options + ", T " + std::to_string(p.layer.T) + ", H " + std::to_string(p.layer.H));
     const RecurrentSolution got = solve<T>(device, p);
     expect_close(named(got.s), named(want.s), of<T>(p.forward_tolerance()));
     expect_close(named(got.d), named(want.d), of<T>(p.backward_tolerance()));
   }
+}
+
+template <class T>
+void expect_parity(CellKind cell, const OptionSet& set, const RecurrentSize& size, unsigned seed) {
+  expect_parity<T>(random_problem<T>(cell, size, parts_of(set), seed), option_names(set));
 }
 
 TEST_P(RecurrentOptions, EveryDeviceMatchesTheOracle) {
@@ -148,6 +151,35 @@ TEST_P(RecurrentOptions, EveryPairMatchesTheOracle) {
   for (const OptionSet& set : covering_options(GetParam())) {
     expect_parity<float>(GetParam(), set, {5, 3, 4, 8}, ++seed);
     expect_parity<bf16>(GetParam(), set, {5, 3, 4, 8}, seed);
+  }
+}
+
+/// A probability, and which of an element's random words it is held against.
+struct Drawing {
+  const char* name;
+  std::size_t word;
+  float carousel::RecurrentOptions::*probability;
+};
+constexpr Drawing kDrawings[] = {
+    {"zoneout_h", 0, &carousel::RecurrentOptions::zoneout_h},
+    {"zoneout_c", 1, &carousel::RecurrentOptions::zoneout_c},
+    {"recurrent_dropout", 2, &carousel::RecurrentOptions::recurrent_dropout},
+    {"variational", 3, &carousel::RecurrentOptions::variational},
+};
+
+// A unit is drawn where its number is below the probability: probability 0 draws none.
+TEST_P(RecurrentOptions, ANumberThatIsTheProbabilityDrawsNothing) {
+  for (const Drawing& each : kDrawings) {
+    const OptionSet set = options_of({each.name});
+    if (!legal(GetParam(), set)) continue;
+    RecurrentProblem p = random_problem<float>(GetParam(), {5, 3, 4, 8}, parts_of(set), 61);
+    float number = 0;
+    for (std::uint64_t n = 0; number < 0.25F || number > 0.75F; ++n) {
+      number = uniform(p.options.source.words(n, p.step)[each.word]);
+    }
+    p.options.*each.probability = number;
+    apply_options(p);
+    expect_parity<float>(p, each.name);
   }
 }
 

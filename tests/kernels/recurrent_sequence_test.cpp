@@ -208,14 +208,67 @@ TEST(RecurrentSequence, CellStatesAndTheirGradientsAreNeverRoundedToBf16) {
   expect_constant_carousel<bf16>();
 }
 
-// 1 + 0.003 is stored as 1: a second step that saw the unrounded h would give 1.0078125.
-TEST(RecurrentSequence, HiddenStatesAreFedBackAsStored) {
-  RecurrentProblem p{.cell = cell_kind("linear")};
-  p.layer = {.cell = &reference::cell("linear"), .T = 2, .B = 1, .I = 1, .H = 1};
-  p.layer.x = {1, 0}, p.layer.weight_ih = {1}, p.layer.weight_hh = {1};
-  p.layer.bias_ih = {0.003F}, p.layer.bias_hh = {0};
+// With the update gate shut, δh passes each step whole: of 1 + 1/1024, bf16 would keep 1.
+TEST(RecurrentSequence, GradientsOfHiddenStatesAreCarriedInFloat) {
+  RecurrentProblem p{.cell = cell_kind("gru")};
+  p.layer = {.cell = &reference::cell("gru"), .T = 256, .B = 1, .I = 0, .H = 1};
+  p.layer.bias_ih = {0, 100, 0}, p.layer.bias_hh = {0, 0, 0}, p.layer.weight_hh = {0, 0, 0};
+  p.layer.initial[0] = {0.5}, p.out.d_last[0] = {1}, p.out.d_h.assign(p.layer.T, 1.0 / 1024);
   for (const Device& device : devices()) {
-    EXPECT_EQ(solve<bf16>(device, p).s.state[0], (Values{1, 1}));
+    EXPECT_EQ(solve<bf16>(device, p).d.d_initial[0][0], 1.25);
+  }
+}
+
+/// Two steps of one unit in bf16, of which the second would differ by a place if it read a number that
+/// is not stored.
+struct StoredCase {
+  const char* what;
+  std::string_view cell;
+  Values x, h;
+  double bias;
+  void (*change)(RecurrentProblem& p);
+};
+// Of numbers near 1, bf16 has multiples of 1/128; below 1, of 1/256.
+const StoredCase kStoredCases[] = {
+    {"h", "linear", {1, 0}, {1, 1}, -0.0019F, [](RecurrentProblem&) {}},
+    {"h of a row with a range",
+     "linear",
+     {1, 0},
+     {1, 1},
+     -0.0019F,
+     [](RecurrentProblem& p) { p.layer.begin = {0}, p.layer.end = {2}; }},
+    {"h·4/3, by variational dropout",
+     "linear",
+     {1, 0},
+     {1, 171 / 128.0},
+     -0.0019F,
+     [](RecurrentProblem& p) { p.options = {.variational = 0.25F, .training = true}; }},
+    {"W_hr·m",
+     "linear",
+     {129 / 128.0, 0},
+     {172 / 128.0, 230 / 128.0},
+     0.003F,
+     [](RecurrentProblem& p) { p.layer.projection = 1, p.layer.weight_hr = {171 / 128.0}; }},
+    {"the state that sequences start from",
+     "indrnn",
+     {0, 0},
+     {171 / 128.0, 228 / 128.0},
+     0,
+     [](RecurrentProblem& p) { p.layer.start[0] = {0.9981F}, p.layer.parameter = {4.0F / 3}; }},
+};
+TEST(RecurrentSequence, AStepReadsWhatTheOneBeforeHasStored) {
+  for (const StoredCase& each : kStoredCases) {
+    SCOPED_TRACE(each.what);
+    RecurrentProblem p{.cell = cell_kind(each.cell)};
+    p.layer = {.cell = &reference::cell(each.cell), .T = 2, .B = 1, .I = 1, .H = 1};
+    p.layer.x = each.x, p.layer.weight_ih = {1}, p.layer.bias_ih = {each.bias};
+    if (p.cell->multiplies) p.layer.weight_hh = {1}, p.layer.bias_hh = {0};
+    each.change(p);
+    apply_options(p);
+    for (const double factor : p.layer.variational) ASSERT_NE(factor, 0) << "another seed keeps it";
+    for (const Device& device : devices()) {
+      EXPECT_EQ(solve<bf16>(device, p).s.state[0], each.h);
+    }
   }
 }
 
