@@ -105,6 +105,11 @@ std::string suggestion(const std::string& name) {
 
 }  // namespace
 
+Option& Option::of(const std::string& kind, const std::vector<std::string>& kinds) {
+  return when([&kind, kinds] { return std::find(kinds.begin(), kinds.end(), kind) != kinds.end(); },
+              fmt::format("the kind is not {}", fmt::join(kinds, " or ")));
+}
+
 Option& OptionSection::add_option(std::string key, std::string help, std::string expected_values,
                                   Option::Assign assign, std::function<std::string()> written) {
   if (find(key) != nullptr) {
@@ -116,6 +121,7 @@ Option& OptionSection::add_option(std::string key, std::string help, std::string
   option.expected_ = std::move(expected_values);
   option.assign_ = std::move(assign);
   option.written_ = std::move(written);
+  option.default_ = option.written_();
   return option;
 }
 
@@ -281,6 +287,19 @@ void Options::refuse(const Setting& setting) {
   throw ConfigError(fmt::format("unknown key '{}' in {}{}{}", setting.name(), setting.source,
                                 setting.section.empty() ? ", outside any section" : "",
                                 suggestion(meant)));
+}
+
+std::vector<std::string> Options::without_effect() const {
+  std::vector<std::string> result;
+  for (const OptionSection& section : sections_) {
+    for (const Option& option : section.options_) {
+      const std::string value = option.written_();
+      if (!option.holds_ || option.holds_() || value == option.default_) continue;
+      result.push_back(fmt::format("{}.{} = {} has no effect: {}", section.name_, option.key_,
+                                   value, option.otherwise_));
+    }
+  }
+  return result;
 }
 
 bool Options::may_change(const std::string& name) const {

@@ -43,13 +43,22 @@ class Option {
     may_change_ = true;
     return *this;
   }
+  /// Says when the key has an effect: with other keys as they are. `otherwise` says why it has none.
+  Option& when(std::function<bool()> holds, std::string otherwise) {
+    holds_ = std::move(holds);
+    otherwise_ = std::move(otherwise);
+    return *this;
+  }
+  /// The same for a key of some kinds, of which `kind` is the one that is chosen.
+  Option& of(const std::string& kind, const std::vector<std::string>& kinds);
 
  private:
   friend class OptionSection;
   friend class Options;
-  std::string key_, help_, expected_;
+  std::string key_, help_, expected_, default_, otherwise_;
   Assign assign_;
   std::function<std::string()> written_;  ///< the current value as TOML
+  std::function<bool()> holds_;
   bool required_ = false, may_change_ = false;
 };
 
@@ -113,6 +122,10 @@ class Options {
   /// unknown section or key (it names the most similar known one), a value of the wrong kind or out
   /// of range, and a required key that is missing.
   void apply(const Config& config);
+
+  /// The options that are not as by default and have no effect, each with the reason:
+  /// "train.window = 32 has no effect: the data is lines".
+  std::vector<std::string> without_effect() const;
 
   /// Whether the option "section.key" may change when a run is resumed; false for an unknown one.
   bool may_change(const std::string& name) const;

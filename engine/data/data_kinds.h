@@ -17,6 +17,9 @@ class DataConfig {
  public:
   virtual ~DataConfig() = default;
   virtual void describe(OptionSection& section) = 0;
+  /// Sets the options that follow from others unless they are given.
+  virtual void complete() {}
+  virtual bool lines() const = 0;  ///< the corpora are lines, not a stream
   /// What the options say to train on and to validate on, with vocabularies counted in the training
   /// data.
   virtual Corpus open(const std::string& cache) const = 0;

@@ -229,10 +229,14 @@ void LabelledData::describe(OptionSection& section) {
       .may_change();
   section.add("validation", validation, "the same to evaluate on, instead of a part of the first")
       .may_change();
-  section.add("train_fraction", train_fraction, "of the examples; the rest is for validation",
-              {.least = 0, .most = 1, .above_least = true});
-  section.add("split_seed", split_seed, "of the choice of examples for validation",
-              {0, std::int64_t{1} << 40});
+  section
+      .add("train_fraction", train_fraction, "of the examples; the rest is for validation",
+           {.least = 0, .most = 1, .above_least = true})
+      .when([this] { return validation.empty(); }, "data.validation is given");
+  section
+      .add("split_seed", split_seed, "of the choice of examples for validation",
+           {0, std::int64_t{1} << 40})
+      .when([this] { return validation.empty(); }, "data.validation is given");
   tokens.describe_kind(section);
   tokens.describe_limits(section);
 }

@@ -26,6 +26,7 @@ class LabelledData final : public DataConfig {
   TokenOptions tokens;
 
   void describe(OptionSection& section) override;
+  bool lines() const override { return true; }
   Corpus open(const std::string& cache) const override;
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;

@@ -39,13 +39,21 @@ void TextData::describe(OptionSection& section) {
       .add("validation", validation,
            "another text to evaluate on, instead of the last part of the first")
       .may_change();
-  section.add("train_fraction", train_fraction, "of the text; the rest is for validation",
-              {.least = 0, .most = 1, .above_least = true});
+  section
+      .add("train_fraction", train_fraction, "of the text; the rest is for validation",
+           {.least = 0, .most = 1, .above_least = true})
+      .when([this] { return validation.empty(); }, "data.validation is given");
   tokens.describe_kind(section);
   section.add("unit", unit, "contiguous windows, or a sentence a line",
               {{"stream", Unit::stream}, {"line", Unit::line}});
-  section.add("newline", tokens.rules.newline, "a character like others, or the token <eos>",
-              {{"text", Newline::text}, {"eos", Newline::eos}, {"line", Newline::line}});
+  section
+      .add("newline", newline,
+           "a character like others, or the token <eos>; auto: eos between words",
+           {{"auto", LineEnds::automatic},
+            {"text", LineEnds::text},
+            {"eos", LineEnds::eos},
+            {"line", LineEnds::line}})
+      .when([this] { return !lines() || newline == LineEnds::line; }, "the data is lines");
   tokens.describe_limits(section);
   section.add("document_end", document_end, "a token after which the state is reset; empty: none");
   section.add("answer_after", answer_after,
@@ -58,8 +66,27 @@ void TextData::describe(OptionSection& section) {
 
 TokenRules TextData::rules() const {
   TokenRules result = tokens.rules;
-  if (unit == Unit::line) result.newline = Newline::line;
+  const bool words = result.kind == TokenKind::word;
+  result.newline = lines() || newline == LineEnds::line ? Newline::line
+                   : newline == LineEnds::eos || (newline == LineEnds::automatic && words)
+                       ? Newline::eos
+                       : Newline::text;
   return result;
+}
+
+void TextData::complete() {
+  if (newline != LineEnds::automatic) return;
+  switch (rules().newline) {
+    case Newline::text:
+      newline = LineEnds::text;
+      break;
+    case Newline::eos:
+      newline = LineEnds::eos;
+      break;
+    case Newline::line:
+      newline = LineEnds::line;
+      break;
+  }
 }
 
 void TextData::mark(Corpus& corpus, const Vocabularies& vocabularies,

@@ -14,16 +14,20 @@ namespace carousel {
 class TextData final : public DataConfig {
  public:
   enum class Unit : std::uint8_t { stream, line };
+  enum class LineEnds : std::uint8_t { automatic, text, eos, line };
 
   std::filesystem::path text, validation;
-  double train_fraction = 0.9;  ///< of the tokens, without a text to validate on
-  TokenOptions tokens;
+  double train_fraction = 0.9;             ///< of the tokens, without a text to validate on
+  TokenOptions tokens;                     ///< but for the rule of newlines
+  LineEnds newline = LineEnds::automatic;  ///< Newline; automatic: eos for words, otherwise text
   Unit unit = Unit::stream;
   std::string document_end;  ///< the token after which a new document begins; empty: none
   std::string answer_after;  ///< of a line, only tokens after this one are targets; empty: all
   std::int64_t device_bytes = std::int64_t{1} << 30;
 
   void describe(OptionSection& section) override;
+  void complete() override;
+  bool lines() const override { return unit == Unit::line; }
   Corpus open(const std::string& cache) const override;
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;

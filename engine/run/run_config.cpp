@@ -13,14 +13,15 @@ namespace {
 
 constexpr std::int64_t kMany = std::int64_t{1} << 40;
 
-void describe(OptionSection& section, TrainConfig& train) {
+void describe(OptionSection& section, TrainConfig& train, const DataConfig& data) {
   section.add("steps", train.steps, "optimiser steps", {1, kMany}).may_change();
   section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
   section.add("accumulate", train.accumulate,
               "batches whose gradients make a step: that of one batch as many times as large, in "
               "the memory of one",
               {1, 1 << 12});
-  section.add("window", train.window, "time steps of truncated BPTT", {1, 1 << 24});
+  section.add("window", train.window, "time steps of truncated BPTT", {1, 1 << 24})
+      .when([&data] { return !data.lines(); }, "the data is lines");
   section.add(
       "window_deviation", train.window_deviation,
       "a stream's windows are drawn around window with this deviation, and the learning rate "
@@ -43,7 +44,8 @@ void describe(OptionSection& section, TrainConfig& train) {
   section.add("save_every", train.save_every, "steps; 0: at the end", {0, kMany}).may_change();
   section.add("sample_every", train.sample_every, "steps; 0: never", {0, kMany}).may_change();
   section.add("sample_tokens", train.sample_tokens, "tokens of a sample", {1, 1 << 20})
-      .may_change();
+      .may_change()
+      .when([&train] { return train.sample_every > 0; }, "train.sample_every is 0");
   section
       .add("patience", train.patience,
            "evaluations without a new best before training stops; 0: never", {0, kMany})
@@ -57,18 +59,30 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
   section.add("kind", optimizer.kind, "the update rule",
               {OptimizerConfig::kKinds.begin(), OptimizerConfig::kKinds.end()});
   section.add("learning_rate", learning_rate, "the highest", {.least = 0});
-  section.add("momentum", optimizer.momentum, "sgd, rmsprop", fraction);
-  section.add("nesterov", optimizer.nesterov, "sgd: momentum looks ahead");
-  section.add("beta1", optimizer.beta1, "adam, adamw", fraction);
-  section.add("beta2", optimizer.beta2, "adam, adamw", fraction);
-  section.add("epsilon", optimizer.epsilon, "all but sgd: added to what the gradient is divided by",
-              {.least = 1e-30, .most = 1});
-  section.add("alpha", optimizer.alpha, "rmsprop: of the mean square that is kept", fraction);
-  section.add("centered", optimizer.centered, "rmsprop: divide by the deviation from the mean");
-  section.add("rate_decay", optimizer.rate_decay,
-              "adagrad: the rate is divided by 1 + this for each update before", {.least = 0});
-  section.add("initial_accumulator", optimizer.initial_accumulator,
-              "adagrad: what the sums of squares begin with", {.least = 0});
+  section.add("momentum", optimizer.momentum, "sgd, rmsprop", fraction)
+      .of(optimizer.kind, {"sgd", "rmsprop"});
+  section.add("nesterov", optimizer.nesterov, "sgd: momentum looks ahead")
+      .of(optimizer.kind, {"sgd"});
+  section.add("beta1", optimizer.beta1, "adam, adamw", fraction)
+      .of(optimizer.kind, {"adam", "adamw"});
+  section.add("beta2", optimizer.beta2, "adam, adamw", fraction)
+      .of(optimizer.kind, {"adam", "adamw"});
+  section
+      .add("epsilon", optimizer.epsilon, "all but sgd: added to what the gradient is divided by",
+           {.least = 1e-30, .most = 1})
+      .of(optimizer.kind, {"adam", "adamw", "rmsprop", "adagrad"});
+  section.add("alpha", optimizer.alpha, "rmsprop: of the mean square that is kept", fraction)
+      .of(optimizer.kind, {"rmsprop"});
+  section.add("centered", optimizer.centered, "rmsprop: divide by the deviation from the mean")
+      .of(optimizer.kind, {"rmsprop"});
+  section
+      .add("rate_decay", optimizer.rate_decay,
+           "adagrad: the rate is divided by 1 + this for each update before", {.least = 0})
+      .of(optimizer.kind, {"adagrad"});
+  section
+      .add("initial_accumulator", optimizer.initial_accumulator,
+           "adagrad: what the sums of squares begin with", {.least = 0})
+      .of(optimizer.kind, {"adagrad"});
   section.add("weight_decay", optimizer.weight_decay, "decoupled in adamw", {.least = 0});
   section.add(
       "average_after", optimizer.average_after,
@@ -87,16 +101,25 @@ void describe(OptionSection& section, Schedule& schedule) {
   section.add("kind", schedule.kind, "how the learning rate goes",
               {"constant", "cosine", "step", "plateau"});
   section.add("warm_up", schedule.warm_up, "steps of linear rise at the start", {0, kMany});
-  section.add("final_fraction", schedule.final_fraction, "cosine: of the rate, at the end",
-              {.least = 0, .most = 1});
-  section.add("onset", schedule.onset,
-              "step: steps after warm_up before the first decay; 0: as many as period", {0, kMany});
-  section.add("period", schedule.period,
-              "step: steps between decays; training begins with saying how many an epoch has",
-              {1, kMany});
-  section.add("decay", schedule.decay, "step, plateau: factor of a decay",
-              {.least = 0, .most = 1, .above_least = true});
-  section.add("patience", schedule.patience, "plateau: evaluations without a best", {1, kMany});
+  section
+      .add("final_fraction", schedule.final_fraction, "cosine: of the rate, at the end",
+           {.least = 0, .most = 1})
+      .of(schedule.kind, {"cosine"});
+  section
+      .add("onset", schedule.onset,
+           "step: steps after warm_up before the first decay; 0: as many as period", {0, kMany})
+      .of(schedule.kind, {"step"});
+  section
+      .add("period", schedule.period,
+           "step: steps between decays; training begins with saying how many an epoch has",
+           {1, kMany})
+      .of(schedule.kind, {"step"});
+  section
+      .add("decay", schedule.decay, "step, plateau: factor of a decay",
+           {.least = 0, .most = 1, .above_least = true})
+      .of(schedule.kind, {"step", "plateau"});
+  section.add("patience", schedule.patience, "plateau: evaluations without a best", {1, kMany})
+      .of(schedule.kind, {"plateau"});
 }
 
 }  // namespace
@@ -119,7 +142,7 @@ void RunConfig::describe() {
       .may_change();  // a checkpoint's weights have taken its place
   options_.section("data", "what it learns")
       .add("kind", data_kind, "the kind of data: `carousel models` lists all");
-  carousel::describe(options_.section("train", "how long, and what is kept"), train);
+  carousel::describe(options_.section("train", "how long, and what is kept"), train, *data);
   carousel::describe(options_.section("optimizer", "how weights change"), optimizer,
                      schedule.learning_rate);
   carousel::describe(options_.section("schedule", "the learning rate over time"), schedule);
@@ -128,6 +151,7 @@ void RunConfig::describe() {
 
 std::string RunConfig::common_help() {
   RunConfig config;
+  config.data = carousel::data_kind(config.data_kind).config();
   config.describe();
   return config.options_.help();
 }
@@ -152,6 +176,7 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   model->describe(options_.section("model"));
   data->describe(options_.section("data"));
   options_.apply(config);
+  data->complete();
   kind = entry->kind;  // not a former name
   schedule.steps = train.steps;
   parameter_groups(optimizer.groups);  // refuses what is none

@@ -57,6 +57,8 @@ class RunConfig {
 
   /// Every option as it ran: what the run's folder and its checkpoints keep.
   std::string toml() const { return options_.toml(); }
+  /// What is set and has no effect: Options::without_effect().
+  std::vector<std::string> without_effect() const { return options_.without_effect(); }
   /// The options that all kinds of models and of data have, with defaults and meanings.
   static std::string common_help();
 

@@ -143,6 +143,9 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
   if (saved) run.seconds = observer.seconds();
   if (options.begin) options.begin(training);
+  for (const std::string& key : config.without_effect()) {
+    if (!former) observer.on_notice(key);
+  }
   if (former) tell_changes(changes, *former, config, run, observer);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {
     throw ConfigError(

@@ -25,9 +25,12 @@ std::vector<fs::path> configs() {
 
 TEST(Configs, AreUnderstood) {
   const std::vector<fs::path> files = configs();
-  EXPECT_GE(files.size(), 10U);
+  EXPECT_GE(files.size(), 12U);
   for (const fs::path& file : files) {
-    EXPECT_NO_THROW(RunConfig(file, model_registry())) << file;
+    EXPECT_NO_THROW({
+      const RunConfig config(file, model_registry());
+      EXPECT_EQ(config.without_effect(), std::vector<std::string>{}) << file;
+    }) << file;
   }
 }
 

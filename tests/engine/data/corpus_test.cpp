@@ -50,6 +50,10 @@ class CorpusFolder : public testing::Test {
               const std::vector<Text>& validation = {}) const {
     TextData data;
     data.tokens.rules = rules;
+    using enum TextData::LineEnds;
+    data.newline = rules.newline == Newline::text  ? text
+                   : rules.newline == Newline::eos ? eos
+                                                   : line;
     data.train_fraction = train_fraction;
     return data.corpus(train, validation, cache());
   }

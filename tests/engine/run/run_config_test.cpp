@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <set>
 #include <string>
@@ -107,6 +108,42 @@ TEST(RunConfig, WhatItWritesReadsBackAsTheSame) {
                          {.set = {"train.steps=7", "schedule.decay=0.3", "model.loss=1e-30"}});
   EXPECT_EQ(config.schedule.steps, 7) << "a schedule is as long as the training";
   EXPECT_EQ(RunConfig(config.toml(), "again", kModels).toml(), config.toml());
+}
+
+TEST(RunConfig, KeysThatAreSetInVainAreTold) {
+  const auto told = [](std::vector<std::string> set) {
+    return RunConfig(kConfig, "config", kModels, {.set = std::move(set)}).without_effect();
+  };
+  using Strings = std::vector<std::string>;
+  EXPECT_EQ(told({}), Strings{});
+  EXPECT_EQ(told({"train.window=9", "data.newline=eos", "optimizer.kind=sgd",
+                  "optimizer.momentum=0.5", "schedule.kind=step", "schedule.decay=0.3"}),
+            Strings{});
+  EXPECT_EQ(told({"data.unit=line", "train.window=9", "data.newline=eos"}),
+            (Strings{"data.newline = \"eos\" has no effect: the data is lines",
+                     "train.window = 9 has no effect: the data is lines"}));
+  EXPECT_EQ(told({"optimizer.kind=adam", "optimizer.momentum=0.5", "schedule.decay=0.3"}),
+            (Strings{"optimizer.momentum = 0.5 has no effect: the kind is not sgd or rmsprop",
+                     "schedule.decay = 0.3 has no effect: the kind is not step or plateau"}));
+  EXPECT_EQ(told({"data.validation=other", "data.train_fraction=0.5", "train.sample_tokens=7"}),
+            (Strings{"data.train_fraction = 0.5 has no effect: data.validation is given",
+                     "train.sample_tokens = 7 has no effect: train.sample_every is 0"}));
+}
+
+TEST(RunConfig, NewlinesAreTokensBetweenWordsUnlessToldOtherwise) {
+  for (const auto& [tokens, given, becomes] : {std::array{"char", "auto", "text"},
+                                               {"byte", "auto", "text"},
+                                               {"word", "auto", "eos"},
+                                               {"word", "text", "text"},
+                                               {"char", "eos", "eos"},
+                                               {"word", "line", "line"}}) {
+    const RunConfig config(
+        kConfig, "config", kModels,
+        {.set = {std::string("data.tokens=") + tokens, std::string("data.newline=") + given}});
+    EXPECT_NE(config.toml().find(fmt::format("\nnewline = \"{}\"\n", becomes)), std::string::npos)
+        << tokens << ' ' << given << '\n'
+        << config.toml();
+  }
 }
 
 TEST(RunConfig, AModelThatReadsWhatTheDataLacksIsOneError) {
