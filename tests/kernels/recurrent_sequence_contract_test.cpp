@@ -258,6 +258,20 @@ TEST_P(RecurrentContract, EveryGradientHasItsOwnAccumulateFlag) {
   }
 }
 
+TEST_P(RecurrentContract, ALayerWithoutUnitsMayHaveItsMatrix) {
+  if (!GetParam()->multiplies) GTEST_SKIP() << "no recurrent product";
+  const RecurrentProblem p = random_problem<float>(GetParam(), {2, 2, 3, 0}, {}, 37);
+  for (const Device& device : devices()) {
+    const RecurrentRun<float> run(device, p);
+    auto forward = run.forward();
+    auto backward = run.backward();
+    forward.weight_hh.data = backward.weight_hh.data = forward.x.data;  // there, and empty
+    run.run(forward);
+    run.run(backward);
+    EXPECT_EQ(run.d_x_values(), Values(2 * 2 * 3, 0.0));
+  }
+}
+
 TEST_P(RecurrentContract, TheNumberOfThreadsDoesNotChangeTheStates) {
 #ifdef __SANITIZE_THREAD__
   GTEST_SKIP() << "OpenMP\'s own barriers are not visible to ThreadSanitizer";

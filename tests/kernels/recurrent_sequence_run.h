@@ -76,6 +76,7 @@ class RecurrentRun {
     p.cell == &TwoPhase::kInfo ? run_two_phase(device, op) : carousel::run(device, op);
   }
 
+  Values d_x_values() const { return as_double(d_x.read()); }
   Values d_weight_hh_values() const { return as_double(d_weight_hh.read()); }
   std::vector<std::uint8_t> mask_values() const { return mask.read(); }
 
@@ -136,7 +137,9 @@ class RecurrentRun {
     op.rows.end = or_absent<std::int32_t, 1>(end, batch);
     op.reverse = p.layer.reverse;
     op.options = p.options;
-    op.options.source.step = step.view(1);
+    if (op.options.draws() || (op.options.training && op.options.variational > 0)) {
+      op.options.source.step = step.view(1);
+    }
     if (kept > 0) op.saved = saved.view(kept, steps, batch, width);
     if (!p.layer.gain.empty()) op.normal = normal.view(2, steps, batch, columns);
     if (normalizations > 0) op.deviation = deviation.view(normalizations, steps, batch);

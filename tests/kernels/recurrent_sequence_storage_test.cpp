@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 #include "tests/kernels/recurrent_sequence_run.h"
@@ -12,22 +13,26 @@ namespace {
 
 /// With the forget gate open and the input gate shut, the cell and its error go round unchanged.
 template <class T>
-void expect_constant_carousel() {
+void expect_constant_carousel(double c, std::size_t steps) {
   RecurrentProblem p{.cell = cell_kind("lstm")};
-  p.layer = {.cell = &reference::cell("lstm"), .T = 300, .B = 1, .I = 1, .H = 1};
+  p.layer = {.cell = &reference::cell("lstm"), .T = steps, .B = 1, .I = 1, .H = 1};
   p.layer.x.assign(p.layer.T, 1.0);
   p.layer.weight_ih = {0, 0, 1, 0}, p.layer.weight_hh = {0, 0, 1, 0};
   p.layer.bias_ih = {-100, 100, 0, -100}, p.layer.bias_hh = {0, 0, 0, 0};
-  p.layer.initial[1] = {0.7F}, p.out.d_last[1] = {0.3F};  // no numbers of bf16
+  p.layer.initial[1] = {c}, p.out.d_last[1] = {0.3F};
   for (const Device& device : devices()) {
     const auto [s, d] = solve<T>(device, p);
-    EXPECT_EQ(s.state[1].back(), p.layer.initial[1][0]);
+    EXPECT_EQ(s.state[1].back(), c);
     EXPECT_EQ(d.d_initial[1][0], p.out.d_last[1][0]);
   }
 }
-TEST(RecurrentSequence, TheErrorCarouselIsConstant) { expect_constant_carousel<float>(); }
+TEST(RecurrentSequence, TheErrorCarouselIsConstant) { expect_constant_carousel<float>(0.7F, 300); }
 TEST(RecurrentSequence, CellStatesAndTheirGradientsAreNeverRoundedToBf16) {
-  expect_constant_carousel<bf16>();
+  expect_constant_carousel<bf16>(0.7F, 300);  // as little a number of bf16 as the gradient
+}
+// No option that is off bounds it, or multiplies it by 0.
+TEST(RecurrentSequence, AnInfiniteCellStateStaysAndPassesItsGradient) {
+  expect_constant_carousel<float>(std::numeric_limits<double>::infinity(), 1);
 }
 
 // With the update gate shut, δh passes each step whole: of 1 + 1/1024, bf16 would keep 1.
