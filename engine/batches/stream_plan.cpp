@@ -73,9 +73,10 @@ StreamLayout training_layout(const TokenRange& tokens, const StreamOptions& opti
   // Compared by division, for rows · window may overflow.
   if ((count - 1) / rows < options.window) {
     throw FormatError(
-        fmt::format("{}: {} tokens are too few for {} rows with a window of {}, which take one "
+        fmt::format("{}: {} token{} too few for {} rows with a window of {}, which take one "
                     "more than {} · {}",
-                    tokens.name, count, rows, options.window, rows, options.window));
+                    tokens.name, count, count == 1 ? " is" : "s are", rows, options.window, rows,
+                    options.window));
   }
   const std::int64_t spare = count - 1 - rows * options.window;
   const std::int64_t slack = options.random_start ? std::min(options.window - 1, spare) : 0;
@@ -96,8 +97,8 @@ StreamLayout evaluation_layout(const TokenRange& tokens, const StreamOptions& op
   expect_positive("window", options.window);
   const std::int64_t rows = options.share.all_rows(options.batch);
   if (tokens.count < 2) {
-    throw FormatError(fmt::format("{}: {} tokens are too few to evaluate on, which takes two",
-                                  tokens.name, tokens.count));
+    throw FormatError(fmt::format("{}: {}, too few to evaluate on, which takes two", tokens.name,
+                                  tokens.count == 1 ? "1 token" : "no token"));
   }
   const std::int64_t targets = tokens.count - 1;
   return {.all_rows = rows,

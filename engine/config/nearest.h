@@ -9,4 +9,7 @@ namespace carousel {
 /// in three letters (one in shorter words), an exchange of neighbours being one edit.
 std::string nearest(const std::string& word, const std::vector<std::string>& candidates);
 
+/// What is called here what other programs call so, keys and sections: "learning_rate" for "lr".
+std::vector<std::string> names_here(const std::string& elsewhere);
+
 }  // namespace carousel

@@ -38,6 +38,20 @@ std::string expected(const RealRange& range) {
   return text;
 }
 
+template <class Range>
+OptionInfo info(std::string key, std::string help, const Range& range) {
+  constexpr Range kAny;
+  OptionInfo result{std::move(key), std::move(help),
+                    std::is_same_v<Range, IntegerRange> ? "integer" : "number", expected(range)};
+  if (range.least > kAny.least) result.least = static_cast<double>(range.least);
+  if (range.most < kAny.most) result.most = static_cast<double>(range.most);
+  if constexpr (std::is_same_v<Range, RealRange>) {
+    result.above_least = range.above_least;
+    result.below_most = range.below_most;
+  }
+  return result;
+}
+
 /// An integer, or a float that is one (2e3).
 std::optional<std::int64_t> integer_of(const Setting& setting) {
   if (const auto* integer = std::get_if<std::int64_t>(&setting.value)) return *integer;
@@ -110,15 +124,13 @@ Option& Option::of(const std::string& kind, const std::vector<std::string>& kind
               fmt::format("the kind is not {}", fmt::join(kinds, " or ")));
 }
 
-Option& OptionSection::add_option(std::string key, std::string help, std::string expected_values,
-                                  Option::Assign assign, std::function<std::string()> written) {
-  if (find(key) != nullptr) {
-    throw ConfigError(fmt::format("option {}.{} is described twice", name_, key));
+Option& OptionSection::add_option(OptionInfo info, Option::Assign assign,
+                                  std::function<std::string()> written) {
+  if (find(info.key) != nullptr) {
+    throw ConfigError(fmt::format("option {}.{} is described twice", name_, info.key));
   }
   Option& option = options_.emplace_back();
-  option.key_ = std::move(key);
-  option.help_ = std::move(help);
-  option.expected_ = std::move(expected_values);
+  option.info_ = std::move(info);
   option.assign_ = std::move(assign);
   option.written_ = std::move(written);
   option.default_ = option.written_();
@@ -126,23 +138,23 @@ Option& OptionSection::add_option(std::string key, std::string help, std::string
 }
 
 Option& OptionSection::add(std::string key, int& value, std::string help, IntegerRange range) {
-  return add_option(std::move(key), std::move(help), expected(range), assign_integer(value, range),
+  return add_option(info(std::move(key), std::move(help), range), assign_integer(value, range),
                     [&value] { return fmt::format("{}", value); });
 }
 
 Option& OptionSection::add(std::string key, std::int64_t& value, std::string help,
                            IntegerRange range) {
-  return add_option(std::move(key), std::move(help), expected(range), assign_integer(value, range),
+  return add_option(info(std::move(key), std::move(help), range), assign_integer(value, range),
                     [&value] { return fmt::format("{}", value); });
 }
 
 Option& OptionSection::add(std::string key, float& value, std::string help, RealRange range) {
-  return add_option(std::move(key), std::move(help), expected(range), assign_real(value, range),
+  return add_option(info(std::move(key), std::move(help), range), assign_real(value, range),
                     [&value] { return toml_real(value); });
 }
 
 Option& OptionSection::add(std::string key, double& value, std::string help, RealRange range) {
-  return add_option(std::move(key), std::move(help), expected(range), assign_real(value, range),
+  return add_option(info(std::move(key), std::move(help), range), assign_real(value, range),
                     [&value] { return toml_real(value); });
 }
 
@@ -152,7 +164,7 @@ Option& OptionSection::add(std::string key, bool& value, std::string help) {
     if (read != nullptr) value = *read;
     return read != nullptr;
   };
-  return add_option(std::move(key), std::move(help), "true or false", assign,
+  return add_option({std::move(key), std::move(help), "boolean", "true or false"}, assign,
                     [&value] { return std::string(value ? "true" : "false"); });
 }
 
@@ -168,7 +180,7 @@ Option& OptionSection::add(std::string key, std::string& value, std::string help
     if (read != nullptr) value = *read;
     return read != nullptr;
   };
-  return add_option(std::move(key), std::move(help), "a string", assign,
+  return add_option({std::move(key), std::move(help), "string", "a string"}, assign,
                     [&value] { return toml_string(value); });
 }
 
@@ -185,9 +197,10 @@ Option& OptionSection::add(std::string key, std::vector<std::string>& value, std
     if (known) value = read;
     return known;
   };
-  return add_option(std::move(key), std::move(help),
-                    fmt::format("one of {}, or an array of them", fmt::join(choices, ", ")), assign,
-                    [&value] { return toml_strings(value); });
+  return add_option(
+      {std::move(key), std::move(help), "choices",
+       fmt::format("one of {}, or an array of them", fmt::join(choices, ", ")), choices},
+      assign, [&value] { return toml_strings(value); });
 }
 
 Option& OptionSection::add(std::string key, fs::path& value, std::string help) {
@@ -198,7 +211,7 @@ Option& OptionSection::add(std::string key, fs::path& value, std::string help) {
     value = read->empty() ? fs::path() : fs::absolute(base / *read).lexically_normal();
     return true;
   };
-  return add_option(std::move(key), std::move(help), "a path", assign,
+  return add_option({std::move(key), std::move(help), "path", "a path"}, assign,
                     [&value] { return toml_string(value.string()); });
 }
 
@@ -215,14 +228,14 @@ Option& OptionSection::add_choice(std::string key, std::string help,
     choose(static_cast<std::size_t>(position - choices.begin()));
     return true;
   };
-  return add_option(std::move(key), std::move(help),
-                    fmt::format("one of {}", fmt::join(choices, ", ")), assign,
-                    [chosen = std::move(chosen)] { return toml_string(chosen()); });
+  return add_option({std::move(key), std::move(help), "choice",
+                     fmt::format("one of {}", fmt::join(choices, ", ")), choices},
+                    assign, [chosen = std::move(chosen)] { return toml_string(chosen()); });
 }
 
 Option* OptionSection::find(const std::string& key) {
   for (Option& option : options_) {
-    if (option.key_ == key) return &option;
+    if (option.info_.key == key) return &option;
   }
   return nullptr;
 }
@@ -249,8 +262,11 @@ void Options::apply(const Config& config) {
   for (const OptionSection& section : sections_) names.push_back(section.name_);
   const auto expect_section = [&](const std::string& name, const std::string& source) {
     if (find(name) != nullptr) return;
-    throw ConfigError(fmt::format("unknown section '{}' in {}{}", name, source,
-                                  suggestion(nearest(name, names))));
+    std::string meant = nearest(name, names);
+    for (const std::string& known : names_here(name)) {
+      if (meant.empty() && find(known) != nullptr) meant = known;
+    }
+    throw ConfigError(fmt::format("unknown section '{}' in {}{}", name, source, suggestion(meant)));
   };
   for (const auto& [name, source] : config.sections()) expect_section(name, source);
   for (const Setting& setting : config.settings()) {
@@ -259,9 +275,10 @@ void Options::apply(const Config& config) {
   }
   for (const OptionSection& section : sections_) {
     for (const Option& option : section.options_) {
-      if (!option.required_ || config.find(section.name_, option.key_) != nullptr) continue;
-      throw ConfigError(fmt::format("{}.{} is missing, expected {}: {}", section.name_, option.key_,
-                                    option.expected_, option.help_));
+      if (!option.info_.required || config.find(section.name_, option.info_.key) != nullptr)
+        continue;
+      throw ConfigError(fmt::format("{}.{} is missing, expected {}: {}", section.name_,
+                                    option.info_.key, option.info_.expected, option.info_.help));
     }
   }
 }
@@ -271,22 +288,36 @@ void Options::apply(const Config& config, const Setting& setting) {
   Option* option = section == nullptr ? nullptr : section->find(setting.key);
   if (option == nullptr) refuse(setting);
   if (option->assign_(setting, config.folder())) return;
-  refuse_value(setting, option->expected_);
+  refuse_value(setting, option->info_.expected);
 }
 
 void Options::refuse(const Setting& setting) {
-  std::vector<std::string> here, anywhere;
+  std::vector<std::string> here;
   for (const OptionSection& section : sections_) {
     for (const Option& option : section.options_) {
-      if (section.name_ == setting.section) here.push_back(option.key_);
-      if (option.key_ == setting.key) anywhere.push_back(section.name_ + "." + option.key_);
+      if (section.name_ == setting.section) here.push_back(option.info_.key);
     }
   }
-  std::string meant = nearest(setting.key, here);
-  if (meant.empty() && !anywhere.empty()) meant = anywhere.front();
+  // The name of other programs, a slip of the pen, or a key of another section.
+  std::string meant;
+  for (const std::string& name : names_here(setting.key)) {
+    if (meant.empty()) meant = place_of(name, setting.section);
+  }
+  if (meant.empty()) meant = nearest(setting.key, here);
+  if (meant.empty()) meant = place_of(setting.key, setting.section);
   throw ConfigError(fmt::format("unknown key '{}' in {}{}{}", setting.name(), setting.source,
                                 setting.section.empty() ? ", outside any section" : "",
                                 suggestion(meant)));
+}
+
+std::string Options::place_of(const std::string& key, const std::string& preferred) {
+  std::string place;
+  for (OptionSection& section : sections_) {
+    if (section.find(key) == nullptr) continue;
+    if (section.name_ == preferred) return key;
+    if (place.empty()) place = section.name_ + "." + key;
+  }
+  return place;
 }
 
 std::vector<std::string> Options::without_effect() const {
@@ -295,7 +326,7 @@ std::vector<std::string> Options::without_effect() const {
     for (const Option& option : section.options_) {
       const std::string value = option.written_();
       if (!option.holds_ || option.holds_() || value == option.default_) continue;
-      result.push_back(fmt::format("{}.{} = {} has no effect: {}", section.name_, option.key_,
+      result.push_back(fmt::format("{}.{} = {} has no effect: {}", section.name_, option.info_.key,
                                    value, option.otherwise_));
     }
   }
@@ -305,7 +336,7 @@ std::vector<std::string> Options::without_effect() const {
 bool Options::may_change(const std::string& name) const {
   for (const OptionSection& section : sections_) {
     for (const Option& option : section.options_) {
-      if (section.name_ + "." + option.key_ == name) return option.may_change_;
+      if (section.name_ + "." + option.info_.key == name) return option.info_.may_change;
     }
   }
   return false;
@@ -316,7 +347,7 @@ std::string Options::toml() const {
   for (const OptionSection& section : sections_) {
     text += fmt::format("{}[{}]\n", text.empty() ? "" : "\n", section.name_);
     for (const Option& option : section.options_) {
-      text += fmt::format("{} = {}\n", option.key_, option.written_());
+      text += fmt::format("{} = {}\n", option.info_.key, option.written_());
     }
   }
   return text;
@@ -328,10 +359,11 @@ std::string Options::help() const {
     text += fmt::format("{}[{}]{}{}\n", text.empty() ? "" : "\n", section.name_,
                         section.help_.empty() ? "" : "  ", section.help_);
     for (const Option& option : section.options_) {
-      const std::string value =
-          option.required_ ? option.key_ : fmt::format("{} = {}", option.key_, option.written_());
-      text += fmt::format("  {:<30} {} ({}{})\n", value, option.help_,
-                          option.required_ ? "required; " : "", option.expected_);
+      const std::string value = option.info_.required
+                                    ? option.info_.key
+                                    : fmt::format("{} = {}", option.info_.key, option.written_());
+      text += fmt::format("  {:<30}  {} ({}{})\n", value, option.info_.help,
+                          option.info_.required ? "required; " : "", option.info_.expected);
     }
   }
   return text;

@@ -5,6 +5,7 @@
 #include <functional>
 #include <limits>
 #include <list>
+#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -27,6 +28,18 @@ struct RealRange {
   bool below_most = false;   ///< x < most
 };
 
+/// What a key is, and which values it takes.
+struct OptionInfo {
+  std::string key, help;
+  std::string type;  ///< integer, number, boolean, string, path, choice; choices: an array of them
+  std::string expected;  ///< its values, in words
+  std::vector<std::string> choices{};
+  std::optional<double> least{}, most{};         ///< bounds of a number, where it has any
+  bool above_least = false, below_most = false;  ///< strict bounds
+  bool required = false;
+  bool may_change = false;  ///< when a run is resumed
+};
+
 /// One key: the variable that holds its value, and the values it may have. The variable's value
 /// when the key is added is the default.
 class Option {
@@ -35,12 +48,12 @@ class Option {
   using Assign = std::function<bool(const Setting&, const std::filesystem::path& folder)>;
 
   Option& require() {
-    required_ = true;
+    info_.required = true;
     return *this;
   }
   /// Lets a resumed run have another value than the run began with.
   Option& may_change() {
-    may_change_ = true;
+    info_.may_change = true;
     return *this;
   }
   /// Says when the key has an effect: with other keys as they are. `otherwise` says why it has none.
@@ -52,14 +65,17 @@ class Option {
   /// The same for a key of some kinds, of which `kind` is the one that is chosen.
   Option& of(const std::string& kind, const std::vector<std::string>& kinds);
 
+  const OptionInfo& info() const { return info_; }
+  std::string value() const { return written_(); }  ///< now, as TOML
+
  private:
   friend class OptionSection;
   friend class Options;
-  std::string key_, help_, expected_, default_, otherwise_;
+  OptionInfo info_;
+  std::string default_, otherwise_;
   Assign assign_;
-  std::function<std::string()> written_;  ///< the current value as TOML
+  std::function<std::string()> written_;
   std::function<bool()> holds_;
-  bool required_ = false, may_change_ = false;
 };
 
 /// The keys of one [section]. A model, the trainer and the optimiser describe their keys once each:
@@ -101,10 +117,13 @@ class OptionSection {
         });
   }
 
+  const std::string& name() const { return name_; }
+  const std::string& help() const { return help_; }
+  const std::list<Option>& options() const { return options_; }
+
  private:
   friend class Options;
-  Option& add_option(std::string key, std::string help, std::string expected, Option::Assign assign,
-                     std::function<std::string()> written);
+  Option& add_option(OptionInfo info, Option::Assign assign, std::function<std::string()> written);
   Option& add_choice(std::string key, std::string help, std::vector<std::string> choices,
                      std::function<void(std::size_t)> choose, std::function<std::string()> chosen);
   Option* find(const std::string& key);
@@ -123,6 +142,8 @@ class Options {
   /// of range, and a required key that is missing.
   void apply(const Config& config);
 
+  const std::list<OptionSection>& sections() const { return sections_; }
+
   /// The options that are not as by default and have no effect, each with the reason:
   /// "train.window = 32 has no effect: the data is lines".
   std::vector<std::string> without_effect() const;
@@ -137,6 +158,8 @@ class Options {
   OptionSection* find(const std::string& name);
   void apply(const Config& config, const Setting& setting);
   [[noreturn]] void refuse(const Setting& setting);
+  /// Where a key is: alone in the preferred section, "section.key" in another; empty if nowhere.
+  std::string place_of(const std::string& key, const std::string& preferred);
   std::list<OptionSection> sections_;
 };
 

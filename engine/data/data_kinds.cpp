@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "engine/config/nearest.h"
@@ -76,6 +78,13 @@ void TokenOptions::describe_limits(OptionSection& section) {
   section.add("minimum_count", limits.minimum_count, "rarer tokens become <unk>", {1, kMany});
   section.add("maximum_vocabulary", limits.maximum_size, "at most so many tokens; 0: no limit",
               {0, kMany});
+}
+
+void expect_there(const char* key, const std::filesystem::path& path) {
+  std::error_code error;
+  if (path.empty() || std::filesystem::exists(path, error)) return;
+  errno = error ? error.value() : ENOENT;
+  throw_io_error(fmt::format("data.{}: opening", key), path.string());
 }
 
 void expect_train_fraction(double train_fraction) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <filesystem>
 #include <memory>
 #include <span>
 #include <string>
@@ -61,6 +62,9 @@ struct TokenOptions {
   void describe_kind(OptionSection& section);
   void describe_limits(OptionSection& section);
 };
+
+/// IoError that names the key unless its path leads somewhere; an empty one is none.
+void expect_there(const char* key, const std::filesystem::path& path);
 
 /// ConfigError unless 0 < train_fraction ≤ 1.
 void expect_train_fraction(double train_fraction);

@@ -242,6 +242,8 @@ void LabelledData::describe(OptionSection& section) {
 }
 
 Corpus LabelledData::open(const std::string& cache) const {
+  expect_there("text", text);
+  expect_there("validation", validation);
   std::optional<Text> also;
   if (!validation.empty()) also = validation.string();
   return corpus(text.string(), also, cache);

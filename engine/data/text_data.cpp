@@ -112,6 +112,8 @@ Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& na
 }
 
 Corpus TextData::open(const std::string& cache) const {
+  expect_there("text", text);
+  expect_there("validation", validation);
   std::vector<Text> also;
   if (!validation.empty()) also.emplace_back(validation.string());
   return corpus({text.string()}, also, cache);

@@ -44,7 +44,8 @@ std::string device_text(const Device& device) {
 #if CAROUSEL_CUDA
   if (const Cuda* cuda = std::get_if<Cuda>(&device)) return cuda->name();
 #endif
-  return fmt::format("cpu ({} threads)", is_cpu(device) ? omp_get_max_threads() : 0);
+  const int threads = is_cpu(device) ? omp_get_max_threads() : 0;
+  return fmt::format("cpu ({} thread{})", threads, threads == 1 ? "" : "s");
 }
 
 DType compute_type(Precision precision) {

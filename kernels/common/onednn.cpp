@@ -31,7 +31,7 @@ int threads() {
 std::string description() {
   const int used = threads(), cores = omp_get_num_procs();
   const dnnl_version_t* const version = dnnl_version();
-  std::string text = fmt::format("cpu, {} threads", used);
+  std::string text = fmt::format("cpu, {} thread{}", used, used == 1 ? "" : "s");
   if (used < cores) text += fmt::format(" (of {} cores)", cores);
   text += fmt::format("; oneDNN {}.{}.{}", version->major, version->minor, version->patch);
   for (const char* const limit : {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"}) {

@@ -296,7 +296,7 @@ TEST(DataStreams, EvaluationCountsEveryTargetOnceAndInOrder) {
   }
   const TokenRange one = counting_tokens(folder, 1);
   EXPECT_EQ(error_text<FormatError>([&] { evaluation_batches(Cpu{}, one, {}); }),
-            one.name + ": 1 tokens are too few to evaluate on, which takes two");
+            one.name + ": 1 token, too few to evaluate on, which takes two");
 }
 
 TEST(DataStreams, RowsWithoutTokensArePadding) {

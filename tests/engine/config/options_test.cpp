@@ -234,6 +234,59 @@ TEST(Options, HelpShowsEveryOptionWithDefaultMeaningAndRange) {
   }
 }
 
+TEST(Options, TheListHasTypesBoundsAndChoices) {
+  Example e;
+  e.options.section("train").add("seeds", e.seed, "", {.least = 0}).require().may_change();
+  const auto option = [&](const std::string& section, const std::string& key) -> const Option& {
+    for (const OptionSection& candidate : e.options.sections()) {
+      for (const Option& o : candidate.options()) {
+        if (candidate.name() == section && o.info().key == key) return o;
+      }
+    }
+    throw ConfigError(section + "." + key);
+  };
+  const struct {
+    const char *section, *key, *type, *value;
+    std::optional<double> least, most;
+    std::size_t choices;
+  } cases[] = {{"model", "hidden", "integer", "256", 1.0, 65536.0, 0},
+               {"model", "layers", "integer", "2", 1.0, {}, 0},
+               {"model", "dropout", "number", "0.2", 0.0, 1.0, 0},
+               {"model", "tied", "boolean", "false", {}, {}, 0},
+               {"model", "kind", "string", "\"lstm_lm\"", {}, {}, 0},
+               {"data", "text", "path", "\"\"", {}, {}, 0},
+               {"data", "tokens", "choice", "\"char\"", {}, {}, 3},
+               {"data", "unit", "choice", "\"stream\"", {}, {}, 2},
+               {"train", "seed", "integer", "1", {}, {}, 0}};
+  for (const auto& c : cases) {
+    const OptionInfo& info = option(c.section, c.key).info();
+    EXPECT_EQ(info.type, c.type) << c.key;
+    EXPECT_EQ(option(c.section, c.key).value(), c.value);
+    EXPECT_EQ(info.least, c.least) << c.key;
+    EXPECT_EQ(info.most, c.most) << c.key;
+    EXPECT_EQ(info.choices.size(), c.choices) << c.key;
+    EXPECT_FALSE(info.required || info.may_change) << c.key;
+  }
+  EXPECT_TRUE(option("model", "dropout").info().below_most);
+  EXPECT_FALSE(option("model", "dropout").info().above_least);
+  EXPECT_TRUE(option("train", "learning_rate").info().above_least);
+  const OptionInfo& seeds = option("train", "seeds").info();
+  EXPECT_TRUE(seeds.required && seeds.may_change);
+}
+
+TEST(Options, NamesOfOtherProgramsAreUnderstood) {
+  Example e;
+  const char* const cases[][2] = {{"[train]\nlr = 1", "did you mean 'learning_rate'?"},
+                                  {"[model]\nlr = 1", "did you mean 'train.learning_rate'?"},
+                                  {"[model]\nhidden_size = 1", "did you mean 'hidden'?"},
+                                  {"[model]\nDROPOUT_RATE = 1", "did you mean 'dropout'?"},
+                                  {"[model]\nname = 1", "did you mean 'kind'?"},
+                                  {"[training]\nseed = 1", "did you mean 'train'?"},
+                                  {"[dataset]\ntext = ''", "did you mean 'data'?"}};
+  for (const auto& [text, part] : cases)
+    EXPECT_TRUE(e.error(text).ends_with(part)) << e.error(text);
+}
+
 TEST(Options, AKeyDescribedTwiceIsRefused) {
   int a = 0;
   Options options;
