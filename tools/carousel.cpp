@@ -3,15 +3,33 @@
 
 #include <CLI/CLI.hpp>
 #include <exception>
+#include <functional>
 #include <new>
+#include <sstream>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "tools/commands.h"
 #include "tools/streams.h"
 
 namespace carousel {
 namespace {
+
+/// The arguments of all commands.
+struct Arguments {
+  CommonArguments common;
+  TrainArguments train, resume{.config = {}, .out = {}, .resume = true};
+  EvalArguments eval;
+  PredictArguments predict;
+  ScoreArguments score;
+  CompareArguments compare;
+  GenerateArguments generate;
+};
+
+void add_json(CLI::App& command, CommonArguments& common) {
+  command.add_flag("--json", common.json, "print the result as JSON");
+}
 
 void add_common(CLI::App& command, CommonArguments& common) {
   command.add_option("--set", common.set, "override a config key, e.g. --set model.hidden=512")
@@ -20,7 +38,12 @@ void add_common(CLI::App& command, CommonArguments& common) {
   command.add_option("--device", common.device, "auto, cpu or cuda");
   command.add_option("--precision", common.precision, "f32, tf32 (CUDA's products) or bf16");
   command.add_option("--threads", common.threads, "CPU threads; 0: all cores");
-  command.add_flag("--json", common.json, "print the result as JSON");
+  add_json(command, common);
+}
+
+void add_explain(CLI::App& command, CommonArguments& common) {
+  command.add_flag("--explain", common.explain,
+                   "tell which kernels and algorithms ran, why none faster, and the memory");
 }
 
 void add_run(CLI::App& command, RunArguments& arguments) {
@@ -29,108 +52,154 @@ void add_run(CLI::App& command, RunArguments& arguments) {
                      "last, best or step-N; default: best, else last");
 }
 
+void add_lines(CLI::App& command, std::string& data) {
+  command.add_option("--data", data, "a file of lines; without it, standard input");
+}
+
+CLI::App* add_train(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand("train", "train a model as a config file says");
+  command->add_option("config", a.train.config, "the config, a TOML file")->required();
+  command->add_option("--out", a.train.out, "the run's folder: config, metrics, checkpoints")
+      ->required();
+  command->add_flag("--resume", a.train.resume, "continue the run from its last checkpoint");
+  add_common(*command, a.common);
+  add_explain(*command, a.common);
+  return command;
+}
+
+CLI::App* add_resume(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand(
+      "resume", "continue a run as its own config says, with what --set changes");
+  command->add_option("run", a.resume.out, "the run's folder")->required();
+  add_common(*command, a.common);
+  add_explain(*command, a.common);
+  return command;
+}
+
+CLI::App* add_eval(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand("eval", "measure a trained model on a text");
+  add_run(*command, a.eval);
+  command->add_option("--data", a.eval.data, "of the kind it was trained on; -: standard input")
+      ->required();
+  command
+      ->add_option("--rows", a.eval.rows,
+                   "cut a stream into so many rows, each of which begins without a state: faster")
+      ->capture_default_str();
+  add_common(*command, a.common);
+  add_explain(*command, a.common);
+  return command;
+}
+
+CLI::App* add_predict(CLI::App& app, Arguments& a) {
+  CLI::App* command =
+      app.add_subcommand("predict", "label lines of text: label<TAB>probability for each");
+  add_run(*command, a.predict);
+  add_lines(*command, a.predict.data);
+  add_common(*command, a.common);
+  return command;
+}
+
+CLI::App* add_score(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand(
+      "score", "of each line: log-probability (nats), tokens, perplexity, unknown");
+  add_run(*command, a.score);
+  add_lines(*command, a.score.data);
+  command->add_flag("--tokens", a.score.tokens, "after these, each token and its log-probability");
+  add_common(*command, a.common);
+  return command;
+}
+
+CLI::App* add_compare(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand(
+      "compare",
+      "train on two devices, in two precisions, eagerly and as graphs, or again, and find the "
+      "differences");
+  command
+      ->add_option("path", a.compare.path,
+                   "a config; or a run's folder: replays its metrics, unless sides are given")
+      ->required();
+  command->add_option("--devices", a.compare.devices, "of the two sides, e.g. cpu,cuda")
+      ->delimiter(',');
+  command->add_option("--precisions", a.compare.precisions, "of the two sides, e.g. f32,bf16")
+      ->delimiter(',');
+  command
+      ->add_option("--modes", a.compare.modes, "of the two sides' steps on CUDA, as in eager,graph")
+      ->delimiter(',');
+  command->add_option("--steps", a.compare.steps, "optimiser steps")->capture_default_str();
+  add_common(*command, a.common);
+  command->get_option("--device")->excludes("--devices");
+  command->get_option("--precision")->excludes("--precisions");
+  return command;
+}
+
+CLI::App* add_generate(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand("generate", "let a trained model write");
+  GenerateArguments& generate = a.generate;
+  add_run(*command, generate);
+  command->add_option("--prompt", generate.prompt,
+                      "what the text begins with, also <unk>, <bos>, <eos>; -: standard input");
+  command->add_option("--count", generate.count, "how many texts to write, or lines")
+      ->capture_default_str();
+  command->add_option("--tokens", generate.tokens, "of a text, at most")->capture_default_str();
+  command
+      ->add_option("--stop", generate.stop,
+                   "ends a text where it first occurs, and is not printed; may be repeated")
+      ->type_name("TEXT")
+      ->take_all();
+  command->add_flag("--interactive", generate.interactive,
+                    "answer each line of standard input with what follows it; the state is kept, "
+                    "but for a model of lines");
+  command->add_option("--temperature", generate.temperature, "below 1: safer; above: bolder")
+      ->capture_default_str();
+  command->add_option("--top-k", generate.top_k, "choose among the k likeliest; 0: all")
+      ->capture_default_str();
+  command->add_option("--top-p", generate.top_p, "choose among the likeliest that make up p")
+      ->capture_default_str();
+  command->add_flag("--greedy", generate.greedy, "always the likeliest");
+  command->add_option("--seed", generate.seed, "the same seed writes the same text")
+      ->capture_default_str();
+  add_common(*command, a.common);
+  add_explain(*command, a.common);
+  return command;
+}
+
+CLI::App* add_models(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand("models", "list the kinds of models and their options");
+  add_json(*command, a.common);
+  return command;
+}
+
 int run_command_line(int argc, char** argv) {
   CLI::App app{"Carousel trains and runs sequence models.", "carousel"};
   app.require_subcommand(1);
   app.set_version_flag("--version", CAROUSEL_VERSION);
-  CommonArguments common;
-
-  TrainArguments train;
-  CLI::App* train_app = app.add_subcommand("train", "train a model as a config file says");
-  train_app->add_option("config", train.config, "the config, a TOML file")->required();
-  train_app->add_option("--out", train.out, "the run's folder: config, metrics, checkpoints")
-      ->required();
-  train_app->add_flag("--resume", train.resume, "continue the run from its last checkpoint");
-
-  TrainArguments resumed{.config = {}, .out = {}, .resume = true};
-  CLI::App* resume_app = app.add_subcommand(
-      "resume", "continue a run as its own config says, with what --set changes");
-  resume_app->add_option("run", resumed.out, "the run's folder")->required();
-
-  EvalArguments eval;
-  CLI::App* eval_app = app.add_subcommand("eval", "measure a trained model on a text");
-  add_run(*eval_app, eval);
-  eval_app->add_option("--data", eval.data, "of the kind it was trained on; -: standard input")
-      ->required();
-  eval_app
-      ->add_option("--rows", eval.rows,
-                   "cut a stream into so many rows, each of which begins without a state: faster")
-      ->capture_default_str();
-
-  PredictArguments predict;
-  CLI::App* predict_app =
-      app.add_subcommand("predict", "label lines of text: label<TAB>probability for each");
-  add_run(*predict_app, predict);
-  predict_app->add_option("--data", predict.data, "a file of lines; without it, standard input");
-
-  ScoreArguments score;
-  CLI::App* score_app = app.add_subcommand(
-      "score", "of each line: log-probability (nats), tokens, perplexity, unknown");
-  add_run(*score_app, score);
-  score_app->add_option("--data", score.data, "a file of lines; without it, standard input");
-  score_app->add_flag("--tokens", score.tokens, "after these, each token and its log-probability");
-
-  CompareArguments compare;
-  CLI::App* compare_app = app.add_subcommand(
-      "compare",
-      "train on two devices, in two precisions, eagerly and as graphs, or again, and find the "
-      "differences");
-  compare_app
-      ->add_option("path", compare.path,
-                   "a config; or a run's folder: replays its metrics, unless sides are given")
-      ->required();
-  compare_app->add_option("--devices", compare.devices, "of the two sides, e.g. cpu,cuda")
-      ->delimiter(',');
-  compare_app->add_option("--precisions", compare.precisions, "of the two sides, e.g. f32,bf16")
-      ->delimiter(',');
-  compare_app
-      ->add_option("--modes", compare.modes, "of the two sides' steps on CUDA, as in eager,graph")
-      ->delimiter(',');
-  compare_app->add_option("--steps", compare.steps, "optimiser steps")->capture_default_str();
-
-  GenerateArguments generate;
-  CLI::App* generate_app = app.add_subcommand("generate", "let a trained model write");
-  add_run(*generate_app, generate);
-  generate_app->add_option("--prompt", generate.prompt, "what the text begins with");
-  generate_app->add_option("--tokens", generate.tokens, "how many tokens to write")
-      ->capture_default_str();
-  generate_app->add_option("--temperature", generate.temperature, "below 1: safer; above: bolder")
-      ->capture_default_str();
-  generate_app->add_option("--top-k", generate.top_k, "choose among the k likeliest; 0: all")
-      ->capture_default_str();
-  generate_app->add_option("--top-p", generate.top_p, "choose among the likeliest that make up p")
-      ->capture_default_str();
-  generate_app->add_flag("--greedy", generate.greedy, "always the likeliest");
-  generate_app->add_option("--seed", generate.seed, "the same seed writes the same text")
-      ->capture_default_str();
-
-  CLI::App* models_app = app.add_subcommand("models", "list the kinds of models and their options");
-  for (CLI::App* command : {train_app, resume_app, eval_app, predict_app, score_app, compare_app,
-                            generate_app, models_app}) {
-    add_common(*command, common);
-  }
-  compare_app->get_option("--device")->excludes("--devices");
-  compare_app->get_option("--precision")->excludes("--precisions");
-
-  for (CLI::App* command : {train_app, resume_app, eval_app, generate_app}) {
-    command->add_flag("--explain", common.explain,
-                      "tell which kernels and algorithms ran, why none faster, and the memory");
-  }
-
+  // Two blanks after the longest option: what is wrapped goes on under its explanation.
+  app.get_formatter()->column_width(32);
+  Arguments a;
+  const std::pair<CLI::App*, std::function<int()>> commands[] = {
+      {add_train(app, a), [&] { return train_command(a.train, a.common); }},
+      {add_resume(app, a), [&] { return train_command(a.resume, a.common); }},
+      {add_eval(app, a), [&] { return eval_command(a.eval, a.common); }},
+      {add_predict(app, a), [&] { return predict_command(a.predict, a.common); }},
+      {add_score(app, a), [&] { return score_command(a.score, a.common); }},
+      {add_compare(app, a), [&] { return compare_command(a.compare, a.common); }},
+      {add_generate(app, a), [&] { return generate_command(a.generate, a.common); }},
+      {add_models(app, a), [&] { return models_command(a.common); }}};
   try {
     app.parse(argc, argv);
-  } catch (const CLI::ParseError& e) {
-    const int status = app.exit(e);  // prints help, or the error
-    return status == 0 ? 0 : 2;
+  } catch (const CLI::Success& asked) {
+    std::ostringstream help;
+    app.exit(asked, help, help);
+    print(help.str());
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    talk(fmt::format("carousel: {}; --help lists what there is\n", error.what()));
+    return 2;
   }
-  if (train_app->parsed()) return train_command(train, common);
-  if (resume_app->parsed()) return train_command(resumed, common);
-  if (eval_app->parsed()) return eval_command(eval, common);
-  if (predict_app->parsed()) return predict_command(predict, common);
-  if (score_app->parsed()) return score_command(score, common);
-  if (compare_app->parsed()) return compare_command(compare, common);
-  if (generate_app->parsed()) return generate_command(generate, common);
-  return models_command(common);
+  for (const auto& [command, run] : commands) {
+    if (command->parsed()) return run();
+  }
+  return 2;
 }
 
 }  // namespace

@@ -49,11 +49,12 @@ struct CompareArguments {
 };
 
 struct GenerateArguments : RunArguments {
-  std::string prompt;
-  std::int64_t tokens = 200;
+  std::string prompt;  ///< "-": standard input
+  std::vector<std::string> stop;
+  std::int64_t tokens = 200, count = 1;
   double temperature = 1, top_p = 1;
   std::int64_t top_k = 0;
-  bool greedy = false;
+  bool greedy = false, interactive = false;
   std::uint64_t seed = 1;
 };
 

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -10,8 +11,10 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/progress.h"
 #include "tools/recorded_run.h"
 #include "tools/streams.h"
+#include "tools/terminal.h"
 
 namespace carousel {
 namespace {
@@ -46,11 +49,19 @@ Rounding coarser(Precision a, Precision b) {
   return kRoundings[std::max(static_cast<int>(a), static_cast<int>(b))];
 }
 
+const std::vector<TableColumn> kColumns = {{"    "},
+                                           {"tensor"},
+                                           {"largest error", true, 2},
+                                           {"relative", true, 1},
+                                           {"of tolerance", true},
+                                           {"where", false, 3}};
+
 int tell(const ComparisonReport& report, const CommonArguments& common) {
   if (common.json) {
-    fmt::print("{}\n", report_json(report));
+    write_output(report_json(report) + "\n");
   } else {
-    fmt::print("{}", report_text(report));
+    print(report_text(report) + "\n");
+    write_output(table_text(kColumns, report_rows(report), terminal_width(STDOUT_FILENO)));
   }
   return report.comparison.holds() ? 0 : 1;
 }
@@ -66,8 +77,9 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
   }
   const Corpus corpus = config.data->open({});
   Side side(config, corpus, open_device(config.machine));
-  talk(fmt::format("compare: {} reports of {}, up to step {}, replayed on {}\n", reports.size(),
-                   folder.string(), reports.back().step, device_text(side.training.device)));
+  talk(fmt::format("compare: {} of {}, up to step {}, replayed on {}\n",
+                   counted(std::ssize(reports), "report"), folder.string(), reports.back().step,
+                   device_text(side.training.device)));
   Comparison comparison(coarser(recorded.machine.precision, config.machine.precision));
   replay(reports, side.steps, comparison);
   return tell({.a = "recorded",
@@ -105,9 +117,8 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
   const Precision precision_b = config_b.machine.precision;
   const std::string name_a = side_name(device_a, precision_a);
   const std::string name_b = side_name(device_b, precision_b);
-  talk(fmt::format("compare: {} on {} with {} on {}, {} steps of {}\n", name_a,
-                   device_text(device_a), name_b, device_text(device_b), arguments.steps,
-                   file.string()));
+  talk(fmt::format("compare: {} on {} with {} on {}, {} of {}\n", name_a, device_text(device_a),
+                   name_b, device_text(device_b), counted(arguments.steps, "step"), file.string()));
 
   Comparison comparison(coarser(precision_a, precision_b));
   for (std::int64_t i = 0; i < arguments.steps; ++i) {
@@ -136,8 +147,8 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
   const Corpus corpus = config.data->open({});
   const std::string name = side_name(device, config.machine.precision);
   Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
-  talk(fmt::format("compare: eager steps of {} with graphs on {}, {} steps of {}\n", name,
-                   device_text(device), arguments.steps, file.string()));
+  talk(fmt::format("compare: eager steps of {} with graphs on {}, {} of {}\n", name,
+                   device_text(device), counted(arguments.steps, "step"), file.string()));
 
   Comparison comparison(Rounding::alike);
   for (std::int64_t i = 0; i < arguments.steps; ++i) {

@@ -1,4 +1,6 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,8 +12,11 @@
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
+#include "tools/json_line.h"
 #include "tools/line_input.h"
+#include "tools/progress.h"
 #include "tools/streams.h"
+#include "tools/terminal.h"
 #include "tools/train_log.h"
 
 namespace carousel {
@@ -33,11 +38,11 @@ void print_language(const Evaluation& result, const Corpus& corpus, const Traine
     per_character = loss * static_cast<double>(result.counted) / static_cast<double>(characters);
   }
   if (json) {
-    using Json = nlohmann::json;
+    using Json = nlohmann::ordered_json;
     const auto in = [&](double unit) {
       return per_character ? Json(*per_character / unit) : Json();
     };
-    fmt::print("{}\n", Json{{"checkpoint", trained.checkpoint()},
+    write_output(json_line({{"checkpoint", trained.checkpoint()},
                             {"step", trained.step()},
                             {"tokens", result.counted},
                             {"rows", rows},
@@ -48,51 +53,60 @@ void print_language(const Evaluation& result, const Corpus& corpus, const Traine
                             {"bits_per_token", bits},
                             {"perplexity", std::exp(loss)},
                             {"nats_per_character", in(1)},
-                            {"bits_per_character", in(std::log(2.0))}}
-                           .dump());
+                            {"bits_per_character", in(std::log(2.0))}}));
     return;
   }
-  fmt::print("{} tokens{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n", result.counted,
-             rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
+  std::string text =
+      fmt::format("{}{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n",
+                  counted(result.counted, "token"),
+                  rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
   if (unknown > 0) {
-    fmt::print("{:.2f} % of the tokens are <unk>: {}\n", 100 * share,
-               per_character ? "the figures count them as one token that is known"
-                             : "too many for a figure per character");
+    text += fmt::format("{:.2f} % of the tokens are <unk>: {}\n", 100 * share,
+                        per_character ? "the figures count them as one token that is known"
+                                      : "too many for a figure per character");
   }
   if (per_character) {
-    fmt::print("{} characters: {:.4f} nats, {:.4f} bits per character\n", characters,
-               *per_character, *per_character / std::log(2.0));
+    text += fmt::format("{}: {:.4f} nats, {:.4f} bits per character\n",
+                        counted(characters, "character"), *per_character,
+                        *per_character / std::log(2.0));
   }
+  print(text);
 }
 
 void print_confusion(const ConfusionMatrix& matrix) {
-  std::size_t width = 5;
-  for (const std::string& label : matrix.labels) width = std::max(width, label.size());
+  const std::size_t width = terminal_width(STDOUT_FILENO), classes = matrix.labels.size();
+  std::size_t longest = 1, digits = 1;
+  for (const std::string& label : matrix.labels) longest = std::max(longest, columns_of(label));
   for (const std::int64_t count : matrix.counts) {
-    width = std::max(width, std::to_string(count).size());
+    digits = std::max(digits, std::to_string(count).size());
   }
-  fmt::print("rows: the true label; columns: the predicted one\n{:{}}", "", width);
-  for (const std::string& label : matrix.labels) fmt::print("  {:>{}}", label, width);
-  for (std::size_t i = 0; i < matrix.labels.size(); ++i) {
-    fmt::print("\n{:<{}}", matrix.labels[i], width);
-    for (std::size_t j = 0; j < matrix.labels.size(); ++j) {
-      fmt::print("  {:>{}}", matrix.count(i, j), width);
+  std::size_t title = longest;
+  if (width > 0) {  // what there is for each class, with the gap before it
+    const std::size_t room = width < longest ? 0 : (width - longest) / classes;
+    title = std::clamp(room < 2 ? 0 : room - 2, std::min(digits, longest), longest);
+  }
+  std::vector<TableColumn> columns{{""}};
+  std::vector<std::vector<std::string>> rows;
+  for (std::size_t i = 0; i < classes; ++i) {
+    columns.push_back({shortened(matrix.labels[i], title), true, 1});
+    rows.push_back({matrix.labels[i]});
+    for (std::size_t j = 0; j < classes; ++j) {
+      rows.back().push_back(std::to_string(matrix.count(i, j)));
     }
   }
-  fmt::print("\n");
+  write_output("rows: the true label; columns: the predicted one\n");
+  write_output(table_text(columns, rows, width));
 }
 
 void print_scores(const Evaluation& result, const TrainedModel& trained, bool json) {
   if (!json) {
-    fmt::print("{} examples:", result.counted);
-    for (const Score& score : result.scores) {
-      fmt::print("{} {}", &score == &result.scores.front() ? "" : ",", score_text(score));
-    }
-    fmt::print("\n");
+    std::vector<std::string> scores;
+    for (const Score& score : result.scores) scores.push_back(score_text(score));
+    print(fmt::format("{}: {}\n", counted(result.counted, "example"), fmt::join(scores, ", ")));
     if (result.confusion) print_confusion(*result.confusion);
     return;
   }
-  nlohmann::json line{
+  nlohmann::ordered_json line{
       {"checkpoint", trained.checkpoint()}, {"step", trained.step()}, {"examples", result.counted}};
   for (const Score& score : result.scores) line[score.name] = score.value;
   if (result.confusion) {
@@ -105,7 +119,7 @@ void print_scores(const Evaluation& result, const TrainedModel& trained, bool js
       line["confusion"].push_back(std::vector<std::int64_t>(row, row + std::ssize(matrix.labels)));
     }
   }
-  fmt::print("{}\n", line.dump());
+  write_output(json_line(line));
 }
 
 }  // namespace
@@ -117,8 +131,8 @@ void tell_checkpoint(const char* command, const TrainedModel& trained) {
 void tell_unknown(const char* command, const TokenRange& tokens) {
   const std::int64_t unknown = tokens.store->unknown();
   if (unknown == 0) return;
-  talk(
-      fmt::format("{}: {} tokens are unknown to the model and count as <unk>\n", command, unknown));
+  talk(fmt::format("{}: {} unknown to the model, read as <unk>\n", command,
+                   counted(unknown, "token")));
 }
 
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {

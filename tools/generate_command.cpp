@@ -1,21 +1,31 @@
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <atomic>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <utility>
 
-#include "engine/model/generator.h"
+#include "engine/model/text_writer.h"
 #include "engine/run/trained_model.h"
+#include "engine/text/prompt.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
 #include "tools/explain.h"
+#include "tools/interrupt.h"
+#include "tools/json_line.h"
+#include "tools/line_input.h"
+#include "tools/progress.h"
 #include "tools/streams.h"
 
 namespace carousel {
 namespace {
 
-void check(const GenerateArguments& a) {
+void check(const GenerateArguments& a, bool json) {
   if (a.tokens < 0) throw ConfigError(fmt::format("--tokens is {}, expected 0 or more", a.tokens));
+  if (a.count < 1) throw ConfigError(fmt::format("--count is {}, expected 1 or more", a.count));
   if (!(a.temperature > 0)) {
     throw ConfigError(fmt::format(
         "--temperature is {}, expected more than 0 (--greedy takes the likeliest)", a.temperature));
@@ -24,70 +34,194 @@ void check(const GenerateArguments& a) {
   if (!(a.top_p > 0 && a.top_p <= 1)) {
     throw ConfigError(fmt::format("--top-p is {}, expected more than 0 and at most 1", a.top_p));
   }
+  for (const std::string& stop : a.stop) {
+    if (stop.empty()) throw ConfigError("--stop is empty, expected a text");
+  }
+  const struct {
+    bool both;
+    const char *one, *other, *why;
+  } exclusive[] = {
+      {a.interactive && !a.prompt.empty(), "--interactive", "--prompt", "its prompts are lines"},
+      {a.interactive && a.count > 1, "--interactive", "--count", "it is one text"},
+      {a.interactive && json, "--interactive", "--json", "it is a dialogue"},
+      {a.greedy && a.count > 1, "--greedy", "--count", "all texts would be the same"},
+      {a.greedy && a.temperature != 1, "--greedy", "--temperature", "nothing is drawn"},
+      {a.greedy && a.top_k != 0, "--greedy", "--top-k", "nothing is drawn"},
+      {a.greedy && a.top_p != 1, "--greedy", "--top-p", "nothing is drawn"},
+  };
+  for (const auto& pair : exclusive) {
+    if (!pair.both) continue;
+    throw ConfigError(
+        fmt::format("{} and {} exclude each other: {}", pair.one, pair.other, pair.why));
+  }
+}
+
+const char* name(TextEnd end) {
+  static constexpr const char* kNames[] = {"length", "line", "stop", "interrupted"};
+  return kNames[static_cast<int>(end)];
+}
+
+/// Prints texts that are written side by side in their order, each as soon as it can be: the first
+/// piece by piece, the next when those before it are complete.
+class TextOutput {
+ public:
+  TextOutput(std::int64_t count, std::string prompt, bool titled)
+      : waiting_(static_cast<std::size_t>(count)), prompt_(std::move(prompt)), titled_(titled) {
+    begin();
+  }
+  void show(std::size_t row, std::string_view piece) {
+    if (row == current_) {
+      write_output(piece);
+    } else {
+      waiting_[row] += piece;
+    }
+  }
+  /// All texts are complete.
+  void finish() {
+    for (;;) {
+      write_output("\n");
+      if (++current_ == waiting_.size()) return;
+      begin();
+    }
+  }
+
+ private:
+  void begin() {
+    if (titled_)
+      write_output(fmt::format("--- text {} of {} ---\n", current_ + 1, waiting_.size()));
+    write_output(prompt_ + waiting_[current_]);
+  }
+  std::vector<std::string> waiting_;
+  std::string prompt_;
+  bool titled_;
+  std::size_t current_ = 0;
+};
+
+/// What `generate` works with, and how it answers.
+class Generation {
+ public:
+  Generation(const GenerateArguments& arguments, const CommonArguments& common)
+      : arguments_(arguments),
+        common_(common),
+        trained_(arguments.run, model_registry(), common, arguments.checkpoint) {
+    expect_ability(trained_.config().entry->decodes, "generate", *trained_.config().entry);
+    writer_.emplace(trained_.model(), vocabulary(),
+                    WritingOptions{.sampling = {.temperature = arguments.temperature,
+                                                .top_k = arguments.top_k,
+                                                .top_p = arguments.top_p,
+                                                .greedy = arguments.greedy,
+                                                .seed = arguments.seed},
+                                   .tokens = arguments.tokens,
+                                   .stop = arguments.stop},
+                    arguments.count);
+  }
+
+  void write_texts();
+  /// Returns the exit status.
+  int converse();
+
+ private:
+  const Vocabulary& vocabulary() const { return trained_.vocabularies()["token"]; }
+  bool writes_lines() const { return vocabulary().begin() >= 0; }
+  std::vector<std::int32_t> read(const std::string& prompt, const char* from) const;
+  std::string prompt() const;
+  void print_json(const std::string& prompt, const std::vector<std::string>& texts) const;
+
+  const GenerateArguments& arguments_;
+  const CommonArguments& common_;
+  TrainedModel trained_;
+  std::optional<TextWriter> writer_;
+};
+
+std::vector<std::int32_t> Generation::read(const std::string& prompt, const char* from) const {
+  Encoded encoded = encode_prompt(vocabulary(), prompt, from);
+  if (encoded.unknown > 0) {
+    talk(fmt::format("generate: {} of the prompt's {} unknown to the model, read as <unk>\n",
+                     encoded.unknown, counted(std::ssize(encoded.ids), "token")));
+  }
+  return std::move(encoded.ids);
+}
+
+std::string Generation::prompt() const {
+  if (arguments_.prompt != "-") return arguments_.prompt;
+  std::string text = standard_input();
+  if (writes_lines() && text.ends_with('\n')) text.pop_back();  // the line is meant to go on
+  return text;
+}
+
+void Generation::print_json(const std::string& prompt,
+                            const std::vector<std::string>& texts) const {
+  for (std::size_t i = 0; i < texts.size(); ++i) {
+    write_output(json_line({{"checkpoint", trained_.checkpoint()},
+                            {"step", trained_.step()},
+                            {"prompt", prompt},
+                            {"text", prompt + texts[i]},
+                            {"number", i + 1},
+                            {"end", name(writer_->end(i))},
+                            {"seed", arguments_.seed}}));
+  }
+}
+
+void Generation::write_texts() {
+  const std::string prompt = this->prompt();
+  const std::vector<std::int32_t> ids =
+      read(prompt, arguments_.prompt == "-" ? "standard input" : "--prompt");
+  if (!common_.json) tell_checkpoint("generate", trained_);
+  std::optional<Explanation> explanation;
+  if (common_.explain) explanation.emplace(trained_.device(), trained_.config().machine);
+  const auto explain = [&] {  // the first token tells it all
+    if (explanation) {
+      const std::size_t weights = trained_.model().parameters().bytes().weights;
+      talk(explanation->text(false, {{"weights", weights}}) + "\n");
+      explanation.reset();
+    }
+    return true;
+  };
+  writer_->begin(ids);
+  if (common_.json) {
+    std::vector<std::string> texts(static_cast<std::size_t>(arguments_.count));
+    writer_->write([&](std::size_t row, std::string_view piece) { texts[row] += piece; }, explain);
+    print_json(prompt, texts);
+    return;
+  }
+  TextOutput output(arguments_.count, prompt, arguments_.count > 1 && !writes_lines());
+  writer_->write([&](std::size_t row, std::string_view piece) { output.show(row, piece); },
+                 explain);
+  output.finish();
+}
+
+int Generation::converse() {
+  watch_interrupts(Waiting::ends);
+  const bool on_terminal = isatty(STDIN_FILENO) != 0;
+  tell_checkpoint("generate", trained_);
+  bool first = true;
+  for (;;) {
+    if (on_terminal) talk("> ");
+    std::string line;
+    if (!std::getline(std::cin, line)) break;
+    const std::vector<std::int32_t> ids = read(line, "standard input");
+    if (first || writes_lines()) {
+      writer_->begin(ids);
+    } else {
+      writer_->go_on(ids);
+    }
+    first = false;
+    writer_->write([](std::size_t, std::string_view piece) { write_output(piece); },
+                   [&] { return !interrupted(); });
+    write_output("\n");
+    if (interrupted()) break;
+  }
+  if (on_terminal) talk("\n");
+  return interrupted() ? 130 : 0;
 }
 
 }  // namespace
 
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
-  check(arguments);
-  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
-  expect_ability(trained.config().entry->decodes, "generate", *trained.config().entry);
-  const Vocabulary& vocabulary = trained.vocabularies()["token"];
-
-  const Encoded prompt = vocabulary.encode(arguments.prompt, "--prompt");
-  if (!common.json) tell_checkpoint("generate", trained);
-  if (prompt.unknown > 0) {
-    talk(fmt::format(
-        "generate: {} of the prompt's {} tokens are unknown to the model: it reads <unk> there\n",
-        prompt.unknown, prompt.ids.size()));
-  }
-  Generator generator(trained.model(), {.temperature = arguments.temperature,
-                                        .top_k = arguments.top_k,
-                                        .top_p = arguments.top_p,
-                                        .greedy = arguments.greedy,
-                                        .seed = arguments.seed,
-                                        .suppressed_token = vocabulary.unknown()});
-  TextDecoder decoder(vocabulary);
-  std::optional<Explanation> explanation;
-  if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
-  const auto explain = [&] {  // the first token tells it all
-    if (!explanation) return;
-    const std::size_t weights = trained.model().parameters().bytes().weights;
-    talk(explanation->text(false, {{"weights", weights}}) + "\n");
-    explanation.reset();
-  };
-  std::string text = arguments.prompt;
-  if (!common.json) write_output(arguments.prompt);
-  std::vector<std::int32_t> read;
-  if (prompt.ids.empty() || vocabulary.begin() >= 0) read.push_back(first_token(vocabulary));
-  for (const std::int32_t id : prompt.ids) {
-    read.push_back(id);
-    decoder.next(id);  // so that it knows where in a line the text goes on
-  }
-  generator.begin(read);
-  for (std::int64_t i = 0; i < arguments.tokens; ++i) {
-    const std::int32_t id = generator.next().front();
-    explain();
-    const std::string piece = decoder.next(id);
-    if (common.json) {
-      text += piece;
-    } else {
-      write_output(piece);
-    }
-    if (vocabulary.begin() >= 0 && id == vocabulary.end()) break;  // the sentence is over
-  }
-  text += decoder.finish();
-  if (common.json) {
-    write_output(nlohmann::json{{"checkpoint", trained.checkpoint()},
-                                {"step", trained.step()},
-                                {"prompt", arguments.prompt},
-                                {"text", text},
-                                {"seed", arguments.seed}}
-                     .dump() +
-                 "\n");
-  } else {
-    write_output("\n");
-  }
+  check(arguments, common.json);
+  Generation generation(arguments, common);
+  if (arguments.interactive) return generation.converse();
+  generation.write_texts();
   return 0;
 }
 

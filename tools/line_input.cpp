@@ -21,9 +21,11 @@ constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 bool is_standard_input(const std::string& path) { return path.empty() || path == "-"; }
 
+std::string standard_input() { return {std::istreambuf_iterator<char>(std::cin), {}}; }
+
 Text text_of_input(const std::string& path) {
   if (!is_standard_input(path)) return Text(path);
-  return Text::in_memory({std::istreambuf_iterator<char>(std::cin), {}}, "standard input");
+  return Text::in_memory(standard_input(), "standard input");
 }
 
 LineInput::LineInput(const std::string& path)

@@ -32,6 +32,9 @@ class LineInput {
 /// Whether a path stands for standard input.
 bool is_standard_input(const std::string& path);
 
+/// All of standard input.
+std::string standard_input();
+
 /// The text of a file, or all of standard input.
 Text text_of_input(const std::string& path);
 

@@ -8,6 +8,8 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/json_line.h"
+#include "tools/streams.h"
 
 namespace carousel {
 namespace {
@@ -33,13 +35,67 @@ std::vector<std::string> data_for(const ModelEntry& entry) {
   return kinds;
 }
 
-/// The options of a kind of model or of data.
-template <class Kind>
-std::string own_options(const Kind& kind, const char* section) {
+using Json = nlohmann::ordered_json;
+
+/// Passes on the options of a kind of model or of data.
+template <class Kind, class Visit>
+void visit_own(const Kind& kind, const char* section, Visit&& visit) {
   const auto config = kind.config();
   Options options;
   config->describe(options.section(section, kind.description));
-  return options.help();
+  visit(options);
+}
+
+Json json_of(const Option& option) {
+  const OptionInfo& info = option.info();
+  const auto bound = [&](double value) {
+    return info.type == "integer" ? Json(static_cast<std::int64_t>(value)) : Json(value);
+  };
+  Json json{{"key", info.key},
+            {"type", info.type},
+            // A value in TOML is one in JSON.
+            {"default", info.required ? Json() : Json::parse(option.value())},
+            {"help", info.help},
+            {"expected", info.expected}};
+  if (!info.choices.empty()) json["choices"] = info.choices;
+  if (info.least) json[info.above_least ? "above" : "least"] = bound(*info.least);
+  if (info.most) json[info.below_most ? "below" : "most"] = bound(*info.most);
+  json["required"] = info.required;
+  json["may_change_on_resume"] = info.may_change;
+  return json;
+}
+
+Json json_of(const OptionSection& section) {
+  Json options = Json::array();
+  for (const Option& option : section.options()) options.push_back(json_of(option));
+  return options;
+}
+
+Json all_as_json() {
+  Json all{{"models", Json::array()}, {"data", Json::array()}, {"sections", Json::array()}};
+  for (const ModelEntry& entry : model_registry()) {
+    Json model{{"kind", entry.kind},
+               {"description", entry.description},
+               {"commands", abilities(entry)},
+               {"data", data_for(entry)}};
+    visit_own(entry, "model",
+              [&](const Options& own) { model["options"] = json_of(own.sections().front()); });
+    all["models"].push_back(std::move(model));
+  }
+  for (const DataKind& kind : data_kinds()) {
+    Json data{{"kind", kind.kind}, {"description", kind.description}};
+    visit_own(kind, "data",
+              [&](const Options& own) { data["options"] = json_of(own.sections().front()); });
+    all["data"].push_back(std::move(data));
+  }
+  RunConfig::visit_common([&](const Options& common) {
+    for (const OptionSection& section : common.sections()) {
+      all["sections"].push_back({{"section", section.name()},
+                                 {"description", section.help()},
+                                 {"options", json_of(section)}});
+    }
+  });
+  return all;
 }
 
 }  // namespace
@@ -52,25 +108,23 @@ void expect_ability(bool able, const char* command, const ModelEntry& entry) {
 
 int models_command(const CommonArguments& common) {
   if (common.json) {
-    nlohmann::json list = nlohmann::json::array();
-    for (const ModelEntry& entry : model_registry()) {
-      list.push_back({{"kind", entry.kind},
-                      {"description", entry.description},
-                      {"commands", abilities(entry)},
-                      {"data", data_for(entry)}});
-    }
-    fmt::print("{}\n", list.dump());
+    write_output(json_line(all_as_json()));
     return 0;
   }
+  std::string text;
+  const auto add = [&](const Options& options) { text += options.help() + "\n"; };
   for (const ModelEntry& entry : model_registry()) {
-    fmt::print("model.kind = \"{}\"; commands: {}; data.kind: {}\n{}\n", entry.kind,
-               fmt::join(abilities(entry), ", "), fmt::join(data_for(entry), ", "),
-               own_options(entry, "model"));
+    text += fmt::format("model.kind = \"{}\"; commands: {}; data.kind: {}\n", entry.kind,
+                        fmt::join(abilities(entry), ", "), fmt::join(data_for(entry), ", "));
+    visit_own(entry, "model", add);
   }
   for (const DataKind& kind : data_kinds()) {
-    fmt::print("data.kind = \"{}\"\n{}\n", kind.kind, own_options(kind, "data"));
+    text += fmt::format("data.kind = \"{}\"\n", kind.kind);
+    visit_own(kind, "data", add);
   }
-  fmt::print("with every kind\n{}", RunConfig::common_help());
+  text += "with every kind\n";
+  RunConfig::visit_common([&](const Options& options) { text += options.help(); });
+  print(text);
   return 0;
 }
 

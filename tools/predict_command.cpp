@@ -6,7 +6,9 @@
 #include "engine/run/trained_model.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/json_line.h"
 #include "tools/line_input.h"
+#include "tools/streams.h"
 
 namespace carousel {
 
@@ -22,17 +24,15 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
     const auto likeliest = std::max_element(probability.begin(), probability.end());
     const auto label = static_cast<std::int32_t>(likeliest - probability.begin());
     if (!common.json) {
-      fmt::print("{}\t{:.4f}\n", labels.token(label), *likeliest);
+      write_output(fmt::format("{}\t{:.4f}\n", labels.token(label), *likeliest));
       continue;
     }
-    nlohmann::json all = nlohmann::json::object();
+    nlohmann::ordered_json all = nlohmann::ordered_json::object();
     for (std::int32_t id = 0; id < labels.size(); ++id) {
       all[labels.token(id)] = probability[static_cast<std::size_t>(id)];
     }
-    fmt::print("{}\n", nlohmann::json{{"label", labels.token(label)},
-                                      {"probability", *likeliest},
-                                      {"probabilities", all}}
-                           .dump());
+    write_output(json_line(
+        {{"label", labels.token(label)}, {"probability", *likeliest}, {"probabilities", all}}));
   }
   return 0;
 }

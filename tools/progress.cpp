@@ -1,28 +1,29 @@
 #include "tools/progress.h"
 
 #include <fmt/format.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
 
 #include "tools/streams.h"
+#include "tools/terminal.h"
 
 namespace carousel {
-namespace {
-
-int terminal_width() {
-  winsize size{};
-  return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
-}
-
-}  // namespace
 
 std::string duration_text(double seconds) {
   const auto s = static_cast<std::int64_t>(std::max(0.0, std::round(seconds)));
   if (s >= 3600) return fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
   return fmt::format("{}:{:02}", s / 60, s % 60);
+}
+
+std::string counted(std::int64_t count, const char* noun) {
+  return fmt::format("{} {}{}", count, noun, count == 1 ? "" : "s");
+}
+
+std::string about(std::int64_t count, const char* noun) {
+  return fmt::format("{} {}{}", count_text(static_cast<double>(count)), noun,
+                     count == 1 ? "" : "s");
 }
 
 std::string count_text(double count) {
@@ -57,20 +58,28 @@ void ProgressBar::show(std::int64_t done, std::int64_t total, const std::string&
                                                static_cast<double>(done - first_))
                                : "-:--";
   const std::string text = fmt::format(" {}/{}  {}  {} left", done, total, note, left);
-  const int bar = std::clamp(terminal_width() - static_cast<int>(text.size()) - 3, 0, 40);
-  const auto full = static_cast<int>(bar * done / std::max<std::int64_t>(total, 1));
-  talk(fmt::format("\r\033[K{}{}{}", std::string(static_cast<std::size_t>(full), '='),
-                   std::string(static_cast<std::size_t>(bar - full), '.'), text));
+  const auto width = static_cast<std::int64_t>(terminal_width(STDERR_FILENO));
+  const std::int64_t bar = std::clamp<std::int64_t>(width - std::ssize(text) - 3, 0, 40);
+  const std::int64_t full = bar * done / std::max<std::int64_t>(total, 1);
+  const std::string drawn = std::string(static_cast<std::size_t>(full), '=') +
+                            std::string(static_cast<std::size_t>(bar - full), '.') + text;
+  // A line that wraps could not be redrawn.
+  talk_verbatim("\r\033[K" + shortened(drawn, static_cast<std::size_t>(width)));
 }
 
 void ProgressBar::clear() {
-  if (drawn_) talk("\r\033[K");
+  if (drawn_) talk_verbatim("\r\033[K");
   drawn_ = false;
 }
 
 void ProgressBar::line(const std::string& text) {
   clear();
   talk(text + "\n");
+}
+
+void ProgressBar::verbatim(const std::string& text) {
+  clear();
+  talk_verbatim(text + "\n");
 }
 
 }  // namespace carousel

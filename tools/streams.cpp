@@ -7,7 +7,10 @@
 #include <csignal>
 #include <cstdio>
 #include <cstring>
+#include <new>
 #include <system_error>
+
+#include "tools/terminal.h"
 
 namespace carousel {
 
@@ -23,9 +26,19 @@ void prepare_standard_streams() {
 }
 
 void talk(std::string_view text) noexcept {
+  try {
+    talk_verbatim(wrapped(text, terminal_width(STDERR_FILENO)));
+  } catch (const std::bad_alloc&) {
+    talk_verbatim(text);
+  }
+}
+
+void talk_verbatim(std::string_view text) noexcept {
   std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
 }
+
+void print(std::string_view text) { write_output(wrapped(text, terminal_width(STDOUT_FILENO))); }
 
 void write_output(std::string_view text) {
   const std::size_t written = std::fwrite(text.data(), 1, text.size(), stdout);

@@ -10,8 +10,14 @@ namespace carousel {
 /// instead of ending the process. To call first of all.
 void prepare_standard_streams();
 
-/// Writes to standard error. What cannot be written there is dropped: talk is no reason to fail.
+/// Writes to standard error, on a terminal wrapped to its width. What cannot be written there is
+/// dropped: talk is no reason to fail.
 void talk(std::string_view text) noexcept;
+/// The same as it is: a model's text, a command to copy, a line that is redrawn.
+void talk_verbatim(std::string_view text) noexcept;
+
+/// Writes to standard output what people read: on a terminal wrapped to its width.
+void print(std::string_view text);
 
 /// Writes to standard output at once, as a text shows that comes word by word. std::system_error if
 /// it cannot be written.

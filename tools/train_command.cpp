@@ -2,12 +2,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cctype>
 #include <cmath>
-#include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,22 +16,13 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/interrupt.h"
+#include "tools/json_line.h"
+#include "tools/streams.h"
 #include "tools/train_log.h"
 
 namespace carousel {
 namespace {
-
-std::atomic<bool> stop_asked{false};
-extern "C" void ask_to_stop(int) { stop_asked = true; }
-
-/// The first Ctrl-C (or a polite kill) ends training after the step; the second ends the process.
-void watch_interrupts() {
-  struct sigaction action {};
-  action.sa_handler = ask_to_stop;
-  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
 
 /// How steps run, where there is a choice.
 const char* steps_text(const Device& device, const MachineConfig& machine) {
@@ -42,23 +33,22 @@ const char* steps_text(const Device& device, const MachineConfig& machine) {
 /// Prints the sizes of model and data, and the device.
 void print_start(ProgressBar& progress, const Training& training) {
   const RunConfig& config = training.config;
-  std::string text =
-      fmt::format("{}: {} weights, ", config.kind,
-                  count_text(static_cast<double>(training.model->parameters().element_count())));
+  std::string text = fmt::format("{}: {}, ", config.kind,
+                                 about(training.model->parameters().element_count(), "weight"));
   for (const auto& [role, vocabulary] : training.corpus.vocabularies.by_role()) {
     text += role == "token" ? fmt::format("vocabulary {}, ", vocabulary.size())
-                            : fmt::format("{} {}s, ", vocabulary.size(), role);
+                            : counted(vocabulary.size(), role.c_str()) + ", ";
   }
-  const auto counted = [](const BatchSource* source) {
-    return count_text(source == nullptr ? 0 : static_cast<double>(source->counted_per_epoch()));
-  };
+  const BatchSource* const validation = training.validation();
+  const std::int64_t to_validate = validation == nullptr ? 0 : validation->counted_per_epoch();
   progress.line(
       text +
-      fmt::format("{} {} to train on in {}{} steps an epoch, {} to validate; {}{}",
-                  counted(training.batches.get()), counted_name(training),
+      fmt::format("{} to train on in {}{} an epoch, {} to validate; {}{}",
+                  about(training.batches->counted_per_epoch(), counted_name(training)),
                   config.train.window_deviation + config.train.window_halving > 0 ? "about " : "",
-                  training.batches->batches_per_epoch(), counted(training.validation()),
-                  device_text(training.device), steps_text(training.device, config.machine)));
+                  counted(training.batches->batches_per_epoch(), "step"),
+                  count_text(static_cast<double>(to_validate)), device_text(training.device),
+                  steps_text(training.device, config.machine)));
 }
 
 /// A word as a shell reads it.
@@ -93,13 +83,43 @@ void print_unknown(ProgressBar& progress, const Training& training) {
   if (any) progress.line(fmt::format("tokens that are <unk>: {}", fmt::join(shares, ", ")));
 }
 
-/// "; best validation loss 1.2345 nats per token", or nothing.
-std::string best_text(const Training& training) {
+/// The best validation score so far, if there was an evaluation.
+std::optional<Score> best_score(const Training& training) {
   if (!std::isfinite(training.run.best)) return {};
   const auto metrics = training.metrics()();
   const Score score = metrics.front()->decisive();
   const double best = metrics.front()->higher_is_better() ? -training.run.best : training.run.best;
-  return "; best validation " + score_text({score.name, best, score.unit}, training);
+  return Score{score.name, best, score.unit};
+}
+
+/// "; best validation loss 1.2345 nats per token", or nothing.
+std::string best_text(const Training& training) {
+  const std::optional<Score> best = best_score(training);
+  return best ? "; best validation " + score_text(*best, training) : "";
+}
+
+/// What train --json prints at the end. Its losses are those of the last report in this session.
+std::string result_json(const Training& training, RunEnd how, const std::filesystem::path& folder,
+                        const std::optional<Report>& last) {
+  static constexpr const char* kEnds[] = {"finished", "interrupted", "early", "nothing to do"};
+  using Json = nlohmann::ordered_json;
+  const TrainingRun& run = training.run;
+  Json json{{"end", kEnds[static_cast<int>(how)]},
+            {"folder", folder.string()},
+            {"step", run.step},
+            {"steps", training.config.train.steps},
+            {fmt::format("{}s", counted_name(training)), run.tokens},
+            {"seconds", run.seconds},
+            {"loss", last && !last->belated ? Json(last->loss) : Json()},
+            {"validation", Json()},
+            {"best", Json()}};
+  if (last && last->validation) {
+    for (const Score& score : last->validation->scores)
+      json["validation"][score.name] = score.value;
+  }
+  if (const std::optional<Score> best = best_score(training))
+    json["best"][best->name] = best->value;
+  return json_line(json);
 }
 
 }  // namespace
@@ -123,28 +143,30 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
     if (training.run.step == 0 && !config.weights.empty()) {
       progress.line(fmt::format("weights: begin as in {}", config.weights.string()));
     }
-    watch_interrupts();
+    watch_interrupts(Waiting::goes_on);
   };
   const auto end = [&](const Training& training, RunEnd how, const std::filesystem::path& folder) {
     progress.clear();
     const TrainingRun& run = training.run;
     if (how == RunEnd::interrupted) {
-      progress.line(fmt::format("stopped after step {} and saved; to go on: carousel resume {}",
-                                run.step, shell_word(folder.string())));
+      progress.verbatim(
+          fmt::format("stopped after step {} and saved; to go on:\n  carousel resume {}", run.step,
+                      shell_word(folder.string())));
     } else if (how == RunEnd::nothing_to_do) {
-      progress.line(fmt::format("{} has done its {} steps; a larger train.steps goes on",
-                                folder.string(), run.step));
+      progress.line(fmt::format("{} has done its {}; a larger train.steps goes on", folder.string(),
+                                counted(run.step, "step")));
     } else {
-      progress.line(fmt::format("{} after {} steps, {} {}, {} of training{}",
-                                how == RunEnd::early ? "stopped early" : "done", run.step,
-                                count_text(static_cast<double>(run.tokens)), counted_name(training),
-                                duration_text(run.seconds), best_text(training)));
+      progress.line(fmt::format(
+          "{} after {}, {}, {} of training{}", how == RunEnd::early ? "stopped early" : "done",
+          counted(run.step, "step"), about(run.tokens, counted_name(training)),
+          duration_text(run.seconds), best_text(training)));
     }
+    if (common.json) write_output(result_json(training, how, folder, log.last_report()));
   };
   const RunEnd how = train(config, arguments.out,
                            {.resume = arguments.resume,
                             .observer = &log,
-                            .stop = &stop_asked,
+                            .stop = &interrupted(),
                             .begin = begin,
                             .end = end});
   if (how == RunEnd::interrupted) return 130;

@@ -4,11 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <cmath>
+#include <string_view>
 
-#include <cmath>
-
-#include "engine/model/generator.h"
-#include "engine/run/trained_model.h"
+#include "engine/model/text_writer.h"
 #include "kernels/common/memory.h"
 
 namespace carousel {
@@ -49,7 +47,7 @@ std::string score_text(const Score& score, const Training& training) {
 }
 
 const char* counted_name(const Training& training) {
-  return training.corpus.train.find("label") != nullptr ? "examples" : "tokens";
+  return training.corpus.train.find("label") != nullptr ? "example" : "token";
 }
 
 void TrainLog::begin(const Training& training) {
@@ -80,9 +78,10 @@ void TrainLog::on_step(const TrainingRun& run, const Arena& arena) {
 }
 
 void TrainLog::on_report(const Report& r) {
+  last_ = r;
   if (!r.belated) {
     note_ = fmt::format(
-        "loss {:.4f}  {}{} {}/s", r.loss,
+        "loss {:.4f}  {}{} {}s/s", r.loss,
         predicts_words(*training_) ? fmt::format("perplexity {:.2f}  ", std::exp(r.loss)) : "",
         count_text(r.tokens_per_second), counted_name(*training_));
   }
@@ -111,14 +110,12 @@ void TrainLog::on_save(std::int64_t step, bool is_best) {
 
 void TrainLog::on_sample(const TrainingRun& run) {
   const Vocabulary& vocabulary = training_->corpus.vocabularies["token"];
-  Generator generator(run.model, {.temperature = 0.8, .suppressed_token = vocabulary.unknown()});
-  TextDecoder decoder(vocabulary);
+  TextWriter writer(run.model, vocabulary,
+                    {.sampling = {.temperature = 0.8}, .tokens = config_.train.sample_tokens});
   std::string text;
-  generator.begin({first_token(vocabulary)});
-  for (std::int64_t i = 0; i < config_.train.sample_tokens; ++i) {
-    text += decoder.next(generator.next().front());
-  }
-  progress_.line(fmt::format("step {}: a sample\n{}{}", run.step, text, decoder.finish()));
+  writer.begin({});
+  writer.write([&](std::size_t, std::string_view piece) { text += piece; });
+  progress_.verbatim(fmt::format("step {}: a sample\n{}", run.step, text));
 }
 
 void TrainLog::on_graph_refused(const std::string& why) {

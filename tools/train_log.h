@@ -15,7 +15,7 @@ std::string score_text(const Score& score);
 /// The same, and the perplexity where it is the loss of a model of words.
 std::string score_text(const Score& score, const Training& training);
 
-/// What a batch counts: "examples" of labelled data, otherwise "tokens".
+/// What a batch counts: "example" of labelled data, otherwise "token".
 const char* counted_name(const Training& training);
 
 /// Progress and samples of a training run, on standard error.
@@ -35,6 +35,8 @@ class TrainLog final : public TrainObserver {
   void on_graph_refused(const std::string& why) override;
   void on_notice(const std::string& what) override { progress_.line(what); }
   ProgressBar& progress() { return progress_; }
+  /// The last report of this session.
+  const std::optional<Report>& last_report() const { return last_; }
   /// "validation loss nan" if the last evaluation was not finite; otherwise nothing.
   const std::string& last_fault() const { return fault_; }
 
@@ -45,6 +47,7 @@ class TrainLog final : public TrainObserver {
   std::string note_, fault_;
   bool memory_told_ = false, explaining_ = false;
   std::optional<Explanation> explanation_;
+  std::optional<Report> last_;
 };
 
 }  // namespace carousel

@@ -111,22 +111,24 @@ std::string report_text(const ComparisonReport& report) {
         report.drift->loss_a, report.drift->loss_b, report.drift->weights);
   }
   if (report.graph) text += graph_text(report);
-  std::size_t width = 6;
-  for (const TensorVerdict& t : report.comparison.tensors()) width = std::max(width, t.name.size());
-  text +=
-      fmt::format("\n      {:{}}  largest error  relative  of tolerance  where\n", "tensor", width);
-  for (const TensorVerdict& tensor : report.comparison.tensors()) {
-    const Difference& d = tensor.largest;
-    text += fmt::format("{:4}  {:{}}  {:13.1e}  {:8.1e}  {:12.2g}  {}\n",
-                        tensor.holds() ? "ok" : "FAIL", tensor.name, width, d.error(), d.relative(),
-                        d.excess(), d.error() == 0 ? "" : place(d));
-    if (tensor.first) {
-      text += fmt::format("      {:{}}  {:13.1e}  {:8.1e}  {:12.2g}  {}\n", "  its first", width,
-                          tensor.first->error(), tensor.first->relative(), tensor.first->excess(),
-                          place(*tensor.first));
-    }
-  }
   return text;
+}
+
+std::vector<std::vector<std::string>> report_rows(const ComparisonReport& report) {
+  const auto row = [](const char* verdict, const std::string& of, const Difference& d) {
+    return std::vector<std::string>{verdict,
+                                    of,
+                                    fmt::format("{:.1e}", d.error()),
+                                    fmt::format("{:.1e}", d.relative()),
+                                    fmt::format("{:.2g}", d.excess()),
+                                    d.error() == 0 ? "" : place(d)};
+  };
+  std::vector<std::vector<std::string>> rows;
+  for (const TensorVerdict& tensor : report.comparison.tensors()) {
+    rows.push_back(row(tensor.holds() ? "ok" : "FAIL", tensor.name, tensor.largest));
+    if (tensor.first) rows.push_back(row("", "  its first", *tensor.first));
+  }
+  return rows;
 }
 
 std::string report_json(const ComparisonReport& report) {

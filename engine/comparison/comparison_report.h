@@ -4,6 +4,7 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "engine/comparison/comparison.h"
 
@@ -25,8 +26,12 @@ struct ComparisonReport {
   std::optional<GraphUse> graph{};
 };
 
-/// As text: the verdict, the first difference, the drift, and a table of all tensors.
+/// As text: the verdict, the first difference, the drift.
 std::string report_text(const ComparisonReport& report);
+
+/// A row for each tensor: "ok" or "FAIL", its name, the largest error, the same relative and as a
+/// share of the tolerance, and where. A row for its first difference follows a tensor that fails.
+std::vector<std::vector<std::string>> report_rows(const ComparisonReport& report);
 
 /// The same as one JSON object. NaN and infinities are the strings "nan", "inf" and "-inf".
 std::string report_json(const ComparisonReport& report);

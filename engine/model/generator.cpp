@@ -40,6 +40,12 @@ Tensor Generator::read(const Field& token) {
 }
 
 void Generator::begin(std::span<const std::vector<std::int32_t>> prompts) {
+  state_.reset();
+  drawn_ = 0;
+  go_on(prompts);
+}
+
+void Generator::go_on(std::span<const std::vector<std::int32_t>> prompts) {
   std::size_t longest = 0, shortest = SIZE_MAX;
   for (const auto& prompt : prompts) {
     longest = std::max(longest, prompt.size());
@@ -64,8 +70,6 @@ void Generator::begin(std::span<const std::vector<std::int32_t>> prompts) {
     token.lengths = Tensor(device_, {rows_}, DType::i32);
     copy_from_host(token.lengths, lengths.data());
   }
-  state_.reset();
-  drawn_ = 0;
   logits_ = read(token);
 }
 

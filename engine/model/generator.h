@@ -20,6 +20,8 @@ class Generator {
   /// Begins anew with a prompt for each row, read in one pass. Each has at least one token.
   void begin(std::span<const std::vector<std::int32_t>> prompts);
   void begin(const std::vector<std::int32_t>& prompt) { begin(std::span(&prompt, 1)); }
+  /// Reads on after what was read and written: as many prompts, with the state kept.
+  void go_on(std::span<const std::vector<std::int32_t>> prompts);
   /// The next token of every row, to be called after begin(). Error if the model's logits are not
   /// numbers.
   const std::vector<std::int32_t>& next();

@@ -149,11 +149,11 @@ void RunConfig::describe() {
   machine.describe(options_.section("run", "where it runs"));
 }
 
-std::string RunConfig::common_help() {
+void RunConfig::visit_common(const std::function<void(const Options&)>& visit) {
   RunConfig config;
   config.data = carousel::data_kind(config.data_kind).config();
   config.describe();
-  return config.options_.help();
+  visit(config.options_);
 }
 
 void RunConfig::apply(Config config, Models models, const Overrides& overrides) {

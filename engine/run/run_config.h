@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -59,8 +60,8 @@ class RunConfig {
   std::string toml() const { return options_.toml(); }
   /// What is set and has no effect: Options::without_effect().
   std::vector<std::string> without_effect() const { return options_.without_effect(); }
-  /// The options that all kinds of models and of data have, with defaults and meanings.
-  static std::string common_help();
+  /// Passes on the options that all kinds of models and of data have, with their defaults.
+  static void visit_common(const std::function<void(const Options&)>& visit);
 
   /// ConfigError that begins "--resume: " if this config asks for another run than `before`, the
   /// config that `run` was trained with; another learning rate must be typed on the command line, for

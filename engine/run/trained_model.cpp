@@ -128,11 +128,4 @@ std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {
   return result;
 }
 
-std::int32_t first_token(const Vocabulary& vocabulary) {
-  if (vocabulary.begin() >= 0) return vocabulary.begin();
-  if (vocabulary.end() >= 0) return vocabulary.end();
-  const std::int32_t newline = vocabulary.id("\n");
-  return newline >= 0 ? newline : static_cast<std::int32_t>(vocabulary.size() - 1);
-}
-
 }  // namespace carousel

@@ -75,8 +75,4 @@ class TrainedModel {
   std::string checkpoint_;
 };
 
-/// The tokens a text begins with when nothing else is said: <bos>, <eos>, a newline, or the first
-/// token there is.
-std::int32_t first_token(const Vocabulary& vocabulary);
-
 }  // namespace carousel

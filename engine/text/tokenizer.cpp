@@ -149,6 +149,21 @@ void Tokenizer::feed(std::string_view text) {
   }
 }
 
+void Tokenizer::special(std::string_view name) {
+  pause();
+  if (name == kUnknownText) {
+    deliver(name);
+  } else if (name == kEndText) {
+    if (rules_.newline == Newline::line && !open_) sink_.begin_line();
+    sink_.end_line();
+    open_ = false;
+  } else {
+    sink_.begin_line();
+    open_ = true;
+  }
+  byte_ += static_cast<std::int64_t>(name.size());
+}
+
 void Tokenizer::pause() {
   if (!cut_.empty()) {
     token_start_ = byte_;

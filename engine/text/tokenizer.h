@@ -81,6 +81,8 @@ class Tokenizer {
   /// What is fed next begins at this byte of the file, in a line of its own: bytes are left out.
   void skip_to(std::int64_t byte) { line_start_ = byte_ = byte; }
   void feed(std::string_view text);
+  /// Takes one of the special tokens where its name stands in the text.
+  void special(std::string_view name);
   /// Ends the last word and leaves the last line open: for a prompt, whose text will continue.
   void pause();
   /// Ends the last word and the last line: for the end of a text.

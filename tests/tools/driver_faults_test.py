@@ -153,7 +153,8 @@ class DriverFaultsTest(DriverCase):
         folder = self.here / "it's a run"
         status, talk = self.interrupted(lambda run: run.rename(folder))
         self.assertEqual(status, 130)
-        command = talk.splitlines()[-1].split("to go on: ")[1]
+        self.assertTrue(talk.splitlines()[-2].endswith("to go on:"), talk)
+        command = talk.splitlines()[-1].strip()
         saved = int(os.readlink(folder / "checkpoints/last").removeprefix("step-"))
         os.symlink(pathlib.Path(CAROUSEL).resolve(), self.here / "carousel")
         shell = {"env": {**os.environ, "PATH": f"{self.here}:{os.environ['PATH']}"}, "shell": True,

@@ -121,7 +121,7 @@ class DriverLabelsTest(DriverCase):
         self.assertEqual(len(self.labelled("abgd\r\n\r\ncfhj\r\n")), 3)  # \r is a character
         odd = self.predict(input="abgd\nc\u00e9\u4e16\n")
         self.assertEqual(len(odd.stdout.splitlines()), 2)
-        self.assertIn("2 tokens are unknown", odd.stderr)
+        self.assertIn("2 tokens unknown", odd.stderr)
         for text, parts in (("abgd\n\ncfhj\n", ("line 2", "empty")), ("\n", ("line 1", "empty")),
                             ("", ("standard input", "empty"))):
             with self.subTest(text):

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 import unittest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -338,10 +339,36 @@ class DriverTest(DriverCase):
         for part in ('model.kind = "recurrent_lm"', 'data.kind = "text"', 'data.kind = "labelled"',
                      "document_end", "split_seed", "learning_rate"):
             self.assertIn(part, listed)
-        kinds = {entry["kind"]: entry for entry in json.loads(run("models", "--json").stdout)}
+        listed = json.loads(run("models", "--json").stdout)
+        kinds = {entry["kind"]: entry for entry in listed["models"]}
         self.assertIn("generate", kinds["recurrent_lm"]["commands"])
         self.assertIn("predict", kinds["classifier"]["commands"])
         self.assertEqual(kinds["classifier"]["data"], ["labelled"])
+        self.assertEqual([data["kind"] for data in listed["data"]], ["labelled", "text"])
+        sections = {section["section"]: section for section in listed["sections"]}
+        options = {f"{name}.{option['key']}": option
+                   for name, section in [("model", kinds["recurrent_lm"]), ("data", listed["data"][1]),
+                                         *sections.items()]
+                   for option in section["options"]}
+        # All that a config has, with the defaults that it has.
+        config = self.here / "least.toml"
+        config.write_text('[model]\nkind = "recurrent_lm"\n[data]\ntext = "text.txt"\n[train]\n'
+                          "steps = 1\nbatch = 2\nwindow = 4\n")
+        run("train", config, "--out", self.here / "least")
+        written = tomllib.loads((self.here / "least/config.toml").read_text())
+        self.assertEqual(sorted(f"{section}.{key}" for section in written for key in written[section]),
+                         sorted(options))
+        for section, key in ((s, k) for s in written for k in written[s]):
+            if f"{section}.{key}" not in ("model.kind", "data.text", "train.steps", "train.batch",
+                                          "train.window", "data.newline", "run.device",
+                                          "run.threads"):
+                self.assertEqual(options[f"{section}.{key}"]["default"], written[section][key], key)
+        hidden, dropout = options["model.hidden"], options["model.dropout"]
+        self.assertEqual((hidden["type"], hidden["least"]), ("integer", 1))
+        self.assertEqual((dropout["type"], dropout["least"], dropout["below"]), ("number", 0, 1))
+        self.assertEqual(options["data.tokens"]["choices"], ["byte", "char", "word"])
+        self.assertTrue(options["data.text"]["required"])
+        self.assertIsNone(options["data.text"]["default"])
 
     # compare.
 
@@ -477,12 +504,17 @@ class DriverTest(DriverCase):
                 self.assertFalse((self.here / "run").exists())
 
     def test_set_mistakes(self):
+        for word, meant in (("optimizer.lr=1", "learning_rate"), ("train.epochs=3", "steps"),
+                            ("model.hidden_size=3", "hidden"), ("model.dropout_rate=0", "dropout"),
+                            ("train.batch_size=3", "batch"), ("training.steps=1", "train")):
+            with self.subTest(word):
+                self.assert_one_line(self.train("--set", word, status=1), f"did you mean '{meant}'?")
         for word in ("model.hidden", "hidden=3", "model.hiden=3", "model.hidden=0", "=", ""):
             with self.subTest(word):
                 self.assert_one_line(self.train("--set", word, status=1))
 
     def test_data_mistakes(self):
-        cases = [(None, "No such file"), (b"", "empty"), (b"ab\xff\xfecd" * 99, "UTF-8"),
+        cases = [(None, "data.text: opening"), (None, "No such file"), (b"", "empty"), (b"ab\xff\xfecd" * 99, "UTF-8"),
                  (b"short", "window")]
         for content, part in cases:
             with self.subTest(part):

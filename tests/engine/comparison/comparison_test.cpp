@@ -234,6 +234,15 @@ TEST(ComparisonReport, LeadsWithTheVerdictAndTheFirstWrongThing) {
   const std::string second = text.substr(text.find('\n') + 1);
   EXPECT_EQ(second.find("      cpu f32 1, cuda f32 -1; error 2, relative 2, allowed "), 0U) << text;
 
+  using Rows = std::vector<std::vector<std::string>>;
+  const std::string where = "step 3, time step 1, row 0, unit 0";
+  Rows rows = report_rows(report);
+  ASSERT_EQ(rows.size(), 3U);
+  for (std::vector<std::string>& row : rows) EXPECT_NE(std::exchange(row[4], ""), "") << row[1];
+  EXPECT_EQ(rows, (Rows{{"FAIL", "layer 1, gate f", "2.0e+00", "2.0e+00", "", where},
+                        {"", "  its first", "2.0e+00", "2.0e+00", "", where},
+                        {"ok", "loss", "0.0e+00", "0.0e+00", "", ""}}));
+
   const auto json = nlohmann::json::parse(report_json(report));
   EXPECT_FALSE(json["holds"]);
   EXPECT_EQ(json["first_wrong"]["tensor"], "layer 1, gate f");
