@@ -25,6 +25,7 @@ struct Arguments {
   ScoreArguments score;
   CompareArguments compare;
   GenerateArguments generate;
+  RunsArguments runs;
 };
 
 void add_json(CLI::App& command, CommonArguments& common) {
@@ -163,6 +164,19 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   return command;
 }
 
+CLI::App* add_runs(CLI::App& app, Arguments& a) {
+  CLI::App* command =
+      app.add_subcommand("runs", "a table of runs: how they differ, how far, how good");
+  command->add_option("folders", a.runs.folders, "runs, or folders of runs")
+      ->type_name("DIR")
+      ->required();
+  command->add_option("--sort", a.runs.sort, "by a column, ascending; by best: the best first")
+      ->type_name("COLUMN");
+  command->add_flag("--csv", a.runs.csv, "print all of it as comma-separated values");
+  add_json(*command, a.common);
+  return command;
+}
+
 CLI::App* add_models(CLI::App& app, Arguments& a) {
   CLI::App* command = app.add_subcommand("models", "list the kinds of models and their options");
   add_json(*command, a.common);
@@ -184,6 +198,7 @@ int run_command_line(int argc, char** argv) {
       {add_score(app, a), [&] { return score_command(a.score, a.common); }},
       {add_compare(app, a), [&] { return compare_command(a.compare, a.common); }},
       {add_generate(app, a), [&] { return generate_command(a.generate, a.common); }},
+      {add_runs(app, a), [&] { return runs_command(a.runs, a.common); }},
       {add_models(app, a), [&] { return models_command(a.common); }}};
   try {
     app.parse(argc, argv);

@@ -58,6 +58,12 @@ struct GenerateArguments : RunArguments {
   std::uint64_t seed = 1;
 };
 
+struct RunsArguments {
+  std::vector<std::string> folders;
+  std::string sort;  ///< a column; empty: in the order of the folders
+  bool csv = false;
+};
+
 /// Each command returns the process's exit status and throws Error for what went wrong. Standard
 /// output gets what was asked for, standard error all talk.
 int train_command(const TrainArguments& arguments, const CommonArguments& common);
@@ -66,6 +72,7 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
 int score_command(const ScoreArguments& arguments, const CommonArguments& common);
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
+int runs_command(const RunsArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);
 
 /// ConfigError, in one line, unless the command can be given to this kind of model.
