@@ -14,7 +14,10 @@ install(TARGETS carousel_options carousel_kernels carousel_engine carousel_model
 install(TARGETS carousel_driver RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY kernels engine models DESTINATION include/carousel
         FILES_MATCHING PATTERN "*.h" PATTERN "configs" EXCLUDE)
-install(DIRECTORY models/configs DESTINATION ${CMAKE_INSTALL_DATADIR}/carousel)
+# The configs' texts lie at ../../data from them, as far as they were made.
+install(DIRECTORY models/configs DESTINATION ${CMAKE_INSTALL_DATADIR}/carousel/models)
+install(DIRECTORY data DESTINATION ${CMAKE_INSTALL_DATADIR}/carousel OPTIONAL
+        FILES_MATCHING PATTERN "*.txt" PATTERN "*.tsv")
 
 set(package_folder ${CMAKE_INSTALL_LIBDIR}/cmake/Carousel)
 install(EXPORT CarouselTargets NAMESPACE Carousel:: DESTINATION ${package_folder})

@@ -73,6 +73,16 @@ void Generator::go_on(std::span<const std::vector<std::int32_t>> prompts) {
   logits_ = read(token);
 }
 
+std::vector<std::vector<double>> Generator::probabilities() const {
+  const std::vector<float> logits = host_floats(logits_);
+  const std::size_t vocabulary = logits.size() / static_cast<std::size_t>(rows_);
+  std::vector<std::vector<double>> result;
+  for (std::size_t first = 0; first < logits.size(); first += vocabulary) {
+    result.push_back(softmax(std::span(logits).subspan(first, vocabulary)));
+  }
+  return result;
+}
+
 const std::vector<std::int32_t>& Generator::next() {
   copy_from_host(draw_, &drawn_);
   ++drawn_;

@@ -25,6 +25,9 @@ class Generator {
   /// The next token of every row, to be called after begin(). Error if the model's logits are not
   /// numbers.
   const std::vector<std::int32_t>& next();
+  /// Of every token to be the next one of each row, as the model has them: sampling options change
+  /// nothing here. To be called after begin(); waits for the device.
+  std::vector<std::vector<double>> probabilities() const;
 
  private:
   /// Reads tokens on; the logits of what follows.

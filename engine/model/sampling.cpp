@@ -1,8 +1,23 @@
 #include "engine/model/sampling.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "kernels/sample/sample.h"
 
 namespace carousel {
+
+std::vector<double> softmax(std::span<const float> logits) {
+  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
+  std::vector<double> result;
+  double sum = 0;
+  for (const float logit : logits) {
+    result.push_back(std::exp(static_cast<double>(logit) - largest));
+    sum += result.back();
+  }
+  for (double& probability : result) probability /= sum;
+  return result;
+}
 
 void choose_tokens(const Tensor& logits, const SamplingConfig& config, const Tensor& draw,
                    const Tensor& token) {

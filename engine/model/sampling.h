@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "engine/tape/tensor.h"
 
@@ -15,6 +17,9 @@ struct SamplingConfig {
   std::uint64_t seed = 1;
   std::int32_t suppressed_token = -1;  ///< never chosen: <unk>; −1: none
 };
+
+/// The probabilities of logits; the largest may not be infinite.
+std::vector<double> softmax(std::span<const float> logits);
 
 /// Queues a choice for each row of logits [B, V] into token [B]; −1 for a row that is not numbers.
 /// `draw` [1] i64, on the device, counts the choices: each has random numbers of its own. It may be

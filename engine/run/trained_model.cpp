@@ -7,24 +7,13 @@
 #include <cmath>
 #include <span>
 
+#include "engine/model/sampling.h"
 #include "engine/training/training_run.h"
 #include "kernels/common/check.h"
 #include "kernels/recurrent_sequence/cell.h"
 
 namespace carousel {
 namespace {
-
-std::vector<double> softmax(std::span<const float> logits) {
-  const auto largest = static_cast<double>(*std::max_element(logits.begin(), logits.end()));
-  std::vector<double> result;
-  double sum = 0;
-  for (const float logit : logits) {
-    result.push_back(std::exp(static_cast<double>(logit) - largest));
-    sum += result.back();
-  }
-  for (double& probability : result) probability /= sum;
-  return result;
-}
 
 /// A checkpoint's weights, which are held against the config before memory is taken.
 Beginning weights_of(const SavedCheckpoint& saved, const RunConfig& config) {

@@ -162,6 +162,32 @@ TEST_P(GeneratorOn, GivesTheTokensOfStepsTakenOneByOne) {
   }
 }
 
+TEST_P(GeneratorOn, ProbabilitiesAreTheModelsWhateverIsSampled) {
+  constexpr std::int64_t kVocabulary = 300;
+  SecondToLast model(GetParam(), kVocabulary, kDrawn);
+  const std::vector<float> table = host_floats(model.parameters().weight(0));
+  Generator generator(model, {.temperature = 0.1, .top_k = 1, .suppressed_token = 3}, 2);
+  generator.begin(std::vector<Tokens>{{7, 8}, {9, 10}});
+  const auto expect_rows = [&](std::int32_t first, std::int32_t second) {
+    const auto got = generator.probabilities();
+    ASSERT_EQ(got.size(), 2U);
+    std::size_t row = 0;
+    for (const std::int32_t before : {first, second}) {
+      const float* const logits = table.data() + before * kVocabulary;
+      double sum = 0;
+      for (std::int64_t i = 0; i < kVocabulary; ++i)
+        sum += std::exp(static_cast<double>(logits[i]));
+      for (std::size_t i = 0; i < kVocabulary; ++i) {
+        EXPECT_NEAR(got[row][i], std::exp(static_cast<double>(logits[i])) / sum, 1e-12);
+      }
+      ++row;
+    }
+  };
+  expect_rows(7, 9);
+  generator.next();
+  expect_rows(8, 10);
+}
+
 TEST_P(GeneratorOn, PromptsOfDifferentLengthsGoOnAsEachWouldAlone) {
   SecondToLast model(GetParam(), 50, kDrawn);
   const std::vector<Tokens> prompts{{3, 1, 4, 1, 5}, {9}, {2, 6}, {5, 3, 5, 8}};
