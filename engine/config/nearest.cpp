@@ -1,5 +1,7 @@
 #include "engine/config/nearest.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cctype>
 #include <string_view>
@@ -79,9 +81,10 @@ constexpr NamesElsewhere kNames[] = {
 }  // namespace
 
 std::vector<std::string> names_here(const std::string& elsewhere) {
+  const std::string word = fmt::format(" {} ", lower(elsewhere));
   std::vector<std::string> names;
   for (const NamesElsewhere& row : kNames) {
-    if (row.elsewhere.find(" " + lower(elsewhere) + " ") != std::string_view::npos) {
+    if (row.elsewhere.find(word) != std::string_view::npos) {
       names.emplace_back(row.here);
     }
   }
