@@ -61,8 +61,8 @@ const char* name(TextEnd end) {
   return kNames[static_cast<int>(end)];
 }
 
-/// Prints texts that are written side by side in their order, each as soon as it can be: the first
-/// piece by piece, the next when those before it are complete.
+/// Prints texts that are written side by side in their order: the first piece by piece, the others
+/// when all are complete.
 class TextOutput {
  public:
   TextOutput(std::int64_t count, std::string prompt, bool titled)

@@ -9,7 +9,7 @@
 #include <string_view>
 
 #include "engine/files/atomic.h"
-#include "engine/run/run_config.h"
+#include "engine/run/trained_model.h"
 #include "engine/training/checkpoint.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
@@ -25,8 +25,7 @@ bool is_run(const fs::path& folder) {
          fs::exists(folder / "checkpoints");
 }
 
-void read_config(RunSummary& run) {
-  const RunConfig config(run.folder / "config.toml", model_registry());
+void take_config(const RunConfig& config, RunSummary& run) {
   run.steps = config.train.steps;
   const Config all = Config::parse(config.toml(), "config", {});
   for (const Setting& setting : all.settings()) {
@@ -87,9 +86,19 @@ RunSummary read_run(const fs::path& folder) {
   RunSummary run{.folder = folder,
                  .name = fs::absolute(folder / "").parent_path().filename().string()};
   try {
-    if (!is_run(folder)) throw FormatError("no run");
-    read_config(run);
-    read_progress(run);
+    const fs::path weights = folder / "model.safetensors";
+    if (is_run(folder)) {
+      take_config(RunConfig(folder / "config.toml", model_registry()), run);
+      read_progress(run);
+    } else if (fs::exists(weights)) {
+      const SafetensorsFile file(weights);
+      take_config(
+          RunConfig(metadata_text(file, "carousel.config"), weights.string(), model_registry()),
+          run);
+      run.remark = "weights alone";
+    } else {
+      run.remark = "no run";
+    }
   } catch (const std::exception& error) {  // a row for it, and the others go on
     run.remark = error.what();
   }

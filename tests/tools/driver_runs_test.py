@@ -8,6 +8,7 @@ import csv
 import io
 import json
 import pathlib
+import shutil
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -118,14 +119,18 @@ class DriverRunsTest(DriverCase):
         (runs / "broken, \"quoted\"" / "config.toml").write_text("[model]\nkind = 1\n")
         (runs / "damaged/metrics.jsonl").write_text(report + '{"st\n')
         (runs / "forged/metrics.jsonl").write_text(report + report.replace("32", '"many"'))
+        shutil.copytree(runs / "good/checkpoints/best", runs / "weights")
         lines = {line.split()[0]: line for line in self.runs(runs).stdout.splitlines()}
-        self.assertEqual(sorted(lines), ["begun", "broken,", "damaged", "empty", "forged", "good", "run"])
+        self.assertEqual(sorted(lines), ["begun", "broken,", "damaged", "empty", "forged", "good",
+                                         "run", "weights"])
         for name, part in (("begun", "no report yet"), ("broken,", "model.kind"), ("empty", "no run"),
-                           ("damaged", "metrics.jsonl:2"), ("forged", "metrics.jsonl:2"), ("good", "12/12")):
+                           ("damaged", "metrics.jsonl:2"), ("forged", "metrics.jsonl:2"),
+                           ("good", "12/12"), ("weights", "weights alone")):
             self.assertIn(part, lines[name])
         table = csv.DictReader(io.StringIO(self.runs(runs, "--csv").stdout))
         self.assertEqual([row["run"] for row in table],
-                         ["begun", "broken, \"quoted\"", "damaged", "empty", "forged", "good"])
+                         ["begun", "broken, \"quoted\"", "damaged", "empty", "forged", "good",
+                          "weights"])
         self.assert_one_line(self.runs(self.here / "none", status=1), "none")
 
     # train --json.
