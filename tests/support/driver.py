@@ -14,6 +14,60 @@ CAROUSEL, DEVICE = sys.argv[1:3]
 # Sanitizers keep books of their own.
 SANITIZED = b"__asan_init" in pathlib.Path(CAROUSEL).read_bytes()
 
+TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
+CONFIG = """
+[model]
+kind = "recurrent_lm"
+embed = 8
+hidden = 16
+layers = 2
+dropout = 0.1
+[data]
+text = "text.txt"
+tokens = "char"
+[train]
+steps = 12
+batch = 4
+window = 8
+report_every = 2
+evaluate_every = 6
+save_every = 4
+[optimizer]
+kind = "adamw"
+learning_rate = 1e-2
+clip_norm = 1.0
+"""
+SMALL_CONFIG = """
+[model]
+kind = "recurrent_lm"
+embed = 8
+hidden = 16
+[data]
+text = "text.txt"
+tokens = "char"
+[train]
+steps = 6
+batch = 4
+window = 8
+evaluate_every = 3
+[optimizer]
+learning_rate = 1e-2
+"""
+CLASSIFIER = """
+[model]
+kind = "classifier"
+embed = 4
+hidden = 6
+layers = 1
+[data]
+kind = "labelled"
+text = "words.tsv"
+[train]
+steps = 2
+batch = 2
+"""
+EXAMPLES = "x\tab\ny\tcd\nx\tae\ny\tcf\n"
+
 
 def run(*arguments, status=0, **options):
     """Runs the driver; every failure must be one line on standard error and nothing else there."""

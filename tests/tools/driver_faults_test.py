@@ -17,8 +17,7 @@ import time
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
-from driver_test import CONFIG, TEXT
-from driver import CAROUSEL, DEVICE, SANITIZED, DriverCase, main, metrics, run
+from driver import CAROUSEL, CONFIG, DEVICE, SANITIZED, TEXT, DriverCase, main, metrics, run
 
 
 class DriverFaultsTest(DriverCase):

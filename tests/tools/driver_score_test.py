@@ -12,44 +12,14 @@ import subprocess
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from driver import CAROUSEL, DEVICE, DriverCase, main, run
+from driver import CAROUSEL, CLASSIFIER, DEVICE, EXAMPLES, SMALL_CONFIG, TEXT, DriverCase, main, run
 
-CONFIG = """
-[model]
-kind = "recurrent_lm"
-embed = 8
-hidden = 16
-[data]
-text = "text.txt"
-tokens = "char"
-[train]
-steps = 6
-batch = 4
-window = 8
-evaluate_every = 3
-[optimizer]
-learning_rate = 1e-2
-"""
-CLASSIFIER = """
-[model]
-kind = "classifier"
-embed = 4
-hidden = 6
-layers = 1
-[data]
-kind = "labelled"
-text = "words.tsv"
-[train]
-steps = 2
-batch = 2
-"""
-TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
 LINES = ["the 7 little ships\n", "\n", "s\n", "sail\u00e9 \u4e16\n", "round the isle"]
 
 
 class DriverScoreTest(DriverCase):
-    FILES = {"config.toml": CONFIG, "text.txt": TEXT, "lines.txt": "".join(LINES),
-             "words.tsv": "x\tab\ny\tcd\nx\tae\ny\tcf\n"}
+    FILES = {"config.toml": SMALL_CONFIG, "text.txt": TEXT, "lines.txt": "".join(LINES),
+             "words.tsv": EXAMPLES}
 
     def score(self, *more, out="run", **options):
         return run("score", self.here / out, *more, **options)

@@ -17,31 +17,7 @@ import unittest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
-from driver import CAROUSEL, DEVICE, SANITIZED, DriverCase, main, metrics, run
-
-CONFIG = """
-[model]
-kind = "recurrent_lm"
-embed = 8
-hidden = 16
-layers = 2
-dropout = 0.1
-[data]
-text = "text.txt"
-tokens = "char"
-[train]
-steps = 12
-batch = 4
-window = 8
-report_every = 2
-evaluate_every = 6
-save_every = 4
-[optimizer]
-kind = "adamw"
-learning_rate = 1e-2
-clip_norm = 1.0
-"""
-TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(60))
+from driver import CAROUSEL, CONFIG, DEVICE, SANITIZED, TEXT, DriverCase, main, metrics, run
 
 
 class DriverTest(DriverCase):
