@@ -156,14 +156,16 @@ struct PackedOptions {
   std::int64_t rows = 32, steps = 16;  ///< B, T
   std::int32_t document_end = -1;      ///< token after which a row's state restarts; −1: none
   std::int32_t answer_after = -1;      ///< as of LineOptions, but a line may lack the token
+  bool whole = false;                  ///< no line goes on from one window to the next
 };
 
 /// Lines of any length, of which `lengths` has the number of tokens, in B rows of about equal length
 /// that are cut into windows of T: the state carries over from window to window and restarts where
-/// a line begins. Fields "token", "target" (−1 at the last token of a line, and where it is none) and "place". All
+/// a line begins, and in what fills up a row. Fields "token", "target" (−1 at the last token of a line, and where it is none) and "place". All
 /// batches have the same shape, so that what a line gives does not depend on the lines beside it.
 ///
-/// Errors   ConfigError for B or T below 1. FormatError unless the lengths add up to the tokens.
+/// Errors   ConfigError for B or T below 1, and for whole lines longer than T. FormatError unless the
+///          lengths add up to the tokens.
 std::unique_ptr<BatchSource> packed_batches(const Device& device, const TokenRange& tokens,
                                             const TokenRange& lengths,
                                             const PackedOptions& options);

@@ -44,6 +44,17 @@ std::vector<PackedPlan::Line> PackedPlan::find_lines(const TokenRange& lengths) 
       fmt::format("{}: {} tokens in lines of {} together", tokens_.name, tokens_.count, start));
 }
 
+/// Where a line begins whose row has been filled up to `step`.
+std::int64_t PackedPlan::step_for(const Line& line, std::int64_t step) const {
+  if (!options_.whole) return step;
+  if (line.count > options_.steps) {
+    throw ConfigError(fmt::format("data: a line of {} tokens, expected at most the {} of a window",
+                                  line.count, options_.steps));
+  }
+  const std::int64_t used = step % options_.steps;
+  return used + line.count <= options_.steps ? step : step - used + options_.steps;
+}
+
 void PackedPlan::sort_into_rows(std::vector<Line> lines) {
   // The longest line first, each into the shortest row: rows become about equally long.
   std::stable_sort(lines.begin(), lines.end(),
@@ -56,7 +67,7 @@ void PackedPlan::sort_into_rows(std::vector<Line> lines) {
   for (Line& line : lines) {
     const auto [step, row] = shortest.top();
     shortest.pop();
-    line.step = step;
+    line.step = step_for(line, step);
     rows_[row].push_back(line);
     shortest.emplace(line.end(), row);
     longest = std::max(longest, line.end());
@@ -98,7 +109,11 @@ void PackedPlan::fill_row(std::int64_t row, std::int64_t first_step, HostBatch& 
                                [](std::int64_t step, const Line& l) { return step < l.end(); });
   std::int64_t step = first_step;
   const std::int64_t end = first_step + options_.steps;
-  for (; line != lines.end() && step < end; ++line) {
+  const auto fill_up_to = [&](std::int64_t next) {
+    for (; step < next; ++step) set(step, 0, GatherWindows::kNoTarget, -1, true);
+  };
+  for (; line != lines.end() && line->step < end; ++line) {
+    fill_up_to(line->step);
     const std::int64_t first = step - line->step, count = std::min(end - step, line->count - first);
     // read_[1 + i] is token first + i of the line.
     const std::int64_t before = std::min<std::int64_t>(first, 1);
@@ -112,7 +127,7 @@ void PackedPlan::fill_row(std::int64_t row, std::int64_t first_step, HostBatch& 
           begins || (options_.document_end >= 0 && token[-1] == options_.document_end));
     }
   }
-  for (; step < end; ++step) set(step, 0, GatherWindows::kNoTarget, -1, false);
+  fill_up_to(end);
 }
 
 }  // namespace carousel

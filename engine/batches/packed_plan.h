@@ -25,6 +25,7 @@ class PackedPlan final : public BatchPlan {
     std::int64_t end() const { return step + count; }
   };
   std::vector<Line> find_lines(const TokenRange& lengths) const;
+  std::int64_t step_for(const Line& line, std::int64_t step) const;
   void sort_into_rows(std::vector<Line> lines);
   void fill_row(std::int64_t row, std::int64_t first_step, HostBatch& batch);
 

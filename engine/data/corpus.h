@@ -11,8 +11,7 @@
 
 namespace carousel {
 
-/// Ids of one kind: "token", what is read; "label", one for each example. Beside "token", "length"
-/// says how many tokens each line has, of lines that are read one by one: of other models' data too.
+/// Ids of one kind: "token", what is read; "label", one for each example.
 struct Column {
   std::string name;
   TokenRange ids;

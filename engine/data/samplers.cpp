@@ -31,13 +31,6 @@ LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
 std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
                                               const SamplerOptions& options) {
   const TokenRange& tokens = split["token"];
-  if (const TokenRange* const lengths = split.find("length")) {
-    return packed_batches(options.device, tokens, *lengths,
-                          {.rows = options.rows,
-                           .steps = options.window,
-                           .document_end = corpus.document_end,
-                           .answer_after = corpus.answer_after});
-  }
   if (corpus.lines) {
     LineOptions lines = line_options(corpus, options);
     lines.answer_after = corpus.answer_after;

@@ -33,8 +33,7 @@ using Sampler = std::unique_ptr<BatchSource> (*)(const Corpus&, const Split&,
                                                  const SamplerOptions&);
 
 /// For models that predict the next token: fields "token" and "target". A stream gives windows
-/// (stream_batches(), evaluation_batches()); lines give whole lines (line_batches()). Data with the
-/// column "length" gives packed lines (packed_batches()), in `rows` rows and windows of `window`.
+/// (stream_batches(), evaluation_batches()); lines give whole lines (line_batches()).
 std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
                                               const SamplerOptions& options);
 

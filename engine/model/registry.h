@@ -30,8 +30,9 @@ struct ModelEntry {
   Metrics (*metrics)(const Vocabularies&);
   bool decodes = false;   ///< has a decoder: writes text
   bool predicts = false;  ///< has a predictor: labels what it reads
-  /// Tells how probable each token is: in evaluation the first loss of its objective has the nats of
-  /// every target, and its sampler packs lines (packed_batches()).
+  bool embeds = false;    ///< has an embedder: gives hidden states of what it reads
+  /// Tells how probable each token is: in evaluation, also of packed_batches(), the first loss of its
+  /// objective has the nats of every target.
   bool scores = false;
   const char* formerly = nullptr;  ///< a name of the kind in older configs
 };

@@ -24,13 +24,15 @@ double LineScore::perplexity() const {
 }
 
 void TrainedModel::forward_lines(const PackedLines& lines, const TakeBatch& take) {
-  Corpus corpus{.validation = {.columns = {{"token", tokens_in_memory(lines.tokens)},
-                                           {"length", tokens_in_memory(lines.lengths)}}}};
-  config_.data->mark(corpus, vocabularies_, "the run's text");
-  SamplerOptions options = config_.sampler_options(device_, /*training=*/false);
-  options.rows = lines.rows;
-  options.window = lines.steps;
-  const auto batches = config_.entry->sampler(corpus, corpus.validation, options);
+  Corpus marks;
+  config_.data->mark(marks, vocabularies_, "the run's text");
+  const auto batches =
+      packed_batches(device_, tokens_in_memory(lines.tokens), tokens_in_memory(lines.lengths),
+                     {.rows = lines.rows,
+                      .steps = lines.steps,
+                      .document_end = marks.document_end,
+                      .answer_after = marks.answer_after,
+                      .whole = lines.whole});
   Arena arena(device_);
   forward_epoch(*model_, *batches, arena, take);
 }

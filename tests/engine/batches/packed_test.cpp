@@ -42,7 +42,7 @@ TEST(PackedBatches, WorkedByHand) {
     EXPECT_EQ(b[1].row(b[1].token, 0), (Ids{24, 25, 26, 0}));
     EXPECT_EQ(b[1].row(b[1].target, 0), (Ids{25, 26, -1, -1}));
     EXPECT_EQ(b[1].row(b[1].token, 1), (Ids{11, 30, 0, 0})) << "goes on, then a line of one token";
-    EXPECT_EQ(b[1].row(b[1].reset, 1), (Ids{0, 1, 0, 0}));
+    EXPECT_EQ(b[1].row(b[1].reset, 1), (Ids{0, 1, 1, 1})) << "what fills up begins anew";
     EXPECT_EQ(b[1].tokens, 2);
     EXPECT_TRUE(b[0].first && !b[1].first);
     EXPECT_EQ(b[2], b[0]);
@@ -92,11 +92,33 @@ TEST(PackedBatches, ManyLinesAreAllThere) {
   EXPECT_EQ(counted, data->counted_per_epoch());
 }
 
+// Lines of 4, 3, 3, 2 and 1 tokens, in two rows of windows of 5.
+TEST(PackedBatches, WholeLinesDoNotGoOverTheEndOfAWindow) {
+  const TokenRange tokens = tokens_in_memory({10, 11, 20, 21, 22, 30, 40, 41, 42, 50, 51, 52, 53}),
+                   lengths = tokens_in_memory({2, 3, 1, 3, 4});
+  const auto data = packed_batches(Cpu{}, tokens, lengths, {.rows = 2, .steps = 5, .whole = true});
+  const auto b = next_batches(*data, 2);
+  EXPECT_EQ(data->batches_per_epoch(), 2);
+  EXPECT_EQ(b[0].row(b[0].token, 0), (Ids{50, 51, 52, 53, 0}));
+  EXPECT_EQ(b[0].row(b[0].reset, 0), (Ids{1, 0, 0, 0, 1}));
+  EXPECT_EQ(b[0].row(b[0].token, 1), (Ids{20, 21, 22, 0, 0}));
+  EXPECT_EQ(b[0].row(b[0].reset, 1), (Ids{1, 0, 0, 1, 1}));
+  EXPECT_EQ(b[1].row(b[1].token, 0), (Ids{10, 11, 30, 0, 0}));
+  EXPECT_EQ(b[1].row(b[1].target, 0), (Ids{11, -1, -1, -1, -1}));
+  EXPECT_EQ(b[1].row(b[1].reset, 0), (Ids{1, 0, 1, 1, 1}));
+  EXPECT_EQ(b[1].row(b[1].token, 1), (Ids{40, 41, 42, 0, 0}));
+  EXPECT_EQ(b[1].row(b[1].reset, 1), (Ids{1, 0, 0, 1, 1}));
+}
+
 TEST(PackedBatches, WhatDoesNotFitIsRefused) {
   const TokenRange tokens = tokens_in_memory({1, 2, 3}), lengths = tokens_in_memory({2});
   EXPECT_EQ(error_text<FormatError>([&] { packed_batches(Cpu{}, tokens, lengths, {}); }),
             "tokens: 3 tokens in lines of 2 together");
   EXPECT_THROW(packed_batches(Cpu{}, tokens, tokens, {.rows = 0}), ConfigError);
+  EXPECT_EQ(error_text<ConfigError>([&] {
+              packed_batches(Cpu{}, tokens, tokens_in_memory({3}), {.steps = 2, .whole = true});
+            }),
+            "data: a line of 3 tokens, expected at most the 2 of a window");
 }
 
 }  // namespace
