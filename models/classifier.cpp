@@ -73,4 +73,9 @@ Tensor Classifier::predict(Pass& pass, const Batch& batch) {
   return class_logits(pass, h);
 }
 
+Tensor Classifier::hidden(Pass& pass, const Batch& batch, const State&) {
+  const Var x = encoder_.read(pass, embedding_, batch["token"]);
+  return encoder_.run(pass, x, batch.reset, {}, {}, Encoder::Output::steps).output.value();
+}
+
 }  // namespace carousel

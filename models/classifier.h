@@ -26,7 +26,7 @@ struct ClassifierConfig {
 /// Source   Graves 2012, Supervised Sequence Labelling with Recurrent Neural Networks, section 2.3
 ///          (sequence classification); Conneau et al. 2017, arXiv:1705.02364, section 3.2 (mean and
 ///          max pooling). Parameters have PyTorch's names: "embedding", the cell's, "output".
-class Classifier : public Model, public Predictor {
+class Classifier : public Model, public Predictor, public Embedder {
  public:
   Classifier(const ClassifierConfig& config, const Device& device, DType compute,
              const Beginning& beginning);
@@ -35,6 +35,11 @@ class Classifier : public Model, public Predictor {
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;
   Predictor* predictor() override { return this; }
   Tensor predict(Pass& pass, const Batch& batch) override;
+  Embedder* embedder() override { return this; }
+  Units units() const override { return config_.encoder.output_units(); }
+  bool reads_whole_lines() const override { return true; }
+  Tensor hidden(Pass& pass, const Batch& batch, const State& state) override;
+  Tensor token_embeddings() const override { return parameters_.weight(embedding_); }
 
  private:
   Encoder::Result pooled(Pass& pass, const Batch& batch);  ///< [B, n]

@@ -44,7 +44,8 @@ struct EncoderConfig {
   Initializer recurrent_matrix(int blocks) const;                          ///< of W_hh
   Initializer input_bias(const CellInfo& info, std::int64_t width) const;  ///< of b_ih
   std::int64_t width(std::int64_t layer) const;                            ///< H of a layer
-  std::int64_t output_width() const;  ///< of what the top layer gives
+  std::int64_t output_width() const;     ///< of what the top layer gives
+  Embedder::Units output_units() const;  ///< the same, by direction
   bool penalizes() const { return activation_penalty > 0 || temporal_penalty > 0; }
 };
 

@@ -77,8 +77,11 @@ std::int64_t EncoderConfig::width(std::int64_t layer) const {
   return top_hidden > 0 && layer + 1 == layers ? top_hidden : hidden;
 }
 
-std::int64_t EncoderConfig::output_width() const {
-  return (projection > 0 ? projection : width(layers - 1)) * (bidirectional ? 2 : 1);
+std::int64_t EncoderConfig::output_width() const { return output_units().all(); }
+
+Embedder::Units EncoderConfig::output_units() const {
+  const std::int64_t units = projection > 0 ? projection : width(layers - 1);
+  return {.forward = units, .backward = bidirectional ? units : 0};
 }
 
 namespace {

@@ -85,4 +85,10 @@ Tensor RecurrentLm::logits(Pass& pass, const Field& token, const State& state) {
       .value();
 }
 
+Tensor RecurrentLm::hidden(Pass& pass, const Batch& batch, const State& state) {
+  return encode(pass, {.name = "token", .values = batch["token"]}, batch.reset, state,
+                Encoder::Output::steps)
+      .output.value();
+}
+
 }  // namespace carousel

@@ -26,7 +26,7 @@ struct RecurrentLmConfig {
 ///          Sutskever & Vinyals 2014, arXiv:1409.2329 (stacked LSTMs with dropout); Press & Wolf
 ///          2017, arXiv:1608.05859 (tied weights). Parameters have the names of PyTorch's
 ///          nn.Embedding "embedding", the cell's module and nn.Linear "output".
-class RecurrentLm : public Model, public Decoder {
+class RecurrentLm : public Model, public Decoder, public Embedder {
  public:
   RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
               const Beginning& beginning);
@@ -36,6 +36,11 @@ class RecurrentLm : public Model, public Decoder {
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;
   Decoder* decoder() override { return this; }
   Tensor logits(Pass& pass, const Field& token, const State& state) override;
+  Embedder* embedder() override { return this; }
+  Units units() const override { return config_.encoder.output_units(); }
+  bool reads_whole_lines() const override { return false; }
+  Tensor hidden(Pass& pass, const Batch& batch, const State& state) override;
+  Tensor token_embeddings() const override { return parameters_.weight(embedding_); }
 
  private:
   Encoder::Result encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,

@@ -58,7 +58,8 @@ constexpr ModelEntry kModels[] = {
      .columns = kLabelled,
      .sampler = example_batches,
      .metrics = class_metrics,
-     .predicts = true},
+     .predicts = true,
+     .embeds = true},
     {.kind = "recurrent_lm",
      .description = "language model of stacked recurrent layers",
      .config = make_config<RecurrentLm, RecurrentLmConfig>,
@@ -66,6 +67,7 @@ constexpr ModelEntry kModels[] = {
      .sampler = language_batches,
      .metrics = language_metrics,
      .decodes = true,
+     .embeds = true,
      .scores = true,
      .formerly = "lstm_lm"},
 };

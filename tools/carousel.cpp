@@ -23,6 +23,7 @@ struct Arguments {
   EvalArguments eval;
   PredictArguments predict;
   ScoreArguments score;
+  EmbedArguments embed;
   CompareArguments compare;
   GenerateArguments generate;
   RunsArguments runs;
@@ -106,6 +107,22 @@ CLI::App* add_score(CLI::App& app, Arguments& a) {
   add_run(*command, a.score);
   add_lines(*command, a.score.data);
   command->add_flag("--tokens", a.score.tokens, "after these, each token and its log-probability");
+  add_common(*command, a.common);
+  return command;
+}
+
+CLI::App* add_embed(CLI::App& app, Arguments& a) {
+  CLI::App* command =
+      app.add_subcommand("embed", "write a model's hidden states of lines, or token embeddings");
+  add_run(*command, a.embed);
+  add_lines(*command, a.embed.data);
+  command->add_option("--out", a.embed.out, "the file: its name ends in .safetensors or .npy")
+      ->required();
+  command
+      ->add_option("--what", a.embed.what,
+                   "of each line the state after its last step, the mean of all states, or all; or "
+                   "tokens: the embedding of each token of the vocabulary")
+      ->capture_default_str();
   add_common(*command, a.common);
   return command;
 }
@@ -196,6 +213,7 @@ int run_command_line(int argc, char** argv) {
       {add_eval(app, a), [&] { return eval_command(a.eval, a.common); }},
       {add_predict(app, a), [&] { return predict_command(a.predict, a.common); }},
       {add_score(app, a), [&] { return score_command(a.score, a.common); }},
+      {add_embed(app, a), [&] { return embed_command(a.embed, a.common); }},
       {add_compare(app, a), [&] { return compare_command(a.compare, a.common); }},
       {add_generate(app, a), [&] { return generate_command(a.generate, a.common); }},
       {add_runs(app, a), [&] { return runs_command(a.runs, a.common); }},

@@ -41,6 +41,11 @@ struct ScoreArguments : RunArguments {
   bool tokens = false;  ///< also of each token
 };
 
+struct EmbedArguments : RunArguments {
+  std::string data;  ///< as of predict
+  std::string out, what = "last";
+};
+
 struct CompareArguments {
   std::string path;                              ///< a config, or a run's folder
   std::vector<std::string> devices, precisions;  ///< of the two sides; one: of both; none: default
@@ -70,6 +75,7 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
 int eval_command(const EvalArguments& arguments, const CommonArguments& common);
 int predict_command(const PredictArguments& arguments, const CommonArguments& common);
 int score_command(const ScoreArguments& arguments, const CommonArguments& common);
+int embed_command(const EmbedArguments& arguments, const CommonArguments& common);
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int runs_command(const RunsArguments& arguments, const CommonArguments& common);
@@ -82,6 +88,6 @@ void expect_ability(bool able, const char* command, const ModelEntry& entry);
 void tell_checkpoint(const char* command, const TrainedModel& trained);
 
 /// Tells on standard error how many tokens of a text the model does not know, if there are any.
-void tell_unknown(const char* command, const TokenRange& tokens);
+void tell_unknown(const char* command, std::int64_t unknown);
 
 }  // namespace carousel

@@ -128,8 +128,7 @@ void tell_checkpoint(const char* command, const TrainedModel& trained) {
   talk(fmt::format("{}: checkpoint {}, step {}\n", command, trained.checkpoint(), trained.step()));
 }
 
-void tell_unknown(const char* command, const TokenRange& tokens) {
-  const std::int64_t unknown = tokens.store->unknown();
+void tell_unknown(const char* command, std::int64_t unknown) {
   if (unknown == 0) return;
   talk(fmt::format("{}: {} unknown to the model, read as <unk>\n", command,
                    counted(unknown, "token")));
@@ -160,7 +159,7 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
     return 0;
   }
   print_scores(result, trained, common.json);
-  if (!common.json) tell_unknown("eval", corpus.validation["token"]);
+  if (!common.json) tell_unknown("eval", corpus.validation["token"].store->unknown());
   return 0;
 }
 

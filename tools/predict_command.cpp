@@ -18,7 +18,7 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
   const Corpus corpus =
       trained.config().data->inputs(text_of_input(arguments.data), trained.vocabularies(), {});
   tell_checkpoint("predict", trained);
-  tell_unknown("predict", corpus.validation["token"]);
+  tell_unknown("predict", corpus.validation["token"].store->unknown());
   const Vocabulary& labels = trained.vocabularies()["label"];
   for (const std::vector<double>& probability : trained.predict(corpus)) {
     const auto likeliest = std::max_element(probability.begin(), probability.end());

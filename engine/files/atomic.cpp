@@ -68,6 +68,11 @@ int open_file(const fs::path& path, int flags, SystemCalls& calls) {
   return file;
 }
 
+int flags_of(OutputFile::Mode mode) {
+  if (mode == OutputFile::Mode::overwrite) return 0;
+  return O_CREAT | (mode == OutputFile::Mode::create ? O_EXCL : O_APPEND);
+}
+
 fs::path folder_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
 }
@@ -117,8 +122,7 @@ void sync_folder(const fs::path& folder, SystemCalls& calls) {
 OutputFile::OutputFile(fs::path path, Mode mode, SystemCalls& calls)
     : path_(std::move(path)),
       calls_(calls),
-      file_(open_file(path_, O_WRONLY | O_CREAT | (mode == Mode::create ? O_EXCL : O_APPEND),
-                      calls)) {}
+      file_(open_file(path_, O_WRONLY | flags_of(mode), calls)) {}
 
 OutputFile::~OutputFile() {
   if (file_ >= 0) calls_.close(file_);

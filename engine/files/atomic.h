@@ -37,7 +37,8 @@ SystemCalls& kernel_calls();
 /// file without reporting errors.
 class OutputFile {
  public:
-  enum class Mode { create, append };  ///< create: the file must not exist yet
+  /// The file must not exist yet, is written on, or is there and written over from its beginning.
+  enum class Mode { create, append, overwrite };
   OutputFile(std::filesystem::path path, Mode mode, SystemCalls& calls = kernel_calls());
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;

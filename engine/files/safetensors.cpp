@@ -94,6 +94,20 @@ std::vector<To> converted(std::span<const std::byte> bytes) {
   return result;
 }
 
+/// torch.save() writes a zip archive, or as it did before PyTorch 1.6 a pickle. Read as the length
+/// of a header, the first bytes of both are far beyond its limit.
+void expect_not_pytorchs(std::uint64_t first_bytes, const std::filesystem::path& file) {
+  char first[sizeof first_bytes];
+  std::memcpy(first, &first_bytes, sizeof first_bytes);
+  const bool is_zip = std::memcmp(first, "PK\x03\x04", 4) == 0,
+             is_pickle = first[0] == '\x80' && first[1] >= 2 && first[1] <= 5;  // the protocol
+  if (first_bytes <= kMaxHeaderBytes || !(is_zip || is_pickle)) return;
+  throw FormatError(
+      fmt::format("{} is PyTorch's own format; save it as safetensors: "
+                  "safetensors.torch.save_file(model.state_dict(), \"{}.safetensors\")",
+                  file.string(), file.stem().string()));
+}
+
 /// Everything of a file that comes before the tensors' bytes, and those in the order they follow.
 struct Beginning {
   std::string header;
@@ -114,23 +128,31 @@ Beginning beginning_of(const std::string& path, std::span<const NamedTensor> ten
                                               .begin = begin,
                                               .end = result.data_bytes});
   }
-  try {
-    result.header = safetensors_header_text(stored, metadata);
-  } catch (const nlohmann::json::type_error&) {
-    throw FormatError(fmt::format("{}: a name or metadata is not UTF-8", path));
-  }
-  if (result.header.size() > kMaxHeaderBytes) {
-    throw FormatError(
-        fmt::format("{}: header of {} bytes, at most {} are allowed; a smaller "
-                    "vocabulary takes less",
-                    path, result.header.size(), kMaxHeaderBytes));
-  }
-  const auto length = static_cast<std::uint64_t>(result.header.size());
-  result.header.insert(0, reinterpret_cast<const char*>(&length), kLengthBytes);
+  result.header = safetensors_beginning(stored, metadata, path);
   return result;
 }
 
 }  // namespace
+
+std::string safetensors_beginning(const std::vector<std::pair<std::string, StoredTensor>>& tensors,
+                                  const Metadata& metadata, const std::string& file,
+                                  std::size_t least) {
+  std::string text;
+  try {
+    text = safetensors_header_text(tensors, metadata);
+  } catch (const nlohmann::json::type_error&) {
+    throw FormatError(fmt::format("{}: a name or metadata is not UTF-8", file));
+  }
+  if (text.size() + kLengthBytes < least) text.resize(least - kLengthBytes, ' ');
+  if (text.size() > kMaxHeaderBytes) {
+    throw FormatError(
+        fmt::format("{}: header of {} bytes, at most {} are allowed; a smaller "
+                    "vocabulary takes less",
+                    file, text.size(), kMaxHeaderBytes));
+  }
+  const auto length = static_cast<std::uint64_t>(text.size());
+  return text.insert(0, reinterpret_cast<const char*>(&length), kLengthBytes);
+}
 
 void write_safetensors(OutputFile& file, std::span<const NamedTensor> tensors,
                        const Metadata& metadata) {
@@ -171,9 +193,11 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
   }
   std::uint64_t length = 0;
   file_->read(0, &length, kLengthBytes);
+  expect_not_pytorchs(length, file_->path());
   if (length > kMaxHeaderBytes || length > size - kLengthBytes) {
-    throw FormatError(fmt::format("{}: header length is {}, expected at most {}", name, length,
-                                  std::min(kMaxHeaderBytes, size - kLengthBytes)));
+    throw FormatError(
+        fmt::format("{} is no safetensors file: header length is {}, expected at most {}", name,
+                    length, std::min(kMaxHeaderBytes, size - kLengthBytes)));
   }
   std::string text(length, '\0');
   file_->read(kLengthBytes, text.data(), length);

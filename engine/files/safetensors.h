@@ -49,6 +49,12 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::size_t da
 std::string safetensors_header_text(
     const std::vector<std::pair<std::string, StoredTensor>>& tensors, const Metadata& metadata);
 
+/// What a file begins with: the header behind its length, padded with spaces to `least` bytes, a
+/// multiple of eight. FormatError, naming `file`, for a header that no reader takes.
+std::string safetensors_beginning(const std::vector<std::pair<std::string, StoredTensor>>& tensors,
+                                  const Metadata& metadata, const std::string& file,
+                                  std::size_t least = 0);
+
 /// Bytes of one element of a published dtype, 0 if there is no such dtype.
 std::size_t bytes_per_element(std::string_view stored_dtype);
 

@@ -82,6 +82,26 @@ class Predictor {
   virtual Tensor predict(Pass& pass, const Batch& batch) = 0;
 };
 
+/// Gives the hidden states of its top layer, which its output layer reads, and its token embeddings.
+class Embedder {
+ public:
+  virtual ~Embedder() = default;
+  /// Of a hidden state: units that have read a row from its front up to a step, and behind these the
+  /// units that have read it from its end back to the step.
+  struct Units {
+    std::int64_t forward = 0, backward = 0;
+    std::int64_t all() const { return forward + backward; }
+  };
+  virtual Units units() const = 0;
+  /// Whether a line must lie in one batch, because what follows a step counts or nothing is carried.
+  virtual bool reads_whole_lines() const = 0;
+  /// The hidden states [T, B, units] after each step of a batch of packed_batches(), read on from
+  /// the state, which is carried. Each line begins where the batch has a reset.
+  virtual Tensor hidden(Pass& pass, const Batch& batch, const State& state) = 0;
+  /// [V, E] f32.
+  virtual Tensor token_embeddings() const = 0;
+};
+
 /// What training and evaluation need of a model; what else it can do it gives on request.
 class Model {
  public:
@@ -97,6 +117,7 @@ class Model {
 
   virtual Decoder* decoder() { return nullptr; }
   virtual Predictor* predictor() { return nullptr; }
+  virtual Embedder* embedder() { return nullptr; }
 };
 
 }  // namespace carousel

@@ -10,6 +10,7 @@
 
 #include "engine/run/packed_lines.h"
 #include "engine/run/run_config.h"
+#include "engine/text/line_encoder.h"
 #include "engine/training/checkpoint.h"
 #include "engine/training/evaluation.h"
 
@@ -37,6 +38,15 @@ struct LineScore {
 };
 
 /// A model as a checkpoint left it, ready to run.
+/// Which hidden states of a line are wanted: that after its last step, the mean of all, or each.
+enum class LineEmbedding : std::uint8_t { last, mean, all };
+
+/// Hidden states of lines.
+struct LineEmbeddings {
+  std::vector<std::int32_t> steps;  ///< of each line: tokens that were read
+  std::vector<float> rows;  ///< [lines, units]; of LineEmbedding::all [sum of the steps, units]
+};
+
 class TrainedModel {
  public:
   /// `path` is a run's folder or one of its checkpoints; `checkpoint` chooses among a run's:
@@ -50,6 +60,7 @@ class TrainedModel {
   Model& model() { return *model_; }
   std::int64_t step() const { return step_; }
   /// The name of the checkpoint: "best", "last", "step-20".
+  Embedder& embedder() const;  ///< ConfigError for a model that does not embed
   const std::string& checkpoint() const { return checkpoint_; }
 
   /// Judges the model on the validation part of a corpus. A stream is cut into `rows` rows, each of
@@ -61,7 +72,13 @@ class TrainedModel {
   /// Scores lines of ids (LineEncoder), each from the state in which a sequence begins. They may be
   /// of any length, also 0. A line's score does not depend on the lines beside it. ConfigError for a
   /// model that does not score.
-  std::vector<LineScore> score(std::span<const std::vector<std::int32_t>> lines);
+  std::vector<LineScore> score(std::span<const LineIds> lines);
+  /// How embed() wants lines encoded: closed, as examples, for a model that reads them whole; open
+  /// for others, as prompts.
+  LineEncoder::End line_end() const;
+  /// The hidden states of lines, as score() reads them. Of two directions, the last state is that in
+  /// which each has read the whole line. A line without tokens has zeros, and no step.
+  LineEmbeddings embed(std::span<const LineIds> lines, LineEmbedding which);
 
  private:
   /// Passes forward over lines that one shape of batches suits.

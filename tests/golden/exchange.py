@@ -6,8 +6,8 @@
 CAROUSEL is the driver binary. For each case, a language model of a recurrent cell or a classifier
 that reads in both directions, it first trains a small model, whose weights PyTorch's modules take
 by load_state_dict. Both must then give the same probability to every token that may follow a text,
-and the same loss to whole texts; a classifier, the same probability to every label of a text. Then
-PyTorch initializes a model, and Carousel continues training from its file (model.weights), in
+and the same loss to whole texts; a classifier, the same probability to every label of a text; the
+hidden states that `embed` writes must be those that PyTorch's output layer reads. Then PyTorch initializes a model, and Carousel continues training from its file (model.weights), in
 parallel with PyTorch: the loss of every step and the final weights must be the same. Prints a line
 per comparison; exit status 1 if one fails.
 
@@ -23,6 +23,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional
@@ -130,6 +131,16 @@ class Driver:
         scores = self.run("eval", self.folder / name, "--data", file, "--json")
         return json.loads(scores)["nats_per_token"]
 
+    def hidden(self, name, texts, what, ending):
+        """Hidden states of lines, each on its own."""
+        text, out = self.folder / "embed.txt", self.folder / f"embed{ending}"
+        text.write_text("".join(text + "\n" for text in texts))
+        out.unlink(missing_ok=True)
+        self.run("embed", self.folder / name, "--data", text, "--out", out, "--what", what)
+        if ending == ".npy":
+            return torch.from_numpy(numpy.load(out))
+        _, shape, block = safetensors_file.read(out)[1]["hidden"]
+        return torch.frombuffer(bytearray(block), dtype=torch.float32).reshape(shape)
 
     def probabilities(self, name, texts):
         """Of each label, for each text."""
@@ -184,6 +195,16 @@ def ours_in_pytorch(driver, table):
     return ids, labels
 
 
+def read_by_output(module, *inputs):
+    """What PyTorch's output layer reads."""
+    read = []
+    hook = module.output.register_forward_pre_hook(lambda _, arguments: read.append(arguments[0]))
+    with torch.no_grad():
+        module(*inputs)
+    hook.remove()
+    return read[0]
+
+
 def compare_labels(driver, table, module, ids, labels):
     texts = [text for _, text in EXAMPLES]
     with torch.no_grad():
@@ -192,6 +213,10 @@ def compare_labels(driver, table, module, ids, labels):
                    for ours, row in zip(driver.probabilities("ours", texts), likely, strict=True)
                    for label, i in labels.items()]
     table.row("ours in PyTorch: probability of each label", differences, 1e-6)
+    ours = driver.hidden("ours", texts, "last", ".npy")
+    theirs = read_by_output(module, *padded(texts, ids))
+    table.row("ours in PyTorch: last hidden states, as NumPy reads", (ours - theirs).flatten().tolist(),
+              1e-5)
 
 
 def compare_next_characters(driver, table, module, ids, _):
@@ -215,6 +240,13 @@ def compare_next_characters(driver, table, module, ids, _):
         loss = functional.cross_entropy(scores[:-1], tokens[1:])
         differences.append(driver.loss("ours", text) - loss.item())
     table.row("ours in PyTorch: nats per token of whole texts", differences, 1e-5)
+
+    texts = TEXT.splitlines()
+    ours = driver.hidden("ours", texts, "all", ".safetensors")
+    theirs = torch.cat([read_by_output(module, torch.tensor([[ids[c]] for c in text]),
+                                       driver.case.no_state(1))[:, 0] for text in texts])
+    table.row("ours in PyTorch: hidden states of every step", (ours - theirs).flatten().tolist(),
+              1e-5)
 
 
 def padded(texts, ids):

@@ -1,6 +1,7 @@
 // The whole model against what PyTorch computed: tests/golden/*_lm*.json.
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,10 @@ class GoldenRecurrentLm : public testing::TestWithParam<std::tuple<Device, DType
     return result;
   }
   const Numbers& want(const char* name) const { return golden.values.at(name).values; }
+  Tolerance forward_tolerance() const {
+    return dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
+                               : kRecurrentForwardTolerance.bf16;
+  }
 };
 INSTANTIATE_TEST_SUITE_P(Devices, GoldenRecurrentLm,
                          testing::Combine(testing::ValuesIn(test::devices()),
@@ -89,14 +94,12 @@ INSTANTIATE_TEST_SUITE_P(Devices, GoldenRecurrentLm,
 
 TEST_P(GoldenRecurrentLm, LogitsAndLossFromAGivenState) {
   Tape tape(arena, /*recording=*/false);
-  const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
-                                                  : kRecurrentForwardTolerance.bf16;
   {
     Pass pass(tape);
     const Objective objective = model.objective(pass, batch(0, /*with_resets=*/false), state);
     const Loss& loss = objective.terms.front().loss;
-    EXPECT_TRUE(close(as_double(loss.rows.value()), want("rows"), tolerance));
-    EXPECT_TRUE(close(as_double(loss.mean.value()), want("mean"), tolerance));
+    EXPECT_TRUE(close(as_double(loss.rows.value()), want("rows"), forward_tolerance()));
+    EXPECT_TRUE(close(as_double(loss.mean.value()), want("mean"), forward_tolerance()));
   }
   Numbers logits;
   for (std::int64_t t = 0; t < token.shape()[1]; ++t) {
@@ -105,7 +108,26 @@ TEST_P(GoldenRecurrentLm, LogitsAndLossFromAGivenState) {
     for (const double logit : as_double(next)) logits.push_back(logit);
     pass.finish();
   }
-  EXPECT_TRUE(close(logits, want("logits"), tolerance));
+  EXPECT_TRUE(close(logits, want("logits"), forward_tolerance()));
+}
+
+TEST_P(GoldenRecurrentLm, HiddenStatesGiveTheLogitsFromAGivenState) {
+  Tape tape(arena, /*recording=*/false);
+  Pass pass(tape);
+  const Numbers hidden = as_double(model.hidden(pass, batch(0, /*with_resets=*/false), state));
+  const std::string matrix =
+      golden.options.value("tie_weights", false) ? "embedding.weight" : "output.weight";
+  const Numbers &weight = golden.given.at(matrix).values,
+                &bias = golden.given.at("output.bias").values;
+  const std::size_t H = golden.options.at("hidden");
+  Numbers logits;
+  for (std::size_t row = 0; row < hidden.size() / H; ++row) {
+    for (std::size_t v = 0; v < bias.size(); ++v) {
+      logits.push_back(
+          std::inner_product(&hidden[row * H], &hidden[row * H] + H, &weight[v * H], bias[v]));
+    }
+  }
+  EXPECT_TRUE(close(logits, want("logits"), forward_tolerance()));
 }
 
 TEST_P(GoldenRecurrentLm, GradientsUnderPyTorchsNamesAndTheFinalState) {
@@ -158,10 +180,8 @@ TEST_P(GoldenRecurrentLm, TrainsStepForStepAsPyTorchDoes) {
     losses.push_back(as_double(loss.mean.value())[0]);
     norms.push_back(as_double(optimizer.gradient_norm())[0]);
   }
-  const Tolerance tolerance = dtype == DType::f32 ? Tolerance{.absolute = 1e-6, .relative = 1e-6}
-                                                  : kRecurrentForwardTolerance.bf16;
-  EXPECT_TRUE(close(losses, want("losses"), tolerance));
-  EXPECT_TRUE(close(norms, want("norms"), tolerance));
+  EXPECT_TRUE(close(losses, want("losses"), forward_tolerance()));
+  EXPECT_TRUE(close(norms, want("norms"), forward_tolerance()));
 }
 
 }  // namespace

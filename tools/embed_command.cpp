@@ -1,0 +1,161 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
+
+#include "engine/files/matrix_file.h"
+#include "engine/run/trained_model.h"
+#include "engine/text/line_encoder.h"
+#include "kernels/common/check.h"
+#include "models/registry.h"
+#include "tools/commands.h"
+#include "tools/json_line.h"
+#include "tools/line_input.h"
+#include "tools/progress.h"
+#include "tools/streams.h"
+
+namespace carousel {
+namespace {
+
+constexpr const char* kWhat[] = {"last", "mean", "all", "tokens"};  // in the order of LineEmbedding
+
+/// So many tokens are read at a time: enough to fill batches, few enough for all their states.
+constexpr std::int64_t kTokens = 1 << 14;
+
+/// What was read, for the report.
+struct Counts {
+  std::int64_t lines = 0, empty = 0, tokens = 0, unknown = 0;
+};
+
+/// Writes the embeddings of lines as they are read, some at a time.
+class LineWriter {
+ public:
+  LineWriter(TrainedModel& trained, LineEmbedding which, MatrixFile& file)
+      : trained_(trained), which_(which), file_(file) {}
+
+  void add(LineIds line) {
+    const std::int32_t unknown = trained_.vocabularies()["token"].unknown();
+    counts_.lines += 1;
+    counts_.empty += line.empty() ? 1 : 0;
+    counts_.tokens += std::ssize(line);
+    if (unknown >= 0) counts_.unknown += std::count(line.begin(), line.end(), unknown);
+    waiting_rows_ += std::ssize(line) + 1;
+    waiting_.push_back(std::move(line));
+    if (waiting_rows_ >= kTokens) flush();
+  }
+  /// Returns what was read.
+  Counts finish() {
+    flush();
+    file_.finish(steps_);
+    return counts_;
+  }
+
+ private:
+  void flush() {
+    const LineEmbeddings embeddings = trained_.embed(waiting_, which_);
+    file_.append(embeddings.rows);
+    steps_.insert(steps_.end(), embeddings.steps.begin(), embeddings.steps.end());
+    waiting_.clear();
+    waiting_rows_ = 0;
+  }
+
+  TrainedModel& trained_;
+  LineEmbedding which_;
+  MatrixFile& file_;
+  std::vector<LineIds> waiting_;
+  std::int64_t waiting_rows_ = 0;  ///< at most, in what is written
+  std::vector<std::int32_t> steps_;
+  Counts counts_;
+};
+
+Counts write_lines(TrainedModel& trained, LineInput& input, LineEmbedding which, MatrixFile& file) {
+  LineEncoder encoder(trained.vocabularies()["token"], input.name(), trained.line_end());
+  LineWriter writer(trained, which, file);
+  for (auto lines = input.next(); !lines.empty(); lines = input.next()) {
+    for (const std::string& line : lines) writer.add(encoder.next(line));
+  }
+  return writer.finish();
+}
+
+/// Which of kWhat. ConfigError if it is none of them, or for what it cannot be had.
+std::size_t checked(const EmbedArguments& arguments) {
+  const auto found = std::find(std::begin(kWhat), std::end(kWhat), arguments.what);
+  if (found == std::end(kWhat)) {
+    throw ConfigError(
+        fmt::format("--what is {}, expected last, mean, all or tokens", arguments.what));
+  }
+  if (arguments.what == "all" && MatrixFile::is_numpy(arguments.out)) {
+    throw ConfigError(
+        "--what all gives each line as many rows as it has steps, which .npy cannot say; expected "
+        "a name that ends in .safetensors");
+  }
+  if (arguments.what == "tokens" && !arguments.data.empty()) {
+    throw ConfigError("--what tokens gives the embeddings of the vocabulary, and reads no --data");
+  }
+  return static_cast<std::size_t>(found - std::begin(kWhat));
+}
+
+void report(const EmbedArguments& arguments, const MatrixFile& file,
+            const std::optional<Counts>& counts) {
+  if (counts) {
+    tell_unknown("embed", counts->unknown);
+    if (counts->empty > 0) {
+      talk(fmt::format("embed: {} of {} without tokens: {}\n", counted(counts->empty, "line"),
+                       counts->lines, arguments.what == "all" ? "no rows" : "zeros"));
+    }
+  }
+  write_output(fmt::format("{}: [{}, {}]\n", arguments.out, file.rows(), file.columns()));
+}
+
+void report_json(const EmbedArguments& arguments, const TrainedModel& trained,
+                 const MatrixFile& file, const std::optional<Counts>& counts) {
+  nlohmann::ordered_json result{{"checkpoint", trained.checkpoint()},
+                                {"step", trained.step()},
+                                {"file", arguments.out},
+                                {"what", arguments.what},
+                                {"shape", {file.rows(), file.columns()}}};
+  if (counts) {
+    result.update({{"lines", counts->lines},
+                   {"empty_lines", counts->empty},
+                   {"tokens", counts->tokens},
+                   {"unknown_tokens", counts->unknown}});
+  }
+  write_output(json_line(result));
+}
+
+}  // namespace
+
+int embed_command(const EmbedArguments& arguments, const CommonArguments& common) {
+  const std::size_t what = checked(arguments);
+  const bool tokens = arguments.what == "tokens";
+  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
+  expect_ability(trained.config().entry->embeds, "embed", *trained.config().entry);
+  const Embedder& embedder = trained.embedder();
+  Metadata metadata{{"format", "pt"},
+                    {"carousel.embedding", arguments.what},
+                    {"step", std::to_string(trained.step())}};
+  if (tokens) trained.vocabularies().write(metadata);
+  std::optional<LineInput> input;
+  if (!tokens) input.emplace(arguments.data);
+  MatrixFile file(arguments.out,
+                  tokens ? embedder.token_embeddings().shape()[1] : embedder.units().all(),
+                  {.matrix = tokens ? "embedding.weight" : "hidden", .metadata = metadata});
+  if (!common.json) tell_checkpoint("embed", trained);
+  std::optional<Counts> counts;
+  if (tokens) {
+    file.append(host_floats(embedder.token_embeddings()));
+    file.finish();
+  } else {
+    counts = write_lines(trained, *input, static_cast<LineEmbedding>(what), file);
+  }
+  if (common.json) {
+    report_json(arguments, trained, file, counts);
+  } else {
+    report(arguments, file, counts);
+  }
+  return 0;
+}
+
+}  // namespace carousel
