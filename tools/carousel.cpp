@@ -49,7 +49,10 @@ void add_explain(CLI::App& command, CommonArguments& common) {
 }
 
 void add_run(CLI::App& command, RunArguments& arguments) {
-  command.add_option("run", arguments.run, "a run's folder, or one of its checkpoints")->required();
+  command
+      .add_option("run", arguments.run,
+                  "a run's folder, one of its checkpoints, or a model.safetensors")
+      ->required();
   command.add_option("--checkpoint", arguments.checkpoint,
                      "last, best or step-N; default: best, else last");
 }

@@ -16,7 +16,7 @@ struct CommonArguments : Overrides {
   bool explain = false;  ///< of train, eval and generate
 };
 
-/// What is read: a run's folder, or one of its checkpoints.
+/// What is read: a run's folder, one of its checkpoints, or a file of weights.
 struct RunArguments {
   std::string run;
   std::string checkpoint;  ///< of the folder; empty: best, or last without one

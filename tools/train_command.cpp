@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/run/run_folder.h"
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
@@ -127,6 +128,7 @@ std::string result_json(const Training& training, RunEnd how, const std::filesys
 int train_command(const TrainArguments& arguments, const CommonArguments& common) {
   Overrides overrides = common;
   overrides.is_own = arguments.config.empty();
+  if (overrides.is_own) expect_no_weights(arguments.out);
   const RunConfig config(overrides.is_own ? std::filesystem::path(arguments.out) / "config.toml"
                                           : std::filesystem::path(arguments.config),
                          model_registry(), overrides);

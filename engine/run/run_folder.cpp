@@ -2,10 +2,24 @@
 
 #include <fmt/format.h>
 
+#include "engine/training/checkpoint.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
 namespace fs = std::filesystem;
+
+void expect_no_weights(const fs::path& path) {
+  if (fs::exists(path / kModelFile) && fs::exists(path / kStateFile)) {
+    throw ConfigError(
+        fmt::format("--resume: {} is a checkpoint, expected the folder of its run", path.string()));
+  }
+  const fs::path weights = fs::is_regular_file(path) ? path : path / kModelFile;
+  if (!fs::exists(weights)) return;
+  throw ConfigError(
+      fmt::format("--resume: {} has weights alone, and a run cannot go on from them; a new one "
+                  "begins with them by --set model.weights={}",
+                  path.string(), weights.string()));
+}
 
 RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path), created_(!resume) {
   const bool there = fs::exists(path),
@@ -13,6 +27,7 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path), created_(
   if (resume && !there) {
     throw ConfigError(fmt::format("--resume: there is no run {}", path.string()));
   }
+  if (resume) expect_no_weights(path);
   // A run that was killed before its first save has no checkpoint yet, but a lock.
   if (resume && !empty && !fs::exists(path / ".lock") && !fs::exists(path / "checkpoints")) {
     throw ConfigError(fmt::format("--resume: {} is not the folder of a run", path.string()));

@@ -8,6 +8,9 @@
 
 namespace carousel {
 
+/// ConfigError for what is no run's folder, but weights or a checkpoint: no run goes on in there.
+void expect_no_weights(const std::filesystem::path& path);
+
 /// A run's folder, locked while this lives and without what killed processes left in it. A new one
 /// that fails before its first checkpoint is taken away again, so that the corrected command can be
 /// given as it was; not if it was the disk that failed, for then it holds work.

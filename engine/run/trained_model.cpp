@@ -16,10 +16,16 @@ namespace carousel {
 namespace {
 
 /// A checkpoint's weights, which are held against the config before memory is taken.
-Beginning weights_of(const SavedCheckpoint& saved, const RunConfig& config) {
+Beginning weights_of(const SavedWeights& saved, const RunConfig& config) {
   Beginning beginning(config.seed());
   beginning.expect = [&saved](const Parameters& parameters) { saved.expect_weights(parameters); };
   return beginning;
+}
+
+/// A checkpoint's name, by its weights' file.
+std::string name_of(const std::filesystem::path& file) {
+  const std::filesystem::path path = std::filesystem::absolute(file).lexically_normal();
+  return (path.filename() == kModelFile ? path.parent_path() : path).filename().string();
 }
 
 /// "lstm: i, f, g, o; gru: r, z, n": of every cell with more than one gate.
@@ -55,20 +61,22 @@ const std::string& metadata_text(const SafetensorsFile& file, const char* key) {
                   file.path().string(), key));
 }
 
-void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
+bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
   // Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
   const std::string name = file.path().string();
-  Vocabularies::read(file.metadata(), name).expect_same_tokens(vocabularies, name);
+  const Vocabularies own = Vocabularies::read(file.metadata(), name);
+  own.expect_same_tokens(vocabularies, name);
   Parameters& parameters = model.parameters();
   read_weights(file, named_weights(parameters));
   parameters.refresh_working();
+  return own.contains("token");
 }
 
 TrainedModel::TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
                            const Overrides& overrides, const std::string& checkpoint)
-    : TrainedModel(SavedCheckpoint(find_checkpoint(path, checkpoint)), models, overrides) {}
+    : TrainedModel(SavedWeights(find_weights(path, checkpoint)), models, overrides) {}
 
-TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models models,
+TrainedModel::TrainedModel(const SavedWeights& saved, RunConfig::Models models,
                            const Overrides& overrides)
     : config_(metadata_text(saved.model(), "carousel.config"), saved.model().path().string(),
               models, overrides),
@@ -77,7 +85,7 @@ TrainedModel::TrainedModel(const SavedCheckpoint& saved, RunConfig::Models model
       model_(config_.model->make(vocabularies_, device_, compute_type(config_.machine.precision),
                                  weights_of(saved, config_))),
       step_(saved.step()),
-      checkpoint_(saved.model().path().parent_path().filename().string()) {
+      checkpoint_(name_of(saved.model().path())) {
   Parameters& parameters = model_->parameters();
   saved.restore_weights(named_weights(parameters));
   parameters.refresh_working();

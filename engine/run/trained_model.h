@@ -24,7 +24,8 @@ const std::string& metadata_text(const SafetensorsFile& file, const char* key);
 
 /// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
 /// model's, by name and shape, and its vocabularies, where it records them, are those of the data.
-void load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
+/// Returns whether it records that of the tokens: if not, their order is unchecked.
+bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
 
 /// How probable a model takes the tokens of a line to be.
 struct LineScore {
@@ -37,7 +38,6 @@ struct LineScore {
   double perplexity() const;       ///< NaN if there are none
 };
 
-/// A model as a checkpoint left it, ready to run.
 /// Which hidden states of a line are wanted: that after its last step, the mean of all, or each.
 enum class LineEmbedding : std::uint8_t { last, mean, all };
 
@@ -47,10 +47,12 @@ struct LineEmbeddings {
   std::vector<float> rows;  ///< [lines, units]; of LineEmbedding::all [sum of the steps, units]
 };
 
+/// A model as a checkpoint left it, ready to run.
 class TrainedModel {
  public:
-  /// `path` is a run's folder or one of its checkpoints; `checkpoint` chooses among a run's:
-  /// find_checkpoint(). FormatError for a file that is not Carousel's.
+  /// `path` is a run's folder, one of its checkpoints, or a checkpoint's file of weights, which has
+  /// everything; `checkpoint` chooses among a run's: find_weights(). FormatError for a file that is
+  /// not Carousel's.
   TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
                const Overrides& overrides = {}, const std::string& checkpoint = {});
 
@@ -58,9 +60,10 @@ class TrainedModel {
   const Vocabularies& vocabularies() const { return vocabularies_; }
   const Device& device() const { return device_; }
   Model& model() { return *model_; }
-  std::int64_t step() const { return step_; }
-  /// The name of the checkpoint: "best", "last", "step-20".
   Embedder& embedder() const;  ///< ConfigError for a model that does not embed
+  std::int64_t step() const { return step_; }
+  /// The name of the checkpoint: "best", "last", "step-20"; or of the folder or file it was copied
+  /// to.
   const std::string& checkpoint() const { return checkpoint_; }
 
   /// Judges the model on the validation part of a corpus. A stream is cut into `rows` rows, each of
@@ -83,7 +86,7 @@ class TrainedModel {
  private:
   /// Passes forward over lines that one shape of batches suits.
   void forward_lines(const PackedLines& lines, const TakeBatch& take);
-  TrainedModel(const SavedCheckpoint& saved, RunConfig::Models models, const Overrides& overrides);
+  TrainedModel(const SavedWeights& saved, RunConfig::Models models, const Overrides& overrides);
   RunConfig config_;
   Vocabularies vocabularies_;
   Device device_;

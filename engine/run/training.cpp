@@ -137,7 +137,8 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   Training training(config, corpus, device);
   TrainingRun& run = training.run;
   if (saved) restore(run, *saved);
-  if (beginning) load_weights(*beginning, corpus.vocabularies, *training.model);
+  const bool tokens_agree =
+      !beginning || load_weights(*beginning, corpus.vocabularies, *training.model);
   write_file_atomically(path / "config.toml", config.toml());
 
   RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
@@ -145,6 +146,12 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   if (options.begin) options.begin(training);
   for (const std::string& key : config.without_effect()) {
     if (!former) observer.on_notice(key);
+  }
+  if (!tokens_agree) {
+    observer.on_notice(fmt::format(
+        "warning: {} does not say which tokens it was trained on; whether they are in the order of "
+        "data.text's is unchecked",
+        config.weights.string()));
   }
   if (former) tell_changes(changes, *former, config, run, observer);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {

@@ -4,8 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <charconv>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
@@ -16,26 +14,15 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr const char* kModelFile = "model.safetensors";
-constexpr const char* kStateFile = "state.safetensors";
 constexpr const char* kStepKey = "step";        // in the metadata of both files
 constexpr const char* kScalarsKey = "scalars";  // in that of the state
 constexpr std::string_view kStepPrefix = "step-";
-
-/// The whole of `text` as a T.
-template <class T>
-std::optional<T> parsed(std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 std::string step_name(std::int64_t step) { return fmt::format("{}{}", kStepPrefix, step); }
 
 std::optional<std::int64_t> step_of(std::string_view folder_name) {
   if (!folder_name.starts_with(kStepPrefix)) return std::nullopt;
-  return parsed<std::int64_t>(folder_name.substr(kStepPrefix.size()));
+  return parsed_integer(folder_name.substr(kStepPrefix.size()));
 }
 
 std::string listing(const std::vector<std::string>& names) {
@@ -86,17 +73,12 @@ const std::string& metadata_value(const SafetensorsFile& file, const char* key) 
   return position->second;
 }
 
-std::int64_t common_step(const SafetensorsFile& model, const SafetensorsFile& state) {
-  const std::string& step = metadata_value(model, kStepKey);
-  const std::string& state_step = metadata_value(state, kStepKey);
-  if (step != state_step) {
-    throw FormatError(fmt::format("{}: step is '{}', expected '{}' as in {}", state.path().string(),
-                                  state_step, step, kModelFile));
-  }
-  const auto number = parsed<std::int64_t>(step);
-  if (number && *number >= 0) return *number;
-  throw FormatError(fmt::format("{}: step is '{}', expected a whole number of at least 0",
-                                model.path().string(), step));
+/// The file beside the weights.
+fs::path state_file(const fs::path& folder) {
+  if (fs::exists(folder / kStateFile)) return folder / kStateFile;
+  throw FormatError(
+      fmt::format("{}: the weights are there without {}, expected both to go on with training",
+                  folder.string(), kStateFile));
 }
 
 std::optional<fs::path> target(const fs::path& link) {
@@ -107,62 +89,6 @@ std::optional<fs::path> target(const fs::path& link) {
 }
 
 }  // namespace
-
-void Scalars::set(const std::string& name, double value) {
-  // std::to_chars writes the shortest text that reads back as the same double.
-  char text[32];
-  values_[name] = {text, std::to_chars(text, text + sizeof text, value).ptr};
-}
-void Scalars::set(const std::string& name, std::int64_t value) {
-  values_[name] = std::to_string(value);
-}
-void Scalars::set(const std::string& name, std::uint64_t value) {
-  values_[name] = std::to_string(value);
-}
-void Scalars::set(const std::string& name, std::string_view value) { values_[name] = value; }
-
-double Scalars::real(const std::string& name) const {
-  if (const auto value = parsed<double>(text(name))) return *value;
-  refuse(name, "a number");
-}
-std::int64_t Scalars::integer(const std::string& name) const {
-  if (const auto value = parsed<std::int64_t>(text(name))) return *value;
-  refuse(name, "a whole number");
-}
-std::int64_t Scalars::count(const std::string& name) const {
-  const std::int64_t value = integer(name);
-  if (value < 0 || value > std::int64_t{1} << 53) refuse(name, "a whole number from 0 to 2^53");
-  return value;
-}
-std::uint64_t Scalars::natural(const std::string& name) const {
-  if (const auto value = parsed<std::uint64_t>(text(name))) return *value;
-  refuse(name, "a whole number of at least 0");
-}
-void Scalars::refuse(const std::string& name, const char* expected) const {
-  throw FormatError(fmt::format("{}scalar '{}' is '{}', expected {}",
-                                file_.empty() ? "" : file_ + ": ", name, text(name), expected));
-}
-const std::string& Scalars::text(const std::string& name) const {
-  const auto position = values_.find(name);
-  if (position == values_.end()) {
-    throw FormatError(
-        fmt::format("{}scalar '{}' is missing", file_.empty() ? "" : file_ + ": ", name));
-  }
-  return position->second;
-}
-
-std::string Scalars::json() const { return nlohmann::json(values_).dump(); }
-
-Scalars Scalars::from_json(const std::string& json, const std::string& file) {
-  try {
-    Scalars scalars;
-    nlohmann::json::parse(json).get_to(scalars.values_);
-    scalars.file_ = file;
-    return scalars;
-  } catch (const nlohmann::json::exception&) {
-    throw FormatError(fmt::format("{}: scalars are not a JSON object of strings", file));
-  }
-}
 
 std::vector<std::string> read_weights(const SafetensorsFile& file,
                                       std::span<const NamedTensor> tensors) {
@@ -176,13 +102,15 @@ std::vector<std::string> read_weights(const SafetensorsFile& file,
   return converted;
 }
 
-SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
-    : model_(folder / kModelFile),
-      state_(folder / kStateFile),
-      step_(common_step(model_, state_)),
-      scalars_(Scalars::from_json(metadata_value(state_, kScalarsKey), state_.path().string())) {}
+std::int64_t SavedWeights::step() const {
+  const std::string& step = metadata_value(model_, kStepKey);
+  const auto number = parsed_integer(step);
+  if (number && *number >= 0) return *number;
+  throw FormatError(fmt::format("{}: step is '{}', expected a whole number of at least 0",
+                                model_.path().string(), step));
+}
 
-void SavedCheckpoint::expect_weights(const Parameters& parameters) const {
+void SavedWeights::expect_weights(const Parameters& parameters) const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < parameters.count(); ++i) names.push_back(parameters.name(i));
   expect_same_names(model_, names);
@@ -191,9 +119,20 @@ void SavedCheckpoint::expect_weights(const Parameters& parameters) const {
   }
 }
 
-std::vector<std::string> SavedCheckpoint::restore_weights(
-    std::span<const NamedTensor> tensors) const {
+std::vector<std::string> SavedWeights::restore_weights(std::span<const NamedTensor> tensors) const {
   return read_weights(model_, tensors);
+}
+
+SavedCheckpoint::SavedCheckpoint(const fs::path& folder)
+    : SavedWeights(folder / kModelFile),
+      state_(state_file(folder)),
+      scalars_(Scalars::from_json(metadata_value(state_, kScalarsKey), state_.path().string())) {
+  const std::string &step = metadata_value(model(), kStepKey),
+                    &state_step = metadata_value(state_, kStepKey);
+  if (step != state_step) {
+    throw FormatError(fmt::format("{}: step is '{}', expected '{}' as in {}",
+                                  state_.path().string(), state_step, step, kModelFile));
+  }
 }
 
 void SavedCheckpoint::restore_state(std::span<const NamedTensor> tensors) const {
@@ -224,6 +163,13 @@ fs::path find_checkpoint(const fs::path& path, const std::string& name) {
   }
   throw IoError(fmt::format("{} holds no checkpoint: neither {} nor checkpoints/last/{} is there",
                             path.string(), kModelFile, kModelFile));
+}
+
+fs::path find_weights(const fs::path& path, const std::string& name) {
+  if (!fs::is_regular_file(path)) return find_checkpoint(path, name) / kModelFile;
+  if (name.empty()) return path;
+  throw ConfigError(
+      fmt::format("--checkpoint is {}, and {} is a file, expected a run", name, path.string()));
 }
 
 CheckpointFolder::CheckpointFolder(const fs::path& run_folder, int keep_newest, SystemCalls& calls)

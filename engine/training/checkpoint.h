@@ -2,46 +2,17 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "engine/files/atomic.h"
 #include "engine/files/safetensors.h"
 #include "engine/tape/parameters.h"
+#include "engine/training/scalars.h"
 
 namespace carousel {
-
-/// Named numbers and texts that belong to a training run beside its tensors. They are kept as
-/// text; a double comes back bit for bit, infinities included (of NaN, only that it is one).
-class Scalars {
- public:
-  void set(const std::string& name, double value);
-  void set(const std::string& name, std::int64_t value);
-  void set(const std::string& name, std::uint64_t value);
-  void set(const std::string& name, std::string_view value);
-
-  bool contains(const std::string& name) const { return values_.contains(name); }
-  /// FormatError if the name is missing or its text is no such value.
-  double real(const std::string& name) const;
-  std::int64_t integer(const std::string& name) const;
-  std::int64_t count(const std::string& name) const;  ///< an integer from 0 to 2^53
-  std::uint64_t natural(const std::string& name) const;
-  const std::string& text(const std::string& name) const;
-
-  std::string json() const;  ///< one JSON object, sorted by name
-  static Scalars from_json(const std::string& json, const std::string& file);
-  bool operator==(const Scalars& other) const { return values_ == other.values_; }
-  /// FormatError that the value is another than is expected.
-  [[noreturn]] void refuse(const std::string& name, const char* expected) const;
-
- private:
-  std::string file_;  ///< that they were read from, for errors
-  std::map<std::string, std::string> values_;
-};
 
 /// Everything training changes.
 struct CheckpointData {
@@ -58,29 +29,42 @@ struct CheckpointData {
 std::vector<std::string> read_weights(const SafetensorsFile& file,
                                       std::span<const NamedTensor> tensors);
 
-/// A checkpoint on the disk: a folder of `model.safetensors` and `state.safetensors`.
-class SavedCheckpoint {
- public:
-  /// Opens both files and checks that they belong together. `folder` may be a checkpoint or a link
-  /// to one.
-  explicit SavedCheckpoint(const std::filesystem::path& folder);
+/// Files of a checkpoint.
+inline constexpr const char *kModelFile = "model.safetensors", *kStateFile = "state.safetensors";
 
-  std::int64_t step() const { return step_; }
+/// The weights of a checkpoint on the disk, which are enough to run its model.
+class SavedWeights {
+ public:
+  explicit SavedWeights(const std::filesystem::path& file) : model_(file) {}
+
+  std::int64_t step() const;  ///< FormatError if the file is no checkpoint's
   const Metadata& metadata() const { return model_.metadata(); }
-  const Scalars& scalars() const { return scalars_; }
   const SafetensorsFile& model() const { return model_; }
-  const SafetensorsFile& state() const { return state_; }
 
   /// FormatError unless the model's tensors are exactly these, by name and shape. Takes no memory.
   void expect_weights(const Parameters& parameters) const;
   /// As read_weights().
   std::vector<std::string> restore_weights(std::span<const NamedTensor> tensors) const;
-  /// The same without conversion: a run that continues must continue exactly.
+
+ private:
+  SafetensorsFile model_;
+};
+
+/// A checkpoint on the disk: a folder of `model.safetensors` and `state.safetensors`, with which
+/// training goes on.
+class SavedCheckpoint : public SavedWeights {
+ public:
+  /// Opens both files and checks that they belong together. `folder` may be a checkpoint or a link
+  /// to one. FormatError if the weights are there alone.
+  explicit SavedCheckpoint(const std::filesystem::path& folder);
+
+  const Scalars& scalars() const { return scalars_; }
+  const SafetensorsFile& state() const { return state_; }
+  /// The state without conversion: a run that continues must continue exactly.
   void restore_state(std::span<const NamedTensor> tensors) const;
 
  private:
-  SafetensorsFile model_, state_;
-  std::int64_t step_;
+  SafetensorsFile state_;
   Scalars scalars_;
 };
 
@@ -90,6 +74,10 @@ class SavedCheckpoint {
 /// none of them; ConfigError for a name beside a path to a checkpoint.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path,
                                       const std::string& name = {});
+
+/// The file of the weights that a user means: the path itself, if it is a file, or that of
+/// find_checkpoint().
+std::filesystem::path find_weights(const std::filesystem::path& path, const std::string& name = {});
 
 /// The folder RUN/checkpoints: `step-N/` for each checkpoint kept, and the relative links `last`
 /// and `best`. At every instant, and so after a kill or a power cut, `last` and `best` lead to

@@ -16,7 +16,6 @@ import tomllib
 import unittest
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-import safetensors_file
 from driver import CAROUSEL, CONFIG, DEVICE, SANITIZED, TEXT, DriverCase, main, metrics, run
 
 
@@ -184,72 +183,6 @@ class DriverTest(DriverCase):
         self.assertIn("carousel resume", talk)
         saved = os.readlink(self.here / "run" / "checkpoints" / "last")
         self.assertEqual(int(saved.removeprefix("step-")), metrics(self.here / "run")[-1]["step"])
-
-    # Initial weights.
-
-    def test_training_begins_with_the_weights_of_a_file(self):
-        self.train()
-        file = self.here / "run/checkpoints/last/model.safetensors"
-        weights = f"model.weights={file}"
-        result = self.train("--set", weights, "--set", "train.steps=1", "--set",
-                            "optimizer.learning_rate=0", out="same")
-        self.assertIn(str(file), result.stderr)
-        same = self.here / "same/checkpoints/last/model.safetensors"
-        self.assertEqual(safetensors_file.read(same)[1], safetensors_file.read(file)[1])
-        self.train("--set", weights, "--precision", "bf16", out="rounded")  # reads the copies
-        losses = [metrics(self.here / name)[0]["loss"] for name in ("run", "same", "rounded")]
-        self.assertLess(losses[1], losses[0] - 0.1)
-        self.assertAlmostEqual(losses[2], losses[1], delta=0.02)
-
-    def test_a_resumed_run_needs_no_weights_to_begin_with(self):
-        self.train(out="before")
-        file = self.here / "weights.safetensors"
-        (self.here / "before/checkpoints/last/model.safetensors").resolve().rename(file)
-        weights = ("--set", f"model.weights={file}")
-        self.train(*weights)
-        self.train(*weights, "--set", "train.steps=6", out="short")
-        file.unlink()
-        self.train(*weights, "--resume", out="short")
-        run("eval", self.here / "short", "--data", self.here / "text.txt")
-        last = [(self.here / name / "checkpoints/last/state.safetensors").read_bytes()
-                for name in ("run", "short")]
-        self.assertEqual(last[0], last[1])
-
-    def test_weights_that_do_not_fit(self):
-        self.train(out="before")
-        good = self.here / "before/checkpoints/last/model.safetensors"
-        metadata, tensors = safetensors_file.read(good)
-        name, (dtype, shape, block) = "lstm.weight_hh_l1", tensors["lstm.weight_hh_l1"]
-        self.assertEqual((dtype, shape), ("F32", [64, 16]))
-        without = {n: t for n, t in tensors.items() if n != name}
-        other = metadata["carousel.vocabulary"].replace("\ns\t", "\nS\t")
-        self.assertNotEqual(other, metadata["carousel.vocabulary"])
-        cases = [(without, {}, ("missing " + name,)),
-                 (tensors | {"extra": ("F32", [1], bytes(4))}, {}, ("unexpected extra",)),
-                 (without | {"model." + name: tensors[name]}, {},
-                  ("missing " + name, "unexpected model." + name)),
-                 (tensors | {name: (dtype, [16, 64], block)}, {},
-                  (f"'{name}' is F32 [16, 64], expected F32 [64, 16]",)),
-                 (tensors | {name: ("F64", shape, block * 2)}, {},
-                  (f"'{name}' is F64 [64, 16], expected F32",)),
-                 (tensors, {"carousel.vocabulary": other}, ("'S', expected 's'", "data.text"))]
-        file = self.here / "weights.safetensors"
-        for content, words, parts in cases:
-            with self.subTest(parts[0]):
-                safetensors_file.write(file, content, words)
-                result = self.train("--set", f"model.weights={file}", status=1)
-                self.assert_one_line(result, file, *parts)
-                self.assertFalse((self.here / "run").exists())
-        # The file is opened before the text is read.
-        (self.here / "text.txt").unlink()
-        for content, part in ((None, "No such file"), (b"", "0 bytes"),
-                              (good.read_bytes()[:-7], "model.safetensors")):
-            with self.subTest(part):
-                file = self.here / "model.safetensors"
-                if content is not None:
-                    file.write_bytes(content)
-                result = self.train("--set", f"model.weights={file}", status=1)
-                self.assert_one_line(result, file, part)
 
     # eval and generate.
 

@@ -33,6 +33,12 @@ TEST(RunFolder, OpensOnlyWhatIsMeant) {
            {"resume a run that was copied", {"checkpoints/"}, true, true, ""},
            {"resume a run that was killed at once", {".lock"}, true, true, ""},
            {"resume an empty folder", {}, true, true, ""},
+           {"resume weights", {"model.safetensors"}, true, true, "has weights alone"},
+           {"resume a checkpoint",
+            {"model.safetensors", "state.safetensors"},
+            true,
+            true,
+            "is a checkpoint, expected the folder of its run"},
            {"resume something else", {"thesis.tex"}, true, true, "not the folder of a run"},
        }) {
     SCOPED_TRACE(c.what);
