@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "engine/comparison/comparison_report.h"
+#include "engine/run/starting_point.h"
 #include "engine/run/trained_model.h"
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
@@ -27,14 +28,17 @@ namespace fs = std::filesystem;
 
 /// A training run from its first step, and the steps that it takes.
 struct Side {
-  Side(const RunConfig& config, const Corpus& corpus, const Device& device, bool as_graphs = false)
+  Side(const RunConfig& config, const StartingPoint& start, const Corpus& corpus,
+       const Device& device, bool as_graphs = false)
       : training(config, corpus, device),
-        steps(training.run, training.step_parts(as_graphs, refuse_eager_steps)) {
-    if (!config.weights.empty()) {
-      load_weights(SafetensorsFile(config.weights), corpus.vocabularies, *training.model);
-    }
+        notices(start.give(corpus.vocabularies, *training.model)),
+        steps(training.run, training.step_parts(as_graphs, refuse_eager_steps)) {}
+  void tell_notices() const {
+    for (const std::string& notice : notices) talk("compare: " + notice + "\n");
   }
+
   Training training;
+  std::vector<std::string> notices;
   TracedTraining steps;
 };
 
@@ -75,8 +79,10 @@ int compare_with_record(const fs::path& folder, const CompareArguments& argument
     throw ConfigError(fmt::format("{}: its metrics have no report up to step {}", folder.string(),
                                   arguments.steps));
   }
-  const Corpus corpus = config.data->open({});
-  Side side(config, corpus, open_device(config.machine));
+  const StartingPoint start(config);
+  const Corpus corpus = start.open_corpus({});
+  Side side(config, start, corpus, open_device(config.machine));
+  side.tell_notices();
   talk(fmt::format("compare: {} of {}, up to step {}, replayed on {}\n",
                    counted(std::ssize(reports), "report"), folder.string(), reports.back().step,
                    device_text(side.training.device)));
@@ -109,10 +115,12 @@ int compare_sides(const fs::path& file, const CompareArguments& arguments,
   const RunConfig config_a(file, model_registry(), side_arguments(arguments, common, 0));
   const RunConfig config_b(file, model_registry(), side_arguments(arguments, common, 1));
   const Device device_a = open_device(config_a.machine), device_b = open_device(config_b.machine);
-  const Corpus corpus = config_a.data->open({});
+  const StartingPoint start(config_a);
+  const Corpus corpus = start.open_corpus({});
   // `free` is the second side again; nothing corrects it between steps, which shows the drift.
-  Side a(config_a, corpus, device_a), b(config_b, corpus, device_b);
-  Side free(config_b, corpus, device_b);
+  Side a(config_a, start, corpus, device_a), b(config_b, start, corpus, device_b);
+  Side free(config_b, start, corpus, device_b);
+  a.tell_notices();
   const Precision precision_a = config_a.machine.precision;
   const Precision precision_b = config_b.machine.precision;
   const std::string name_a = side_name(device_a, precision_a);
@@ -144,9 +152,12 @@ int compare_modes(const fs::path& file, const CompareArguments& arguments,
                     "expected cuda",
                     fmt::join(arguments.modes, ",")));
   }
-  const Corpus corpus = config.data->open({});
+  const StartingPoint start(config);
+  const Corpus corpus = start.open_corpus({});
   const std::string name = side_name(device, config.machine.precision);
-  Side eager(config, corpus, device), graph(config, corpus, device, /*as_graphs=*/true);
+  Side eager(config, start, corpus, device),
+      graph(config, start, corpus, device, /*as_graphs=*/true);
+  eager.tell_notices();
   talk(fmt::format("compare: eager steps of {} with graphs on {}, {} of {}\n", name,
                    device_text(device), counted(arguments.steps, "step"), file.string()));
 

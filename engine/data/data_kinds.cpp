@@ -73,11 +73,16 @@ void TokenOptions::describe_kind(OptionSection& section) {
       {{"byte", TokenKind::byte}, {"char", TokenKind::character}, {"word", TokenKind::word}});
 }
 
-void TokenOptions::describe_limits(OptionSection& section) {
+void TokenOptions::describe_limits(OptionSection& section,
+                                   const std::filesystem::path& vocabulary) {
   constexpr std::int64_t kMany = std::int64_t{1} << 40;
-  section.add("minimum_count", limits.minimum_count, "rarer tokens become <unk>", {1, kMany});
-  section.add("maximum_vocabulary", limits.maximum_size, "at most so many tokens; 0: no limit",
-              {0, kMany});
+  const auto counting = [&vocabulary] { return vocabulary.empty(); };
+  section.add("minimum_count", limits.minimum_count, "rarer tokens become <unk>", {1, kMany})
+      .when(counting, "data.vocabulary is given");
+  section
+      .add("maximum_vocabulary", limits.maximum_size, "at most so many tokens; 0: no limit",
+           {0, kMany})
+      .when(counting, "data.vocabulary is given");
 }
 
 void expect_there(const char* key, const std::filesystem::path& path) {
@@ -85,6 +90,15 @@ void expect_there(const char* key, const std::filesystem::path& path) {
   if (path.empty() || std::filesystem::exists(path, error)) return;
   errno = error ? error.value() : ENOENT;
   throw_io_error(fmt::format("data.{}: opening", key), path.string());
+}
+
+const Vocabulary* given_vocabulary(const Vocabularies& given, const std::string& role,
+                                   const TokenRules& rules) {
+  if (!given.contains(role)) return nullptr;
+  const Vocabulary& vocabulary = given[role];
+  if (vocabulary.rules() == rules) return &vocabulary;
+  throw ConfigError(fmt::format("data.vocabulary cuts a text into '{}', expected '{}'",
+                                text(vocabulary.rules()), text(rules)));
 }
 
 void expect_train_fraction(double train_fraction) {

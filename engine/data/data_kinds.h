@@ -17,13 +17,14 @@ namespace carousel {
 class DataConfig {
  public:
   virtual ~DataConfig() = default;
+  std::filesystem::path vocabulary_from;  ///< a run's or a file, instead of counting; may be empty
   virtual void describe(OptionSection& section) = 0;
   /// Sets the options that follow from others unless they are given.
   virtual void complete() {}
   virtual bool lines() const = 0;  ///< the corpora are lines, not a stream
-  /// What the options say to train on and to validate on, with vocabularies counted in the training
-  /// data.
-  virtual Corpus open(const std::string& cache) const = 0;
+  /// What the options say to train on and to validate on. The vocabularies are those that are given
+  /// for their roles; others are counted in the training data.
+  virtual Corpus open(const std::string& cache, const Vocabularies& given = {}) const = 0;
   /// Another text of this kind, with the vocabularies of training: all of it is in `validation`.
   virtual Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                             const std::string& cache) const = 0;
@@ -60,11 +61,15 @@ struct TokenOptions {
   TokenRules rules{};
   VocabularyLimits limits{};
   void describe_kind(OptionSection& section);
-  void describe_limits(OptionSection& section);
+  void describe_limits(OptionSection& section, const std::filesystem::path& vocabulary);
 };
 
 /// IoError that names the key unless its path leads somewhere; an empty one is none.
 void expect_there(const char* key, const std::filesystem::path& path);
+
+/// The vocabulary that is given for a role, or null. ConfigError if it cuts texts by other rules.
+const Vocabulary* given_vocabulary(const Vocabularies& given, const std::string& role,
+                                   const TokenRules& rules);
 
 /// ConfigError unless 0 < train_fraction ≤ 1.
 void expect_train_fraction(double train_fraction);

@@ -125,7 +125,8 @@ struct Examples {
   std::string how = "examples ";
 };
 
-Vocabularies counted(const Examples& examples, const TokenOptions& options) {
+Vocabularies vocabularies_of(const Examples& examples, const TokenOptions& options,
+                             const Vocabularies& given) {
   TokenRules rules = options.rules;
   rules.newline = Newline::line;
   std::optional<Counting> counts;  // one reading for both, unless both are kept
@@ -136,10 +137,14 @@ Vocabularies counted(const Examples& examples, const TokenOptions& options) {
   const std::string how = fmt::format("{} {} {} {}", examples.how, static_cast<int>(rules.kind),
                                       options.limits.minimum_count, options.limits.maximum_size);
   Vocabularies result;
-  result.add("token",
-             examples.cache.vocabulary(how, [&] { return count().tokens(options.limits); }));
-  result.add("label",
-             examples.cache.vocabulary(examples.how + "labels", [&] { return count().labels(); }));
+  const auto add = [&](const char* role, const Vocabulary* known, const std::string& how_counted,
+                       const auto& counted) {
+    result.add(role, known != nullptr ? *known : examples.cache.vocabulary(how_counted, counted));
+  };
+  add("token", given_vocabulary(given, "token", rules), how,
+      [&] { return count().tokens(options.limits); });
+  add("label", given.contains("label") ? &given["label"] : nullptr, examples.how + "labels",
+      [&] { return count().labels(); });
   const Vocabulary& labels = result["label"];
   if (labels.size() < 2) {
     throw FormatError(fmt::format("{}: every example has the label {}, expected two labels or more",
@@ -238,22 +243,22 @@ void LabelledData::describe(OptionSection& section) {
            {0, std::int64_t{1} << 40})
       .when([this] { return validation.empty(); }, "data.validation is given");
   tokens.describe_kind(section);
-  tokens.describe_limits(section);
+  tokens.describe_limits(section, vocabulary_from);
 }
 
-Corpus LabelledData::open(const std::string& cache) const {
+Corpus LabelledData::open(const std::string& cache, const Vocabularies& given) const {
   expect_there("text", text);
   expect_there("validation", validation);
   std::optional<Text> also;
   if (!validation.empty()) also = validation.string();
-  return corpus(text.string(), also, cache);
+  return corpus(text.string(), also, cache, given);
 }
 
 Corpus LabelledData::corpus(const Text& train, const std::optional<Text>& validation_text,
-                            const std::string& cache) const {
+                            const std::string& cache, const Vocabularies& given) const {
   expect_train_fraction(train_fraction);
   const Examples examples(texts_of(train), cache);
-  Corpus corpus{.vocabularies = counted(examples, tokens), .lines = true};
+  Corpus corpus{.vocabularies = vocabularies_of(examples, tokens, given), .lines = true};
   const Vocabularies& vocabularies = corpus.vocabularies;
   if (validation_text || train_fraction == 1) {
     corpus.train = splits_of(examples, vocabularies, kColumns, "all", nullptr).front();

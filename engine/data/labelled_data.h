@@ -27,7 +27,7 @@ class LabelledData final : public DataConfig {
 
   void describe(OptionSection& section) override;
   bool lines() const override { return true; }
-  Corpus open(const std::string& cache) const override;
+  Corpus open(const std::string& cache, const Vocabularies& given = {}) const override;
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;
   /// Lines of text without labels.
@@ -38,7 +38,7 @@ class LabelledData final : public DataConfig {
   /// the examples are for training, and the rest, chosen at random among the examples of each label,
   /// is for validation; at least one example of each label is for training.
   Corpus corpus(const Text& train, const std::optional<Text>& validation = {},
-                const std::string& cache = {}) const;
+                const std::string& cache = {}, const Vocabularies& given = {}) const;
 };
 
 }  // namespace carousel

@@ -54,7 +54,7 @@ void TextData::describe(OptionSection& section) {
             {"eos", LineEnds::eos},
             {"line", LineEnds::line}})
       .when([this] { return !lines() || newline == LineEnds::line; }, "the data is lines");
-  tokens.describe_limits(section);
+  tokens.describe_limits(section, vocabulary_from);
   section.add("document_end", document_end, "a token after which the state is reset; empty: none");
   section.add("answer_after", answer_after,
               "of a line, the loss counts what follows this token; empty: the whole line");
@@ -111,19 +111,22 @@ Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& na
   return corpus;
 }
 
-Corpus TextData::open(const std::string& cache) const {
+Corpus TextData::open(const std::string& cache, const Vocabularies& given) const {
   expect_there("text", text);
   expect_there("validation", validation);
   std::vector<Text> also;
   if (!validation.empty()) also.emplace_back(validation.string());
-  return corpus({text.string()}, also, cache);
+  return corpus({text.string()}, also, cache, given);
 }
 
 Corpus TextData::corpus(const std::vector<Text>& train, const std::vector<Text>& validation_texts,
-                        const std::string& cache) const {
+                        const std::string& cache, const Vocabularies& given) const {
   expect_train_fraction(train_fraction);
   Vocabularies vocabularies;
-  vocabularies.add("token", counted_vocabulary(train, rules(), tokens.limits, cache));
+  const Vocabulary* const known = given_vocabulary(given, "token", rules());
+  vocabularies.add("token", known != nullptr
+                                ? *known
+                                : counted_vocabulary(train, rules(), tokens.limits, cache));
   Corpus corpus = without_tokens(std::move(vocabularies), train.front().name());
   const Vocabulary& vocabulary = corpus.vocabularies["token"];
   const TokenRange all = tokenised(train, vocabulary, cache);

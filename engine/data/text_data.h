@@ -28,7 +28,7 @@ class TextData final : public DataConfig {
   void describe(OptionSection& section) override;
   void complete() override;
   bool lines() const override { return unit == Unit::line; }
-  Corpus open(const std::string& cache) const override;
+  Corpus open(const std::string& cache, const Vocabularies& given = {}) const override;
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;
   void mark(Corpus& corpus, const Vocabularies& vocabularies,
@@ -43,7 +43,7 @@ class TextData final : public DataConfig {
   /// Errors   as tokenised(); ConfigError for a fraction outside (0, 1] and for a document_end or an
   ///          answer_after that is no token; for an answer_after without lines.
   Corpus corpus(const std::vector<Text>& train, const std::vector<Text>& validation = {},
-                const std::string& cache = {}) const;
+                const std::string& cache = {}, const Vocabularies& given = {}) const;
 
  private:
   TokenRules rules() const;

@@ -138,10 +138,20 @@ void RunConfig::describe() {
   section.add("kind", kind, "the kind of model: `carousel models` lists all").require();
   section
       .add("weights", weights,
-           "a safetensors file to begin with, named as PyTorch names; empty: as init says")
+           "a run or a safetensors file to begin with, named as PyTorch names; empty: as init says")
       .may_change();  // a checkpoint's weights have taken its place
-  options_.section("data", "what it learns")
-      .add("kind", data_kind, "the kind of data: `carousel models` lists all");
+  section
+      .add("embedding_from", embedding_from,
+           "a run or a safetensors file of Carousel's, whose embeddings tokens of the same text "
+           "begin "
+           "with; optimizer.groups can freeze \"embedding.weight\"")
+      .may_change();
+  OptionSection& learnt = options_.section("data", "what it learns");
+  learnt.add("kind", data_kind, "the kind of data: `carousel models` lists all");
+  learnt
+      .add("vocabulary", data->vocabulary_from,
+           "of a run, or a file of Carousel's, instead of that of the text")
+      .may_change();  // the checkpoint's has taken its place
   carousel::describe(options_.section("train", "how long, and what is kept"), train, *data);
   carousel::describe(options_.section("optimizer", "how weights change"), optimizer,
                      schedule.learning_rate);

@@ -45,7 +45,7 @@ class RunConfig {
 
   const ModelEntry* entry = nullptr;
   std::string kind, data_kind = "text";
-  std::filesystem::path weights;  ///< model.weights: a file to begin with; may be empty
+  std::filesystem::path weights, embedding_from;  ///< runs or files to begin with; may be empty
   std::unique_ptr<ModelConfig> model;
   std::unique_ptr<DataConfig> data;
   TrainConfig train;

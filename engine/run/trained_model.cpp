@@ -61,17 +61,6 @@ const std::string& metadata_text(const SafetensorsFile& file, const char* key) {
                   file.path().string(), key));
 }
 
-bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
-  // Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
-  const std::string name = file.path().string();
-  const Vocabularies own = Vocabularies::read(file.metadata(), name);
-  own.expect_same_tokens(vocabularies, name);
-  Parameters& parameters = model.parameters();
-  read_weights(file, named_weights(parameters));
-  parameters.refresh_working();
-  return own.contains("token");
-}
-
 TrainedModel::TrainedModel(const std::filesystem::path& path, RunConfig::Models models,
                            const Overrides& overrides, const std::string& checkpoint)
     : TrainedModel(SavedWeights(find_weights(path, checkpoint)), models, overrides) {}

@@ -22,11 +22,6 @@ Metadata run_metadata(const RunConfig& config, const Vocabularies& vocabularies)
 /// An entry of a file's metadata. FormatError if there is none: the file is not Carousel's.
 const std::string& metadata_text(const SafetensorsFile& file, const char* key);
 
-/// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
-/// model's, by name and shape, and its vocabularies, where it records them, are those of the data.
-/// Returns whether it records that of the tokens: if not, their order is unchecked.
-bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
-
 /// How probable a model takes the tokens of a line to be.
 struct LineScore {
   /// Nats, of each token given all before it. Nothing for a line's first token, which has none

@@ -9,6 +9,7 @@
 #include "engine/batches/micro_batches.h"
 #include "engine/run/run_folder.h"
 #include "engine/run/run_metrics.h"
+#include "engine/run/starting_point.h"
 #include "engine/run/trained_model.h"
 #include "engine/text/utf8.h"
 #include "engine/training/parameter_groups.h"
@@ -17,29 +18,60 @@
 namespace carousel {
 namespace {
 
+/// The checkpoint that a run goes on from.
+struct Resumed {
+  SavedCheckpoint saved;
+  RunConfig config;                  ///< that it was trained with
+  std::vector<std::string> changes;  ///< of options since then
+};
+
 /// The config that a run was trained with. ConfigError if its model is of another kind.
-std::unique_ptr<RunConfig> former_config(const RunConfig& config, const std::string& text,
-                                         const std::string& run) {
+RunConfig former_config(const RunConfig& config, const SavedCheckpoint& saved,
+                        const std::string& run) {
+  const std::string& text = metadata_text(saved.model(), "carousel.config");
   const ModelEntry& entry = *config.entry;
   const std::string kind = Config::parse(text, run, {}).text("model", "kind", "");
   if (kind != entry.kind && (entry.formerly == nullptr || kind != entry.formerly)) {
     throw ConfigError(fmt::format("--resume: model.kind is {} now, and {} was trained with {}",
                                   entry.kind, run, kind));
   }
-  return std::make_unique<RunConfig>(text, run, std::span(&entry, 1));
+  return {text, run, std::span(&entry, 1)};
 }
 
-/// Tells what a resumed run has changed, and where the learning rate does not go on as it would have.
-void tell_changes(const std::vector<std::string>& changes, const RunConfig& before,
-                  const RunConfig& now, const TrainingRun& run, TrainObserver& observer) {
-  if (changes.empty()) return;
-  observer.on_notice(fmt::format("resumed with {}", fmt::join(changes, "; ")));
+/// Null without a checkpoint: a run that was killed before its first one begins again.
+std::unique_ptr<Resumed> resumed(const RunConfig& config, const CheckpointFolder& checkpoints,
+                                 const std::string& run) {
+  const auto last = checkpoints.last();
+  if (!last) return nullptr;
+  SavedCheckpoint saved(*last);
+  std::unique_ptr<Resumed> result(
+      new Resumed{.saved = saved, .config = former_config(config, saved, run), .changes = {}});
+  result->changes = config.expect_resumes(result->config, run);
+  return result;
+}
+
+void expect_same_text(const SavedCheckpoint& saved, const Corpus& corpus, const std::string& run) {
+  try {
+    Vocabularies::read(saved.metadata(), run).expect_same_tokens(corpus.vocabularies, run);
+  } catch (const FormatError& error) {
+    throw ConfigError(fmt::format("--resume: the text has changed: {}", error.what()));
+  }
+}
+
+/// What a resumed run has changed, and where the learning rate does not go on as it would have.
+std::vector<std::string> changes_of(const Resumed& resumed, const RunConfig& now,
+                                    const TrainingRun& run) {
+  if (resumed.changes.empty()) return {};
+  std::vector<std::string> result{fmt::format("resumed with {}", fmt::join(resumed.changes, "; "))};
   const std::int64_t next = run.step + 1;
+  const RunConfig& before = resumed.config;
   const double was = learning_rate(before.schedule, std::min(next, before.train.steps)),
                is = learning_rate(now.schedule, next);
-  if (was == is || next > now.train.steps) return;
-  observer.on_notice(fmt::format("the learning rate goes on at {:.3g}, not {:.3g}",
+  if (was != is && next <= now.train.steps) {
+    result.push_back(fmt::format("the learning rate goes on at {:.3g}, not {:.3g}",
                                  is * run.plateau.factor, was * run.plateau.factor));
+  }
+  return result;
 }
 
 /// A checkpoint holds the config, and its format is JSON.
@@ -114,46 +146,22 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   RunFolder folder(path, options.resume);
   CheckpointFolder checkpoints(path, static_cast<int>(config.train.keep));
   checkpoints.remove_leftovers();
-  std::optional<SavedCheckpoint> saved;
-  std::unique_ptr<RunConfig> former;
-  std::vector<std::string> changes;
-  if (const auto last = checkpoints.last()) {  // none: killed before the first save, begins again
-    saved.emplace(*last);
-    former = former_config(config, metadata_text(saved->model(), "carousel.config"), path.string());
-    changes = config.expect_resumes(*former, path.string());
-  }
-  std::optional<SafetensorsFile> beginning;  // opened before the text is read: that may take long
-  if (!saved && !config.weights.empty()) beginning.emplace(config.weights);
-
-  const Corpus corpus = config.data->open((path / "cache").string());
-  if (saved) {
-    try {
-      Vocabularies::read(saved->metadata(), path.string())
-          .expect_same_tokens(corpus.vocabularies, path.string());
-    } catch (const FormatError& error) {
-      throw ConfigError(fmt::format("--resume: the text has changed: {}", error.what()));
-    }
-  }
+  const std::unique_ptr<Resumed> former = resumed(config, checkpoints, path.string());
+  const StartingPoint start(config, former ? &former->saved : nullptr);
+  const Corpus corpus = start.open_corpus((path / "cache").string());
+  if (former) expect_same_text(former->saved, corpus, path.string());
   Training training(config, corpus, device);
   TrainingRun& run = training.run;
-  if (saved) restore(run, *saved);
-  const bool tokens_agree =
-      !beginning || load_weights(*beginning, corpus.vocabularies, *training.model);
+  std::vector<std::string> notices = start.give(corpus.vocabularies, *training.model);
+  if (former) restore(run, former->saved);
   write_file_atomically(path / "config.toml", config.toml());
 
-  RunMetrics observer(path / "metrics.jsonl", saved ? run.step : -1, options.observer);
-  if (saved) run.seconds = observer.seconds();
+  RunMetrics observer(path / "metrics.jsonl", former ? run.step : -1, options.observer);
+  if (former) run.seconds = observer.seconds();
   if (options.begin) options.begin(training);
-  for (const std::string& key : config.without_effect()) {
-    if (!former) observer.on_notice(key);
-  }
-  if (!tokens_agree) {
-    observer.on_notice(fmt::format(
-        "warning: {} does not say which tokens it was trained on; whether they are in the order of "
-        "data.text's is unchecked",
-        config.weights.string()));
-  }
-  if (former) tell_changes(changes, *former, config, run, observer);
+  const auto also = former ? changes_of(*former, config, run) : config.without_effect();
+  notices.insert(notices.end(), also.begin(), also.end());
+  for (const std::string& notice : notices) observer.on_notice(notice);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {
     throw ConfigError(
         "optimizer.average_after is set and there is no text to validate on, which decides when "

@@ -27,6 +27,7 @@ struct Encoded {
 /// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it.
 class Vocabulary {
  public:
+  static constexpr std::string_view kMagic = "carousel vocabulary ";  ///< text() begins with it
   const TokenRules& rules() const { return rules_; }
   std::int64_t size() const { return static_cast<std::int64_t>(tokens_.size()); }
 
@@ -74,6 +75,9 @@ class Vocabulary {
   TokenMap<std::int32_t> ids_;
   std::array<std::int32_t, 256> of_byte_{};  ///< ids of one-byte tokens: most characters
 };
+
+/// The rules as the text of a vocabulary has them: "char newline=text unknown=yes".
+std::string text(const TokenRules& rules);
 
 /// Text from ids that arrive one at a time, for a terminal. It returns whole UTF-8 sequences: bytes
 /// are held back until their sequence is complete, and U+FFFD replaces bytes that are not UTF-8.

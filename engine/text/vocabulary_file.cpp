@@ -16,14 +16,10 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kKinds{"byte", "char", "word", "line"};
 constexpr std::array<std::string_view, 3> kNewlines{"text", "eos", "line"};
-constexpr std::string_view kMagic = "carousel vocabulary ";
 constexpr std::string_view kVersion = "1";
 
 std::string header(const TokenRules& rules, std::int64_t size) {
-  return fmt::format("{}{} {} newline={} unknown={} size={}", kMagic, kVersion,
-                     kKinds[static_cast<std::size_t>(rules.kind)],
-                     kNewlines[static_cast<std::size_t>(rules.newline)],
-                     rules.unknown ? "yes" : "no", size);
+  return fmt::format("{}{} {} size={}", Vocabulary::kMagic, kVersion, text(rules), size);
 }
 
 std::optional<std::int64_t> number(std::string_view digits) {
@@ -64,9 +60,10 @@ class Lines {
 // so they are compared and not parsed.
 std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
   const std::string_view line = lines.next();
-  if (!line.starts_with(kMagic)) lines.fail("not a Carousel vocabulary");
+  if (!line.starts_with(Vocabulary::kMagic)) lines.fail("not a Carousel vocabulary");
   const std::string_view version =
-      line.substr(kMagic.size(), line.find(' ', kMagic.size()) - kMagic.size());
+      line.substr(Vocabulary::kMagic.size(),
+                  line.find(' ', Vocabulary::kMagic.size()) - Vocabulary::kMagic.size());
   if (version != kVersion) {
     lines.fail(fmt::format("version '{}', expected '{}'", version, kVersion));
   }
@@ -103,6 +100,12 @@ const char* wrong(std::string_view token, TokenKind kind) {
 }
 
 }  // namespace
+
+std::string text(const TokenRules& rules) {
+  return fmt::format("{} newline={} unknown={}", kKinds[static_cast<std::size_t>(rules.kind)],
+                     kNewlines[static_cast<std::size_t>(rules.newline)],
+                     rules.unknown ? "yes" : "no");
+}
 
 std::string Vocabulary::text() const {
   std::string result = header(rules_, size()) + '\n';

@@ -85,6 +85,66 @@ class DriverWeightsTest(DriverCase):
                 result = self.train("--set", f"model.weights={file}", status=1)
                 self.assert_one_line(result, file, part)
 
+    def still(self, *options, out="tuned", **more):
+        """Begins on another text, one step that changes nothing."""
+        other = self.here / "other.txt"
+        other.write_text("a zebra sails, said the Zoo\n" * 30)
+        return self.train("--set", f"data.text={other}", "--set", "train.steps=1", "--set",
+                          "optimizer.learning_rate=0", *options, out=out, **more)
+
+    def test_a_run_goes_on_with_another_text_in_the_vocabulary_of_the_first(self):
+        self.train()
+        source = self.here / "run"
+        taken = ("--set", f"data.vocabulary={source}", "--set", f"model.weights={source}")
+        self.assertIn("<unk>", self.still(*taken).stderr)  # Z was not in the first text
+        before, after = (safetensors_file.read(self.model_file(out)) for out in ("run", "tuned"))
+        self.assertEqual(after[1], before[1])
+        self.assertEqual(after[0]["carousel.vocabulary"], before[0]["carousel.vocabulary"])
+        # A vocabulary's own file does as well.
+        file = self.here / "tokens.txt"
+        file.write_text(before[0]["carousel.vocabulary"])
+        self.still("--set", f"data.vocabulary={file}", "--set", f"model.weights={source}", out="same")
+        self.assertEqual(safetensors_file.read(self.model_file("same"))[1], before[1])
+
+        self.assert_one_line(self.still(*taken, "--set", "data.tokens=word", out="none", status=1),
+                             "data.vocabulary", "'char newline=text", "'word newline=eos")
+        self.assert_one_line(self.still("--set", f"data.vocabulary={self.here}/no", out="none",
+                                        status=1), f"{self.here}/no")
+        self.assertIn("minimum_count = 2 has no effect: data.vocabulary is given",
+                      self.still(*taken, "--set", "data.minimum_count=2", out="vain").stderr)
+        shutil.rmtree(source)  # a resumed run has all that it needs
+        run("resume", self.here / "tuned", "--set", "train.steps=3")
+
+    def test_embeddings_are_carried_over_by_token(self):
+        self.train()
+        result = self.still("--set", f"model.embedding_from={self.here / 'run'}",
+                            "--set", "optimizer.groups=embedding.weight: frozen")
+
+        def rows(out):
+            metadata, tensors = safetensors_file.read(self.model_file(out))
+            data = tensors["embedding.weight"][2]
+            tokens = [line.split("\t")[0] for line in metadata["carousel.vocabulary"].splitlines()[1:]]
+            width = len(data) // len(tokens)
+            return {token: data[i * width:(i + 1) * width] for i, token in enumerate(tokens)}
+
+        theirs, own = rows("run"), rows("tuned")
+        common = theirs.keys() & own.keys()
+        self.assertIn(f"{len(common)} of {len(own)} embeddings are those of", result.stderr)
+        self.assertTrue(common and own.keys() - common)
+        for token in own:
+            self.assertEqual(theirs.get(token) == own[token], token in common, token)
+
+        narrow = self.still("--set", f"model.embedding_from={self.here / 'run'}",
+                            "--set", "model.embed=4", out="none", status=1)
+        self.assert_one_line(narrow, "embedding.weight", self.model_file().resolve().name)
+        bare = self.here / "bare.safetensors"
+        safetensors_file.write(bare, safetensors_file.read(self.model_file())[1], {})
+        self.assert_one_line(self.still("--set", f"model.embedding_from={bare}", out="none", status=1),
+                             bare, "no vocabulary")
+        compared = run("compare", self.here / "config.toml", "--steps", "2", "--devices", "cpu,cpu",
+                       "--set", f"model.embedding_from={self.here / 'run'}")
+        self.assertIn("embeddings are those of", compared.stderr)
+
     def test_weights_that_do_not_name_their_tokens_are_taken_with_a_warning(self):
         self.train()
         file = self.here / "weights.safetensors"  # as PyTorch's save_file() writes it

@@ -24,6 +24,8 @@ const std::string kConfig = "[model]\nkind = 'scripted'\n[data]\ntext = '/text'\
 /// Another value that the option may have, as the command line gives it.
 std::string other_value(const Setting& setting) {
   static const std::map<std::string, std::string> kTexts{{"model.weights", "/weights"},
+                                                         {"model.embedding_from", "/run"},
+                                                         {"data.vocabulary", "/run"},
                                                          {"data.text", "/other"},
                                                          {"data.validation", "/other"},
                                                          {"data.tokens", "word"},
@@ -69,11 +71,12 @@ TEST(RunConfig, AResumedRunMayChangeHowLongAndWhereItRunsAndNothingElse) {
     }
   }
   EXPECT_EQ(may_change,
-            (std::set<std::string>{
-                "model.weights", "data.text", "data.validation", "data.device_bytes", "train.steps",
-                "train.report_every", "train.evaluate_every", "train.save_every",
-                "train.sample_every", "train.sample_tokens", "train.patience", "train.keep",
-                "run.device", "run.threads", "run.graph", "optimizer.learning_rate"}));
+            (std::set<std::string>{"model.weights", "model.embedding_from", "data.vocabulary",
+                                   "data.text", "data.validation", "data.device_bytes",
+                                   "train.steps", "train.report_every", "train.evaluate_every",
+                                   "train.save_every", "train.sample_every", "train.sample_tokens",
+                                   "train.patience", "train.keep", "run.device", "run.threads",
+                                   "run.graph", "optimizer.learning_rate"}));
   EXPECT_GT(refused, 20);
 }
 
