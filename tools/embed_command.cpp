@@ -11,6 +11,7 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands.h"
+#include "tools/interrupt.h"
 #include "tools/json_line.h"
 #include "tools/line_input.h"
 #include "tools/progress.h"
@@ -70,12 +71,18 @@ class LineWriter {
   Counts counts_;
 };
 
-Counts write_lines(TrainedModel& trained, LineInput& input, LineEmbedding which, MatrixFile& file) {
+/// Nothing at an interrupt, which leaves the file unfinished.
+std::optional<Counts> write_lines(TrainedModel& trained, LineInput& input, LineEmbedding which,
+                                  MatrixFile& file) {
   LineEncoder encoder(trained.vocabularies()["token"], input.name(), trained.line_end());
   LineWriter writer(trained, which, file);
   for (auto lines = input.next(); !lines.empty(); lines = input.next()) {
-    for (const std::string& line : lines) writer.add(encoder.next(line));
+    for (const std::string& line : lines) {
+      if (interrupted()) return {};
+      writer.add(encoder.next(line));
+    }
   }
+  if (interrupted()) return {};
   return writer.finish();
 }
 
@@ -142,6 +149,7 @@ int embed_command(const EmbedArguments& arguments, const CommonArguments& common
   MatrixFile file(arguments.out,
                   tokens ? embedder.token_embeddings().shape()[1] : embedder.units().all(),
                   {.matrix = tokens ? "embedding.weight" : "hidden", .metadata = metadata});
+  watch_interrupts(Waiting::ends);
   if (!common.json) tell_checkpoint("embed", trained);
   std::optional<Counts> counts;
   if (tokens) {
@@ -149,6 +157,10 @@ int embed_command(const EmbedArguments& arguments, const CommonArguments& common
     file.finish();
   } else {
     counts = write_lines(trained, *input, static_cast<LineEmbedding>(what), file);
+    if (!counts) {
+      talk(fmt::format("embed: stopped; {} is not written\n", arguments.out));
+      return 130;
+    }
   }
   if (common.json) {
     report_json(arguments, trained, file, counts);

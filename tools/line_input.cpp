@@ -10,6 +10,7 @@
 #include <string_view>
 
 #include "kernels/common/check.h"
+#include "tools/interrupt.h"
 
 namespace carousel {
 namespace {
@@ -45,10 +46,11 @@ bool LineInput::read_more() {
   ssize_t count = 0;
   do {
     count = ::read(file_, rest_.data() + before, kPieceBytes);
-  } while (count < 0 && errno == EINTR);
+  } while (count < 0 && errno == EINTR && !interrupted());
+  if (interrupted()) count = 0;
   if (count < 0) throw_io_error("reading", name_);
   rest_.resize(before + static_cast<std::size_t>(count));
-  if (!started_ && count == 0) {
+  if (!started_ && count == 0 && !interrupted()) {
     throw FormatError(fmt::format("{}: line 1, byte 0: the text is empty", name_));
   }
   started_ = true;

@@ -18,7 +18,8 @@ class LineInput {
 
   const std::string& name() const { return name_; }
   /// The next lines, with their newlines: waits for one and takes what has arrived with it, up to
-  /// about a megabyte. Nothing at the end. FormatError for an input without a byte.
+  /// about a megabyte. Nothing at the end or once interrupted(). FormatError for an input without a
+  /// byte.
   std::vector<std::string> next();
 
  private:

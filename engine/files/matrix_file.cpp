@@ -29,6 +29,11 @@ void expect_new(const std::filesystem::path& path) {
   if (std::filesystem::exists(path)) {
     throw ConfigError(fmt::format("{} exists already, expected a new file", path.string()));
   }
+  // The temporary file beside it could not be opened, and its name would say nothing.
+  if (path.has_parent_path() && !std::filesystem::is_directory(path.parent_path())) {
+    throw ConfigError(
+        fmt::format("{}: there is no folder {}", path.string(), path.parent_path().string()));
+  }
 }
 
 }  // namespace

@@ -8,13 +8,16 @@ import ast
 import json
 import math
 import pathlib
+import signal
 import struct
+import subprocess
 import sys
+import time
 from array import array
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
-from driver import CLASSIFIER, DEVICE, EXAMPLES, SMALL_CONFIG, TEXT, DriverCase, main, run
+from driver import CAROUSEL, CLASSIFIER, DEVICE, EXAMPLES, SMALL_CONFIG, TEXT, DriverCase, main, run
 
 LINES = ["the 7 little ships\n", "\n", "s\n", "sail\u00e9 \u4e16\n", "the isle " * 260 + "\n",
          "round the isle"]
@@ -216,7 +219,7 @@ class DriverEmbedTest(DriverCase):
             self.assertEqual(sorted(self.here.iterdir()), before)
         data = ("--data", self.here / "lines.txt")
         refused("out.txt", *data, parts=("out.txt", ".safetensors or .npy"))
-        refused("none/out.npy", *data, parts=("none",))
+        refused("none/out.npy", *data, parts=(f"there is no folder {self.here / 'none'}",))
         refused("out.npy", *data, "--what", "all", parts=("--what all", ".safetensors"))
         refused("out.npy", *data, "--what", "tokens", parts=("--data",))
         refused("out.npy", *data, "--what", "first", parts=("first", "last, mean, all or tokens"))
@@ -229,6 +232,21 @@ class DriverEmbedTest(DriverCase):
         content = (self.here / "out.npy").read_bytes()
         refused("out.npy", *data, parts=("out.npy exists already",))
         self.assertEqual((self.here / "out.npy").read_bytes(), content)
+
+    def test_an_interrupt_leaves_no_file(self):
+        self.train()
+        command = [CAROUSEL, "embed", self.here / "run", "--out", self.here / "out.npy"]
+        (self.here / "long.txt").write_text("the isle of 4\n" * 300000)
+        with open(self.here / "long.txt", encoding="utf-8") as long:
+            for lines in (long, subprocess.PIPE):  # which take long, or do not come
+                process = subprocess.Popen(command, stdin=lines, stderr=subprocess.PIPE, text=True)
+                self.assertIn("checkpoint", process.stderr.readline())
+                time.sleep(0.3)  # it computes, or waits
+                process.send_signal(signal.SIGINT)
+                self.assertEqual(process.wait(timeout=60), 130)
+                said = process.communicate()[1]
+                self.assertEqual(said, f"embed: stopped; {self.here / 'out.npy'} is not written\n")
+                self.assertFalse([path for path in self.here.iterdir() if "out.npy" in path.name])
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ TEST(MatrixFile, WhatItDoesNotWriteIsRefusedAtOnce) {
   test::write_content(folder / "m.npy", "mine");
   EXPECT_NE(refused(folder / "m.npy").find("exists already"), std::string::npos);
   EXPECT_EQ(file_content(folder / "m.npy"), "mine");
-  EXPECT_THROW(MatrixFile(folder / "none" / "m.npy", 3, {.matrix = "x"}), IoError);
+  EXPECT_NE(refused(folder / "none" / "m.npy").find("there is no folder"), std::string::npos);
   MatrixFile file(folder / "other.npy", 3, {.matrix = "x"});
   EXPECT_THROW(file.append(std::vector<float>{1, 2, 3, 4}), ShapeError);
   EXPECT_THROW(
