@@ -77,9 +77,9 @@ std::vector<RunColumn> columns_for(const std::vector<RunSummary>& runs) {
                        [key](const RunSummary& run) { return cell_of(run.find(key)); },
                        [key](const RunSummary& run) {
                          const std::string* const text = run.find(key);
-                         const double number = number_of(text);
                          if (text == nullptr) return Json();
-                         return std::isnan(number) ? Json(*text) : Json::parse(*text);
+                         Json value = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+                         return value.is_number() || value.is_boolean() ? value : Json(*text);
                        },
                        [key](const RunSummary& run) { return number_of(run.find(key)); }});
   }

@@ -93,8 +93,10 @@ class DriverRunsTest(DriverCase):
 
     def test_json_and_csv_have_all_of_it(self):
         self.train_three()
+        self.train("--set", "model.learn_initial_state=true", out="runs/zero")
         rows = json.loads(self.runs(self.here / "runs", "--json").stdout)
         fast = rows[0]
+        self.assertEqual([row["model.learn_initial_state"] for row in rows], [False] * 3 + [True])
         last = metrics(self.here / "runs/fast")[-1]
         self.assertEqual((fast["run"], fast["step"], fast["steps"], fast["tokens"],
                           fast["best_metric"], fast["best_step"], fast["remark"]),
