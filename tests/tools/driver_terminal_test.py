@@ -18,7 +18,8 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from driver import CAROUSEL, DEVICE, DriverCase, main, run
 from driver_runs_test import CLASSIFIER, CONFIG, TEXT
 
-COMMANDS = ("train", "resume", "eval", "predict", "score", "compare", "generate", "runs", "models")
+COMMANDS = ("train", "resume", "eval", "predict", "score", "embed", "compare", "generate",
+            "runs", "models")
 
 
 def on_terminal(*arguments, width=80, columns=None):
@@ -29,7 +30,7 @@ def on_terminal(*arguments, width=80, columns=None):
     if columns is not None:
         environment["COLUMNS"] = columns
     command = [CAROUSEL, *map(str, arguments)]
-    if arguments[0] in ("train", "resume", "eval", "generate", "score", "predict"):
+    if arguments[0] in ("train", "resume", "eval", "generate", "score", "predict", "embed"):
         command += ["--device", DEVICE, "--threads", "1"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
                                env=environment)
@@ -85,6 +86,9 @@ class DriverTerminalTest(DriverCase):
         self.assertTrue(any("12/12" in line for line in lines))
         for command in (("eval", self.here / "run", "--explain", "--data", self.here / "text.txt"),
                         ("generate", self.here / "run", "--explain", "--tokens", 9),
+                        ("embed", self.here / "run", "--data", self.here / "text.txt", "--out",
+                         self.here / "states.npy"),
+                        ("embed", self.here / "run", "--what", "all", "--out", "states.npy"),
                         ("eval", self.here / "run", "--data", self.here / "none")):
             with self.subTest(command[0]):
                 self.fits(*command)
