@@ -1,6 +1,7 @@
 // The driver: parses the command line, calls the command, turns any error into one line.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <CLI/CLI.hpp>
 #include <exception>
 #include <functional>
@@ -9,7 +10,9 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
+#include "engine/config/nearest.h"
 #include "tools/commands.h"
 #include "tools/streams.h"
 
@@ -33,8 +36,9 @@ void add_json(CLI::App& command, CommonArguments& common) {
   command.add_flag("--json", common.json, "print the result as JSON");
 }
 
-void add_common(CLI::App& command, CommonArguments& common) {
-  command.add_option("--set", common.set, "override a config key, e.g. --set model.hidden=512")
+void add_common(CLI::App& command, CommonArguments& common, const char* example = "run.threads=2") {
+  command
+      .add_option("--set", common.set, fmt::format("override a config key, e.g. --set {}", example))
       ->type_name("SECTION.KEY=VALUE")
       ->take_all();
   command.add_option("--device", common.device, "auto, cpu or cuda");
@@ -67,7 +71,7 @@ CLI::App* add_train(CLI::App& app, Arguments& a) {
   command->add_option("--out", a.train.out, "the run's folder: config, metrics, checkpoints")
       ->required();
   command->add_flag("--resume", a.train.resume, "continue the run from its last checkpoint");
-  add_common(*command, a.common);
+  add_common(*command, a.common, "model.hidden=512");
   add_explain(*command, a.common);
   return command;
 }
@@ -76,7 +80,7 @@ CLI::App* add_resume(CLI::App& app, Arguments& a) {
   CLI::App* command = app.add_subcommand(
       "resume", "continue a run as its own config says, with what --set changes");
   command->add_option("run", a.resume.out, "the run's folder")->required();
-  add_common(*command, a.common);
+  add_common(*command, a.common, "train.steps=9000");
   add_explain(*command, a.common);
   return command;
 }
@@ -147,7 +151,7 @@ CLI::App* add_compare(CLI::App& app, Arguments& a) {
       ->add_option("--modes", a.compare.modes, "of the two sides' steps on CUDA, as in eager,graph")
       ->delimiter(',');
   command->add_option("--steps", a.compare.steps, "optimiser steps")->capture_default_str();
-  add_common(*command, a.common);
+  add_common(*command, a.common, "model.hidden=512");
   command->get_option("--device")->excludes("--devices");
   command->get_option("--precision")->excludes("--precisions");
   return command;
@@ -177,7 +181,12 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   command->add_option("--top-p", generate.top_p, "choose among the likeliest that make up p")
       ->capture_default_str();
   command->add_flag("--greedy", generate.greedy, "always the likeliest");
-  command->add_option("--seed", generate.seed, "the same seed writes the same text")
+  command
+      ->add_option("--seed", generate.seed, "the same seed writes the same text")
+      // CLI11 reads -1 as the largest number there is.
+      ->check([](const std::string& seed) -> std::string {
+        return seed.starts_with('-') ? fmt::format("is {}, expected 0 or more", seed) : "";
+      })
       ->capture_default_str();
   add_common(*command, a.common);
   add_explain(*command, a.common);
@@ -201,6 +210,32 @@ CLI::App* add_models(CLI::App& app, Arguments& a) {
   CLI::App* command = app.add_subcommand("models", "list the kinds of models and their options");
   add_json(*command, a.common);
   return command;
+}
+
+/// The word of a command line that nothing takes, and what it may mean; else what CLI11 says.
+std::string fault_of(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
+  if (unknown.empty()) return error.what();
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  const std::string name = chosen.empty() ? "carousel" : "carousel " + chosen[0]->get_name();
+  const auto option = std::find_if(unknown.begin(), unknown.end(),
+                                   [](const std::string& word) { return word.starts_with('-'); });
+  const bool is_command = chosen.empty() && option != unknown.begin();
+  if (!is_command && option == unknown.end()) {
+    return fmt::format("{}: nothing takes '{}'", name, unknown.front());
+  }
+  const std::string word = is_command ? unknown.front() : option->substr(0, option->find('='));
+  std::vector<std::string> known;
+  if (is_command) {
+    for (const CLI::App* one : app.get_subcommands({})) known.push_back(one->get_name());
+  } else {
+    for (const CLI::Option* one : (chosen.empty() ? &app : chosen[0])->get_options()) {
+      for (const std::string& own : one->get_lnames()) known.push_back("--" + own);
+    }
+  }
+  const std::string meant = nearest(word, known);
+  return fmt::format("{} has no {} '{}'{}", name, is_command ? "command" : "option", word,
+                     meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant));
 }
 
 int run_command_line(int argc, char** argv) {
@@ -229,7 +264,7 @@ int run_command_line(int argc, char** argv) {
     print(help.str());
     return 0;
   } catch (const CLI::ParseError& error) {
-    talk(fmt::format("carousel: {}; --help lists what there is\n", error.what()));
+    talk(fmt::format("carousel: {}; --help lists what there is\n", fault_of(app, error)));
     return 2;
   }
   for (const auto& [command, run] : commands) {

@@ -128,7 +128,7 @@ std::string result_json(const Training& training, RunEnd how, const std::filesys
 int train_command(const TrainArguments& arguments, const CommonArguments& common) {
   Overrides overrides = common;
   overrides.is_own = arguments.config.empty();
-  if (overrides.is_own) expect_no_weights(arguments.out);
+  if (overrides.is_own) expect_run(arguments.out);
   const RunConfig config(overrides.is_own ? std::filesystem::path(arguments.out) / "config.toml"
                                           : std::filesystem::path(arguments.config),
                          model_registry(), overrides);

@@ -8,7 +8,10 @@
 namespace carousel {
 namespace fs = std::filesystem;
 
-void expect_no_weights(const fs::path& path) {
+void expect_run(const fs::path& path) {
+  if (!fs::exists(path)) {
+    throw ConfigError(fmt::format("--resume: there is no run {}", path.string()));
+  }
   if (fs::exists(path / kModelFile) && fs::exists(path / kStateFile)) {
     throw ConfigError(
         fmt::format("--resume: {} is a checkpoint, expected the folder of its run", path.string()));
@@ -24,13 +27,15 @@ void expect_no_weights(const fs::path& path) {
 RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path), created_(!resume) {
   const bool there = fs::exists(path),
              empty = there && fs::is_directory(path) && fs::is_empty(path);
-  if (resume && !there) {
-    throw ConfigError(fmt::format("--resume: there is no run {}", path.string()));
-  }
-  if (resume) expect_no_weights(path);
+  if (resume) expect_run(path);
   // A run that was killed before its first save has no checkpoint yet, but a lock.
-  if (resume && !empty && !fs::exists(path / ".lock") && !fs::exists(path / "checkpoints")) {
+  const bool is_run = fs::exists(path / ".lock") || fs::exists(path / "checkpoints");
+  if (resume && !empty && !is_run) {
     throw ConfigError(fmt::format("--resume: {} is not the folder of a run", path.string()));
+  }
+  if (there && !empty && !is_run) {
+    throw ConfigError(
+        fmt::format("{} exists already and is no run; give another folder", path.string()));
   }
   if (!resume && there && !empty) {
     throw ConfigError(

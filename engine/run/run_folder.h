@@ -8,8 +8,8 @@
 
 namespace carousel {
 
-/// ConfigError for what is no run's folder, but weights or a checkpoint: no run goes on in there.
-void expect_no_weights(const std::filesystem::path& path);
+/// ConfigError for what no run goes on in: nothing is there, or weights, or a checkpoint.
+void expect_run(const std::filesystem::path& path);
 
 /// A run's folder, locked while this lives and without what killed processes left in it. A new one
 /// that fails before its first checkpoint is taken away again, so that the corrected command can be

@@ -141,6 +141,7 @@ void SavedCheckpoint::restore_state(std::span<const NamedTensor> tensors) const 
 }
 
 fs::path find_checkpoint(const fs::path& path, const std::string& name) {
+  if (!fs::exists(path)) throw IoError(fmt::format("there is no run {}", path.string()));
   if (fs::exists(path / kModelFile)) {
     if (name.empty()) return path;
     throw ConfigError(fmt::format("--checkpoint is {}, and {} is a checkpoint, expected a run",

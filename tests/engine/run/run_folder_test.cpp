@@ -27,7 +27,7 @@ TEST(RunFolder, OpensOnlyWhatIsMeant) {
            {"new", {}, false, false, ""},
            {"new, and the folder is there", {}, true, false, ""},
            {"new over a run", {".lock", "checkpoints/"}, true, false, "exists already"},
-           {"new over something else", {"thesis.tex"}, true, false, "exists already"},
+           {"new over something else", {"thesis.tex"}, true, false, "is no run"},
            {"resume nothing", {}, false, true, "there is no run"},
            {"resume a run", {".lock", "checkpoints/"}, true, true, ""},
            {"resume a run that was copied", {"checkpoints/"}, true, true, ""},

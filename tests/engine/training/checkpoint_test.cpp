@@ -257,6 +257,9 @@ TEST(Checkpoint, ARunWithoutOneSaysWhatWasLookedFor) {
   const TemporaryFolder run;
   const std::string error = error_text<IoError>([&] { find_checkpoint(run.path()); });
   EXPECT_NE(error.find("holds no checkpoint"), std::string::npos) << error;
+  const fs::path none = run / "none";
+  EXPECT_EQ(error_text<IoError>([&] { find_checkpoint(none); }),
+            "there is no run " + none.string());
   EXPECT_FALSE(CheckpointFolder(run.path()).last());
   EXPECT_THROW(SavedCheckpoint(run.path()), IoError);
 }
