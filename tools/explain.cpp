@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "kernels/common/cpu_product.h"
 #include "kernels/common/memory.h"
 #include "tools/progress.h"
 
@@ -21,8 +22,8 @@ std::string precision_text(const Device& device, Precision precision) {
       break;
   }
   std::string text = "bf16: products read bf16 and sum in float; weights, moments and sums are f32";
-  if (is_cpu(device)) {
-    text += "; refused: bf16 products, slower on most CPUs than widening to f32, which is exact";
+  if (is_cpu(device) && !multiplies_bf16()) {
+    text += "; refused: bf16 products, which this CPU multiplies no faster than their exact f32";
   }
   return text;
 }

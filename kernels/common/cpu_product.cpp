@@ -100,6 +100,24 @@ void for_matrix(From* from, std::int64_t row, To* to, std::int64_t rows, std::in
 
 template <class Out>
 void multiply_bf16(const CpuProduct<bf16, Out>& p) {
+  if (multiplies_bf16()) {
+    constexpr bool kNarrow = std::is_same_v<Out, bf16>;
+    return Workspace::mine().run(
+        {.type = memory::data_type::bf16,
+         .result = kNarrow ? memory::data_type::bf16 : memory::data_type::f32,
+         .m = p.m,
+         .n = p.n,
+         .k = p.k,
+         .row_of_a = p.row_of_a(),
+         .row_of_b = p.row_of_b(),
+         .row_of_c = p.row_of_c(),
+         .transpose_a = p.transpose_a,
+         .transpose_b = p.transpose_b,
+         .accumulate = p.accumulate,
+         .bias = p.bias != nullptr,
+         .thread_count = onednn::threads()},
+        {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+  }
   Workspace& own = Workspace::mine();
   float* const a = own.a.floats(p.m * p.k);
   float* const b = own.b.floats(p.k * p.n);
@@ -148,6 +166,18 @@ void multiply_double(const CpuProduct<double>& p) {
 }
 
 }  // namespace
+
+bool multiplies_bf16() {
+  static const bool faster = [] {
+    const auto usable = static_cast<unsigned>(dnnl::get_effective_cpu_isa());
+    const auto can = [usable](dnnl::cpu_isa isa) {  // an isa's value has a bit for each feature
+      return (usable & static_cast<unsigned>(isa)) == static_cast<unsigned>(isa);
+    };
+    return can(__builtin_cpu_is("amd") ? dnnl::cpu_isa::avx512_core_bf16
+                                       : dnnl::cpu_isa::avx512_core_amx);
+  }();
+  return faster;
+}
 
 template <class T, class Out>
 void multiply(const CpuProduct<T, Out>& product) {

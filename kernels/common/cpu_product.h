@@ -16,9 +16,10 @@ namespace carousel {
 /// `c_stride`) elements apart. m, n or k of 0: the empty sum, so C becomes 0 (or stays), plus bias.
 /// The CPU's counterpart of kernels/common/cuda/gemm.h, computed by oneDNN.
 ///
-/// bf16 inputs are widened to float, which is exact, multiplied in float and rounded once if Out is
-/// bf16: on CPUs without bf16 matrix units that is twice as fast as a bf16 product. double is a
-/// plain loop, for gradient checks. Repeats bit for bit with the same number of threads.
+/// bf16 inputs are multiplied by the CPU's own instructions where multiplies_bf16(); else they are
+/// widened to float, which is exact, and multiplied in float. Either way sums are float and are
+/// rounded once if Out is bf16. double is a plain loop, for gradient checks. Repeats bit for bit with
+/// the same number of threads.
 template <class T, class Out = T>
 struct CpuProduct {
   bool transpose_a = false, transpose_b = false, accumulate = false;
@@ -37,6 +38,12 @@ struct CpuProduct {
   std::int64_t row_of_b() const { return b_stride > 0 ? b_stride : b_columns(); }
   std::int64_t row_of_c() const { return c_stride > 0 ? c_stride : n; }
 };
+/// Whether the CPU multiplies bf16 faster than float, as far as oneDNN may use it: all of AMD's that
+/// can do it at all, at twice the rate; of Intel's those with AMX, for AVX-512's instruction alone has
+/// half the rate of float's. Known from the CPU and not measured, so that a machine always gives the
+/// same bits.
+bool multiplies_bf16();
+
 /// For {float}, {double}, {bf16} and {bf16, float}. Thread-safe; allocates nothing once a shape
 /// (and, for bf16, a size) has been seen by the calling thread.
 template <class T, class Out>

@@ -42,10 +42,11 @@ std::string description() {
   return text;
 }
 
-memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed, std::int64_t row) {
+memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed, std::int64_t row,
+                   memory::data_type type) {
   if (row == 0) row = transposed ? rows : columns;
   const memory::dims strides{transposed ? 1 : row, transposed ? row : 1};
-  return {{rows, columns}, memory::data_type::f32, strides};
+  return {{rows, columns}, type, strides};
 }
 
 memory::desc packed_layout(const PackedShape& shape) {
@@ -63,11 +64,11 @@ memory::desc packed_layout(const PackedShape& shape) {
 }
 
 CompiledProduct::CompiledProduct(const ProductKey& key) {
-  const memory::desc a = plain(key.m, key.k, key.transpose_a, key.row_of_a);
+  const memory::desc a = plain(key.m, key.k, key.transpose_a, key.row_of_a, key.type);
   const memory::desc b = key.packed_rows < 0
-                             ? plain(key.k, key.n, key.transpose_b, key.row_of_b)
+                             ? plain(key.k, key.n, key.transpose_b, key.row_of_b, key.type)
                              : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});
-  const memory::desc c = plain(key.m, key.n, false, key.row_of_c);
+  const memory::desc c = plain(key.m, key.n, false, key.row_of_c, key.result);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   if (key.accumulate) {
@@ -123,7 +124,8 @@ void Workspace::run(const ProductKey& key, const Operands& operands) {
     found = compiled_.emplace(key, CompiledProduct(key)).first;
   }
   if (Journal* const journal = Journal::mine()) {
-    const ProductNote product{.type = "f32",
+    const bool narrow = key.type == memory::data_type::bf16;
+    const ProductNote product{.type = narrow ? "bf16" : "f32",
                               .transpose_a = key.transpose_a,
                               .transpose_b = key.transpose_b,
                               .accumulate = key.accumulate,

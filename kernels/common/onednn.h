@@ -35,6 +35,8 @@ class Scratch {
 
 /// Everything a oneDNN product is compiled for.
 struct ProductKey {
+  dnnl::memory::data_type type = dnnl::memory::data_type::f32;    ///< of A and B
+  dnnl::memory::data_type result = dnnl::memory::data_type::f32;  ///< of C
   std::int64_t m = 0, n = 0, k = 0;
   /// Elements between the starts of a matrix's rows in memory.
   std::int64_t row_of_a = 0, row_of_b = 0, row_of_c = 0;
@@ -45,11 +47,11 @@ struct ProductKey {
 };
 
 struct Operands {
-  const float* a = nullptr;
-  const float* b = nullptr;
+  const void* a = nullptr;
+  const void* b = nullptr;
   dnnl_memory_t packed_b = nullptr;  ///< instead of b
   const float* bias = nullptr;
-  float* c = nullptr;
+  void* c = nullptr;
 };
 
 const dnnl::engine& engine();
@@ -63,7 +65,8 @@ std::string description();
 /// A row-major [rows, columns] matrix, or the transpose of a row-major [columns, rows] one.
 /// Rows in memory are `row` elements apart; 0: they follow one another.
 dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed,
-                         std::int64_t row = 0);
+                         std::int64_t row = 0,
+                         dnnl::memory::data_type type = dnnl::memory::data_type::f32);
 
 /// The layout of B that oneDNN prefers for products of this shape. It may depend on the number of
 /// threads. It is asked for once per shape, so that code that allocates, fills and reads a packed B
