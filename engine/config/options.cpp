@@ -72,7 +72,7 @@ std::optional<double> real_of(const Setting& setting) {
 
 [[noreturn]] void refuse_value(const Setting& setting, const std::string& expected_values) {
   throw ConfigError(fmt::format("{} in {} is {}, expected {}", setting.name(), setting.source,
-                                setting.text, expected_values));
+                                setting.text.empty() ? "empty" : setting.text, expected_values));
 }
 
 template <class T>

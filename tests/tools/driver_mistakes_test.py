@@ -53,6 +53,7 @@ class DriverMistakesTest(DriverCase):
                             ("train.batch_size=3", "batch"), ("training.steps=1", "train")):
             with self.subTest(word):
                 self.assert_one_line(self.train("--set", word, status=1), f"did you mean '{meant}'?")
+        self.assert_one_line(self.train("--set", "model.hidden=", status=1), "is empty, expected an")
         for word in ("model.hidden", "hidden=3", "model.hiden=3", "model.hidden=0", "=", ""):
             with self.subTest(word):
                 self.assert_one_line(self.train("--set", word, status=1))
