@@ -146,7 +146,7 @@ TEST(Options, TheCommandLineIsHeldToTheSameRules) {
       error("model.hidden=twelve"),
       "model.hidden in --set model.hidden=twelve is twelve, expected an integer of 1 to 65536");
   EXPECT_EQ(error("model.hidden="),
-            "model.hidden in --set model.hidden= is , expected an integer of 1 to 65536");
+            "model.hidden in --set model.hidden= is empty, expected an integer of 1 to 65536");
   EXPECT_EQ(error("model.hiden=5"),
             "unknown key 'model.hiden' in --set model.hiden=5; did you mean 'hidden'?");
   EXPECT_EQ(error("mdoel.hidden=5"),
