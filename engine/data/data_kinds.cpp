@@ -89,7 +89,7 @@ void expect_there(const char* key, const std::filesystem::path& path) {
   std::error_code error;
   if (path.empty() || std::filesystem::exists(path, error)) return;
   errno = error ? error.value() : ENOENT;
-  throw_io_error(fmt::format("data.{}: opening", key), path.string());
+  throw_io_error(fmt::format("{}: opening", key), path.string());
 }
 
 const Vocabulary* given_vocabulary(const Vocabularies& given, const std::string& role,

@@ -247,8 +247,8 @@ void LabelledData::describe(OptionSection& section) {
 }
 
 Corpus LabelledData::open(const std::string& cache, const Vocabularies& given) const {
-  expect_there("text", text);
-  expect_there("validation", validation);
+  expect_there("data.text", text);
+  expect_there("data.validation", validation);
   std::optional<Text> also;
   if (!validation.empty()) also = validation.string();
   return corpus(text.string(), also, cache, given);

@@ -85,6 +85,11 @@ std::int64_t take_embeddings(const SafetensorsFile& file, const Vocabulary& voca
 
 StartingPoint::StartingPoint(const RunConfig& config, const SavedCheckpoint* resumed)
     : config_(config) {
+  if (resumed == nullptr) {
+    expect_there("model.weights", config.weights);
+    expect_there("model.embedding_from", config.embedding_from);
+    expect_there("data.vocabulary", config.data->vocabulary_from);
+  }
   const std::filesystem::path& vocabulary = config.data->vocabulary_from;
   if (!vocabulary.empty()) {
     vocabularies_ =

@@ -109,7 +109,7 @@ class DriverWeightsTest(DriverCase):
         self.assert_one_line(self.still(*taken, "--set", "data.tokens=word", out="none", status=1),
                              "data.vocabulary", "'char newline=text", "'word newline=eos")
         self.assert_one_line(self.still("--set", f"data.vocabulary={self.here}/no", out="none",
-                                        status=1), f"{self.here}/no")
+                                        status=1), "data.vocabulary: opening", f"{self.here}/no")
         self.assertIn("minimum_count = 2 has no effect: data.vocabulary is given",
                       self.still(*taken, "--set", "data.minimum_count=2", out="vain").stderr)
         shutil.rmtree(source)  # a resumed run has all that it needs

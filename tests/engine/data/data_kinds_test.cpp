@@ -45,7 +45,7 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
   Options text, labelled;
   EXPECT_EQ(keys_of(*data_kind("text").config(), text),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\ntokens = \"char\"\n"
-            "unit = \"stream\"\nnewline = \"text\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
+            "unit = \"stream\"\nnewline = \"auto\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
             "document_end = \"\"\nanswer_after = \"\"\ndevice_bytes = 1073741824\n");
   EXPECT_EQ(keys_of(*data_kind("labelled").config(), labelled),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\nsplit_seed = 1\n"
