@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "engine/config/nearest.h"
-#include "tools/commands.h"
-#include "tools/streams.h"
+#include "tools/commands/commands.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 namespace {

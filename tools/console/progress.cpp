@@ -1,4 +1,4 @@
-#include "tools/progress.h"
+#include "tools/console/progress.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "tools/streams.h"
-#include "tools/terminal.h"
+#include "tools/console/streams.h"
+#include "tools/console/terminal.h"
 
 namespace carousel {
 

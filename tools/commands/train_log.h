@@ -4,8 +4,8 @@
 #include <string>
 
 #include "engine/run/training.h"
-#include "tools/explain.h"
-#include "tools/progress.h"
+#include "tools/console/explain.h"
+#include "tools/console/progress.h"
 
 namespace carousel {
 

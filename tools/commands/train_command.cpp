@@ -16,11 +16,11 @@
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/interrupt.h"
-#include "tools/json_line.h"
-#include "tools/streams.h"
-#include "tools/train_log.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/train_log.h"
+#include "tools/console/interrupt.h"
+#include "tools/console/json_line.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 namespace {

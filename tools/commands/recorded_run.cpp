@@ -1,4 +1,4 @@
-#include "tools/recorded_run.h"
+#include "tools/commands/recorded_run.h"
 
 #include <fmt/format.h>
 

@@ -5,10 +5,10 @@
 
 #include "engine/run/trained_model.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/json_line.h"
-#include "tools/line_input.h"
-#include "tools/streams.h"
+#include "tools/commands/commands.h"
+#include "tools/console/json_line.h"
+#include "tools/console/line_input.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 

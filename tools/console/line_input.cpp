@@ -1,4 +1,4 @@
-#include "tools/line_input.h"
+#include "tools/console/line_input.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "kernels/common/check.h"
-#include "tools/interrupt.h"
+#include "tools/console/interrupt.h"
 
 namespace carousel {
 namespace {

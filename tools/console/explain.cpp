@@ -1,10 +1,10 @@
-#include "tools/explain.h"
+#include "tools/console/explain.h"
 
 #include <fmt/format.h>
 
 #include "kernels/common/cpu_product.h"
 #include "kernels/common/memory.h"
-#include "tools/progress.h"
+#include "tools/console/progress.h"
 
 namespace carousel {
 namespace {

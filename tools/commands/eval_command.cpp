@@ -10,14 +10,14 @@
 #include "engine/run/trained_model.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/explain.h"
-#include "tools/json_line.h"
-#include "tools/line_input.h"
-#include "tools/progress.h"
-#include "tools/streams.h"
-#include "tools/terminal.h"
-#include "tools/train_log.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/train_log.h"
+#include "tools/console/explain.h"
+#include "tools/console/json_line.h"
+#include "tools/console/line_input.h"
+#include "tools/console/progress.h"
+#include "tools/console/streams.h"
+#include "tools/console/terminal.h"
 
 namespace carousel {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/run_summary.h"
+#include "tools/commands/run_summary.h"
 
 #include <fmt/format.h>
 

@@ -9,9 +9,9 @@
 #include "engine/text/line_encoder.h"
 #include "engine/text/utf8.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/line_input.h"
-#include "tools/streams.h"
+#include "tools/commands/commands.h"
+#include "tools/console/line_input.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 namespace {

@@ -10,12 +10,12 @@
 #include <tuple>
 
 #include "kernels/common/check.h"
-#include "tools/commands.h"
-#include "tools/json_line.h"
-#include "tools/progress.h"
-#include "tools/run_summary.h"
-#include "tools/streams.h"
-#include "tools/terminal.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/run_summary.h"
+#include "tools/console/json_line.h"
+#include "tools/console/progress.h"
+#include "tools/console/streams.h"
+#include "tools/console/terminal.h"
 
 namespace carousel {
 namespace {

@@ -7,9 +7,9 @@
 
 #include "kernels/common/check.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/json_line.h"
-#include "tools/streams.h"
+#include "tools/commands/commands.h"
+#include "tools/console/json_line.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 namespace {

@@ -1,4 +1,4 @@
-#include "tools/streams.h"
+#include "tools/console/streams.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 #include <new>
 #include <system_error>
 
-#include "tools/terminal.h"
+#include "tools/console/terminal.h"
 
 namespace carousel {
 

@@ -1,4 +1,4 @@
-#include "tools/train_log.h"
+#include "tools/commands/train_log.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

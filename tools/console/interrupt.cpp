@@ -1,4 +1,4 @@
-#include "tools/interrupt.h"
+#include "tools/console/interrupt.h"
 
 #include <csignal>
 

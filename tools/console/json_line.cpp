@@ -1,4 +1,4 @@
-#include "tools/json_line.h"
+#include "tools/console/json_line.h"
 
 #include <nlohmann/json.hpp>
 

@@ -10,12 +10,12 @@
 #include "engine/text/line_encoder.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/interrupt.h"
-#include "tools/json_line.h"
-#include "tools/line_input.h"
-#include "tools/progress.h"
-#include "tools/streams.h"
+#include "tools/commands/commands.h"
+#include "tools/console/interrupt.h"
+#include "tools/console/json_line.h"
+#include "tools/console/line_input.h"
+#include "tools/console/progress.h"
+#include "tools/console/streams.h"
 
 namespace carousel {
 namespace {

@@ -11,11 +11,11 @@
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
-#include "tools/commands.h"
-#include "tools/progress.h"
-#include "tools/recorded_run.h"
-#include "tools/streams.h"
-#include "tools/terminal.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/recorded_run.h"
+#include "tools/console/progress.h"
+#include "tools/console/streams.h"
+#include "tools/console/terminal.h"
 
 namespace carousel {
 namespace {
