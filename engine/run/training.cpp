@@ -65,11 +65,13 @@ std::vector<std::string> changes_of(const Resumed& resumed, const RunConfig& now
   std::vector<std::string> result{fmt::format("resumed with {}", fmt::join(resumed.changes, "; "))};
   const std::int64_t next = run.step + 1;
   const RunConfig& before = resumed.config;
-  const double was = learning_rate(before.schedule, std::min(next, before.train.steps)),
-               is = learning_rate(now.schedule, next);
-  if (was != is && next <= now.train.steps) {
+  // Where the run ended before, compared at that step: a schedule that is extended may not jump.
+  const std::int64_t step = std::min(next, before.train.steps);
+  const double was = learning_rate(before.schedule, step);
+  if (was != learning_rate(now.schedule, step) && next <= now.train.steps) {
     result.push_back(fmt::format("the learning rate goes on at {:.3g}, not {:.3g}",
-                                 is * run.plateau.factor, was * run.plateau.factor));
+                                 learning_rate(now.schedule, next) * run.plateau.factor,
+                                 was * run.plateau.factor));
   }
   return result;
 }

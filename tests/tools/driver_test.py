@@ -24,6 +24,16 @@ class DriverTest(DriverCase):
 
     # Files of a run.
 
+    def test_a_schedule_that_is_extended_says_where_it_jumps(self):
+        jumps = "the learning rate goes on at"
+        for name, options in (("rises", ("schedule.warm_up=50",)),
+                              ("falls", ("schedule.kind=cosine", "schedule.warm_up=2"))):
+            folder = self.here / name
+            given = [word for option in options for word in ("--set", option)]
+            self.train(*given, "--set", "train.steps=4", out=name)
+            talk = run("resume", folder, "--set", "train.steps=8").stderr
+            self.assertEqual(jumps in talk, name == "falls", talk)
+
     def test_training_leaves_config_metrics_and_checkpoints(self):
         result = self.train()
         self.assertEqual(result.stdout, "")
