@@ -56,20 +56,32 @@ bool compile_pays(const CpuProduct<float>& p) {
   return (p.transpose_b && std::min(p.m, p.n) <= kNarrow) || (p.transpose_a && p.n <= kNarrow);
 }
 
+template <class T>
+constexpr memory::data_type kType =
+    std::is_same_v<T, bf16> ? memory::data_type::bf16 : memory::data_type::f32;
+
+/// By a product that oneDNN compiles for the shape and the types.
+template <class T, class Out>
+void multiply_as_stored(const CpuProduct<T, Out>& p) {
+  Workspace::mine().run({.type = kType<T>,
+                         .result = kType<Out>,
+                         .m = p.m,
+                         .n = p.n,
+                         .k = p.k,
+                         .row_of_a = p.row_of_a(),
+                         .row_of_b = p.row_of_b(),
+                         .row_of_c = p.row_of_c(),
+                         .transpose_a = p.transpose_a,
+                         .transpose_b = p.transpose_b,
+                         .accumulate = p.accumulate,
+                         .bias = p.bias != nullptr,
+                         .thread_count = onednn::threads()},
+                        {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+}
+
 void multiply_float(const CpuProduct<float>& p) {
   if (compile_pays(p)) {
-    return Workspace::mine().run({.m = p.m,
-                                  .n = p.n,
-                                  .k = p.k,
-                                  .row_of_a = p.row_of_a(),
-                                  .row_of_b = p.row_of_b(),
-                                  .row_of_c = p.row_of_c(),
-                                  .transpose_a = p.transpose_a,
-                                  .transpose_b = p.transpose_b,
-                                  .accumulate = p.accumulate,
-                                  .bias = p.bias != nullptr,
-                                  .thread_count = onednn::threads()},
-                                 {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+    return multiply_as_stored(p);
   }
   if (Journal* const journal = Journal::mine()) {
     const ProductNote product{.type = "f32",
@@ -101,22 +113,7 @@ void for_matrix(From* from, std::int64_t row, To* to, std::int64_t rows, std::in
 template <class Out>
 void multiply_bf16(const CpuProduct<bf16, Out>& p) {
   if (multiplies_bf16()) {
-    constexpr bool kNarrow = std::is_same_v<Out, bf16>;
-    return Workspace::mine().run(
-        {.type = memory::data_type::bf16,
-         .result = kNarrow ? memory::data_type::bf16 : memory::data_type::f32,
-         .m = p.m,
-         .n = p.n,
-         .k = p.k,
-         .row_of_a = p.row_of_a(),
-         .row_of_b = p.row_of_b(),
-         .row_of_c = p.row_of_c(),
-         .transpose_a = p.transpose_a,
-         .transpose_b = p.transpose_b,
-         .accumulate = p.accumulate,
-         .bias = p.bias != nullptr,
-         .thread_count = onednn::threads()},
-        {.a = p.a, .b = p.b, .bias = p.bias, .c = p.c});
+    return multiply_as_stored(p);
   }
   Workspace& own = Workspace::mine();
   float* const a = own.a.floats(p.m * p.k);
