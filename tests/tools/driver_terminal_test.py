@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 from driver import CAROUSEL, DEVICE, DriverCase, main, run
@@ -20,6 +21,7 @@ from driver_runs_test import CLASSIFIER, CONFIG, TEXT
 
 COMMANDS = ("train", "resume", "eval", "predict", "score", "embed", "compare", "generate",
             "runs", "models")
+END = b"\0end\0"
 
 
 def on_terminal(*arguments, width=80, columns=None):
@@ -34,16 +36,20 @@ def on_terminal(*arguments, width=80, columns=None):
         command += ["--device", DEVICE, "--threads", "1"]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
                                env=environment)
-    os.close(terminal)
+
+    def mark_the_end():  # some kernels drop what was not read yet when the last writer closes
+        process.wait()
+        os.write(terminal, END)
+
+    waiting = threading.Thread(target=mark_the_end)
+    waiting.start()
     shown = b""
-    try:
-        while piece := os.read(main_end, 1 << 16):
-            shown += piece
-    except OSError:  # the other end is closed
-        pass
+    while not shown.endswith(END):
+        shown += os.read(main_end, 1 << 16)
+    waiting.join()
+    os.close(terminal)
     os.close(main_end)
-    process.wait(timeout=60)
-    return re.split(r"[\r\n]+", shown.decode().replace("\033[K", "").strip())
+    return re.split(r"[\r\n]+", shown.removesuffix(END).decode().replace("\033[K", "").strip())
 
 
 def words(text):
