@@ -190,74 +190,108 @@ void multiply(const CpuProduct<T, Out>& product) {
 
 namespace {
 /// double has no packed layout, and oneDNN's products with one do not step over gaps.
-template <class Acc>
+template <class Stored>
 bool stays_plain(const PackedShape& shape) {
-  return std::is_same_v<Acc, double> || shape.has_gaps();
+  return std::is_same_v<Stored, double> || shape.has_gaps();
+}
+
+/// Calls f with a null pointer to the type in which T is packed: bf16 may have to be widened.
+template <class T, class F>
+auto with_stored_type(const F& f) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (!multiplies_bf16()) return f(static_cast<float*>(nullptr));
+  }
+  return f(static_cast<T*>(nullptr));
 }
 }  // namespace
 
-template <class Acc>
-std::size_t PackedMatrix<Acc>::bytes(const PackedShape& shape) {
+template <class T>
+std::size_t PackedMatrix<T>::bytes(const PackedShape& shape) {
   if (shape.k == 0 || shape.n == 0) return 0;
-  if (stays_plain<Acc>(shape)) return static_cast<std::size_t>(shape.k * shape.n) * sizeof(Acc);
-  return onednn::packed_layout(shape).get_size();
+  return with_stored_type<T>([&]<class Stored>(Stored*) -> std::size_t {
+    if (stays_plain<Stored>(shape)) {
+      return static_cast<std::size_t>(shape.k * shape.n) * sizeof(Stored);
+    }
+    return onednn::packed_layout(shape, kType<Stored>).get_size();
+  });
 }
 
-template <class Acc>
 template <class T>
-PackedMatrix<Acc>::PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage)
+PackedMatrix<T>::PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage)
     : shape_(shape), storage_(storage) {
   if (shape.k == 0 || shape.n == 0) return;
-  if (stays_plain<Acc>(shape)) {
-    auto* const to = static_cast<Acc*>(storage);
-    for (std::int64_t l = 0; l < shape.k; ++l) {
-      for (std::int64_t j = 0; j < shape.n; ++j) {
-        to[l * shape.n + j] = static_cast<Acc>(b[transpose ? j * shape.k + l : l * shape.n + j]);
+  with_stored_type<T>([&]<class Stored>(Stored*) { pack<Stored>(b, transpose, storage); });
+}
+
+template <class T>
+template <class Stored>
+void PackedMatrix<T>::pack(const T* b, bool transpose, void* storage) {
+  const std::int64_t k = shape_.k, n = shape_.n;
+  if (stays_plain<Stored>(shape_)) {
+    auto* const to = static_cast<Stored*>(storage);
+    for (std::int64_t l = 0; l < k; ++l) {
+      for (std::int64_t j = 0; j < n; ++j) {
+        to[l * n + j] = static_cast<Stored>(b[transpose ? j * k + l : l * n + j]);
       }
     }
     return;
   }
-  if constexpr (std::is_same_v<Acc, float>) {
+  if constexpr (!std::is_same_v<Stored, double>) {
     Workspace& own = Workspace::mine();
-    const float* from = nullptr;
-    if constexpr (std::is_same_v<T, bf16>) {
-      float* const wide = own.b.floats(shape.k * shape.n);
-      widen(b, wide, shape.k * shape.n);
+    const void* from = b;
+    if constexpr (!std::is_same_v<Stored, T>) {
+      float* const wide = own.b.floats(k * n);
+      widen(b, wide, k * n);
       from = wide;
-    } else {
-      from = b;
     }
-    const memory plain_b(onednn::plain(shape.k, shape.n, transpose), onednn::engine(),
-                         const_cast<float*>(from));
-    const memory packed(onednn::packed_layout(shape), onednn::engine(), storage);
+    const memory plain_b(onednn::plain(k, n, transpose, 0, kType<Stored>), onednn::engine(),
+                         const_cast<void*>(from));
+    const memory packed(onednn::packed_layout(shape_, kType<Stored>), onednn::engine(), storage);
     dnnl::reorder(plain_b, packed)
         .execute(own.stream, {{DNNL_ARG_FROM, plain_b}, {DNNL_ARG_TO, packed}});
     packed_ = {packed.get(), [packed](dnnl_memory*) {}};  // the copy in the deleter owns the handle
   }
 }
 
-template <class Acc>
-void PackedMatrix<Acc>::multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const {
-  const std::int64_t k = shape_.k, n = shape_.n;
+template <class T>
+void PackedMatrix<T>::multiply(std::int64_t m, const T* a, Accumulator<T>* c,
+                               bool accumulate) const {
+  with_stored_type<T>([&]<class Stored>(Stored*) {
+    if constexpr (std::is_same_v<Stored, T>) {
+      multiply_stored(m, a, shape_.row_of_a(), c, accumulate);
+    } else {
+      float* const wide = Workspace::mine().a.floats(m * shape_.k);
+      for_matrix(a, shape_.row_of_a(), wide, m, shape_.k, widen);
+      multiply_stored<float>(m, wide, shape_.k, c, accumulate);
+    }
+  });
+}
+
+template <class T>
+template <class Stored>
+void PackedMatrix<T>::multiply_stored(std::int64_t m, const Stored* a, std::int64_t row_of_a,
+                                      Accumulator<T>* c, bool accumulate) const {
   if (packed_ == nullptr) {
-    return carousel::multiply(CpuProduct<Acc>{.accumulate = accumulate,
-                                              .m = m,
-                                              .n = n,
-                                              .k = k,
-                                              .a = a,
-                                              .a_stride = shape_.row_of_a(),
-                                              .b = static_cast<const Acc*>(storage_),
-                                              .c = c,
-                                              .c_stride = shape_.row_of_c()});
+    return carousel::multiply(
+        CpuProduct<Stored, Accumulator<T>>{.accumulate = accumulate,
+                                           .m = m,
+                                           .n = shape_.n,
+                                           .k = shape_.k,
+                                           .a = a,
+                                           .a_stride = row_of_a,
+                                           .b = static_cast<const Stored*>(storage_),
+                                           .c = c,
+                                           .c_stride = shape_.row_of_c()});
   }
   if (m == 0) return;
-  if constexpr (std::is_same_v<Acc, float>) {
-    Workspace::mine().run({.m = m,
-                           .n = n,
-                           .k = k,
-                           .row_of_a = k,
-                           .row_of_b = n,
-                           .row_of_c = n,
+  if constexpr (!std::is_same_v<Stored, double>) {
+    Workspace::mine().run({.type = kType<Stored>,
+                           .m = m,
+                           .n = shape_.n,
+                           .k = shape_.k,
+                           .row_of_a = row_of_a,
+                           .row_of_b = shape_.n,
+                           .row_of_c = shape_.n,
                            .packed_rows = shape_.rows,
                            .accumulate = accumulate,
                            .thread_count = onednn::threads()},
@@ -271,8 +305,6 @@ template void multiply(const CpuProduct<bf16>&);
 template void multiply(const CpuProduct<bf16, float>&);
 template class PackedMatrix<float>;
 template class PackedMatrix<double>;
-template PackedMatrix<float>::PackedMatrix(const PackedShape&, const float*, bool, void*);
-template PackedMatrix<float>::PackedMatrix(const PackedShape&, const bf16*, bool, void*);
-template PackedMatrix<double>::PackedMatrix(const PackedShape&, const double*, bool, void*);
+template class PackedMatrix<bf16>;
 
 }  // namespace carousel

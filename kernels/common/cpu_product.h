@@ -62,22 +62,27 @@ struct PackedShape {
 };
 
 /// B in the layout in which products with few rows run fastest: a recurrence packs its weights once
-/// and uses them at every time step. Acc is float or double, the type of A and C as well; B may be
-/// stored as bf16. Borrows its storage.
-template <class Acc>
+/// and uses them at every time step. T, of A and B, is float, double or bf16, which is multiplied
+/// as above. Borrows its storage.
+template <class T>
 class PackedMatrix {
  public:
   static std::size_t bytes(const PackedShape& shape);
 
   /// Packs b, which is [k,n], or [n,k] if `transpose`, into `storage`: bytes(shape) bytes, aligned
   /// to 64, that outlive this object.
-  template <class T>
   PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage);
 
   /// C[m,n] = A[m,k]·B (+ C if accumulate). Thread-safe.
-  void multiply(std::int64_t m, const Acc* a, Acc* c, bool accumulate) const;
+  void multiply(std::int64_t m, const T* a, Accumulator<T>* c, bool accumulate) const;
 
  private:
+  template <class Stored>
+  void pack(const T* b, bool transpose, void* storage);
+  template <class Stored>
+  void multiply_stored(std::int64_t m, const Stored* a, std::int64_t row_of_a, Accumulator<T>* c,
+                       bool accumulate) const;
+
   PackedShape shape_;
   const void* storage_ = nullptr;
   std::shared_ptr<dnnl_memory> packed_;  ///< oneDNN's handle of the storage; null if plain

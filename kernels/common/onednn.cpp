@@ -49,25 +49,27 @@ memory::desc plain(std::int64_t rows, std::int64_t columns, bool transposed, std
   return {{rows, columns}, type, strides};
 }
 
-memory::desc packed_layout(const PackedShape& shape) {
+memory::desc packed_layout(const PackedShape& shape, memory::data_type type) {
   static std::mutex mutex;
-  static std::map<std::array<std::int64_t, 3>, memory::desc> known;
+  static std::map<std::array<std::int64_t, 4>, memory::desc> known;
   const std::lock_guard lock(mutex);
-  const std::array<std::int64_t, 3> key{shape.k, shape.n, shape.rows};
+  const std::array<std::int64_t, 4> key{shape.k, shape.n, shape.rows,
+                                        static_cast<std::int64_t>(type)};
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
   const std::int64_t rows = std::max<std::int64_t>(shape.rows, 1);
-  const memory::desc b({shape.k, shape.n}, memory::data_type::f32, memory::format_tag::any);
+  const memory::desc b({shape.k, shape.n}, type, memory::format_tag::any);
   const dnnl::matmul::primitive_desc product(
-      {plain(rows, shape.k, false), b, plain(rows, shape.n, false)}, engine());
+      {plain(rows, shape.k, false, 0, type), b, plain(rows, shape.n, false)}, engine());
   return known.emplace(key, product.weights_desc()).first->second;
 }
 
 CompiledProduct::CompiledProduct(const ProductKey& key) {
   const memory::desc a = plain(key.m, key.k, key.transpose_a, key.row_of_a, key.type);
-  const memory::desc b = key.packed_rows < 0
-                             ? plain(key.k, key.n, key.transpose_b, key.row_of_b, key.type)
-                             : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows});
+  const memory::desc b =
+      key.packed_rows < 0
+          ? plain(key.k, key.n, key.transpose_b, key.row_of_b, key.type)
+          : packed_layout({.k = key.k, .n = key.n, .rows = key.packed_rows}, key.type);
   const memory::desc c = plain(key.m, key.n, false, key.row_of_c, key.result);
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);

@@ -71,7 +71,7 @@ dnnl::memory::desc plain(std::int64_t rows, std::int64_t columns, bool transpose
 /// The layout of B that oneDNN prefers for products of this shape. It may depend on the number of
 /// threads. It is asked for once per shape, so that code that allocates, fills and reads a packed B
 /// uses one layout.
-dnnl::memory::desc packed_layout(const PackedShape& shape);
+dnnl::memory::desc packed_layout(const PackedShape& shape, dnnl::memory::data_type type);
 
 /// A compiled product and the descriptors of its operands. Building one takes a fraction of a
 /// millisecond, running it microseconds.

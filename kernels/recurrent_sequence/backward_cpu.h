@@ -17,12 +17,12 @@ struct BackwardPass : SequenceShape {
   Acc *d_h, *d_direct;  // of ĥ, from the step after: [B, P] by its products,
   std::array<Acc*, kMostStates - 1> d_state{};  // [B, H] past them if kept; [B, H] of ĉ …
   // A slice's part of these holds its rows that have the step, packed.
-  Acc *d_recurrent, *d_link,
-      *d_packed_h;                // [B, columns] if kept, [B, H], [B, P] if rows have ranges
-  std::array<Acc*, 2> d_zoned{};  // [B, H]
-  Acc *d_m, *d_projected_row;     // [B, H], [B, P] if there is a projection
-  Acc *wide, *d_gain;             // [B, G·H], [B, 2·G·H] if normalized
-  Acc* d_parameter;               // [B, parameters·H]
+  T* d_recurrent;                           // [B, columns] if kept: δu, where it lies nowhere else
+  Acc *d_link, *d_packed_h;                 // [B, H], [B, P] if rows have ranges
+  std::array<Acc*, 2> d_zoned{};            // [B, H]
+  Acc* d_m;                                 // [B, H] if there is a projection
+  Acc *wide, *d_gain;                       // [B, 2·G·H] each if normalized
+  Acc* d_parameter;                         // [B, parameters·H]
   std::array<Acc*, kMostStates> d_start{};  // [B, P], [B, H] … if wanted
   Acc *scale, *ones, *zeros, *sums;  // [B, P] of `variational`; [P], [max(P, H)], [(G + split)·H]
   T *zero_h, *start_h;               // [max(P, H)], and where h starts
@@ -52,13 +52,13 @@ struct BackwardPass : SequenceShape {
     };
     const auto stored = [&](bool kept, std::int64_t n) { return cut.take<T>(kept ? all * n : 0); };
     for (int s = 0; s < states; ++s) d_state[at(s)] = units(true, width);
-    d_recurrent = units(keeps_d_recurrent(), most_columns());
+    d_recurrent =
+        cut.take<T>(keeps_d_recurrent(cell) || rows.present() ? batch * most_columns() : 0);
     d_link = units(cell.phases > 1, width);
     d_packed_h = units(rows.present(), output);
     for (Acc*& zoned : d_zoned) zoned = units(regularized && cell.phases > 1, width);
     d_m = units(projects, width);
-    d_projected_row = units(projects, output);
-    wide = units(normalizes, columns());
+    wide = units(normalizes, 2 * columns());
     d_gain = units(normalizes, 2 * columns());
     d_parameter = units(cell.parameters > 0, cell.parameters * width);
     for (int s = 0; s < cell.states; ++s) {
@@ -79,15 +79,12 @@ struct BackwardPass : SequenceShape {
     packed_units = stored(rows.present(), 2 * most);
     packed_d_x = cut.take<Acc>(rows.present() && op.d_x.present() ? all * input : 0);
     packed_hh = cut.take<std::byte>(
-        op.weight_hh.present() ? StepWeights<Acc>::bytes(*this, slices, false) : 0);
+        op.weight_hh.present() ? StepWeights<T>::bytes(*this, slices, false) : 0);
     packed_hr = cut.take<std::byte>(
-        projects ? static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(projection_shape())) : 0);
+        projects ? static_cast<std::int64_t>(PackedMatrix<T>::bytes(projection_shape())) : 0);
   }
 
   static std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-  bool keeps_d_recurrent() const {
-    return keeps_d_recurrent_of<T>(cell, regularized) || rows.present();
-  }
   /// Whether ĥ of some step is not h of the step before.
   bool keeps_h_before() const {
     return op.d_weight_hh.present() && (gathers || reset.present() || carried.present());
@@ -182,7 +179,7 @@ struct BackwardPass : SequenceShape {
   }
 
   /// δh of the rows of a slice, and δm = W_hrᵀ·δh.
-  void project(const PackedMatrix<Acc>& weight, std::int64_t t, std::int64_t first,
+  void project(const PackedMatrix<T>& weight, std::int64_t t, std::int64_t first,
                std::int64_t count) const {
     for (std::int64_t i = first; i < first + count; ++i) {
       const std::int64_t row = list[i], n = (t * batch + row) * output;
@@ -190,11 +187,11 @@ struct BackwardPass : SequenceShape {
       const Acc *const product = product_of(from, row), *const counts = scale_of_product(from, row);
       for (std::int64_t j = 0; j < output; ++j) {
         const Acc own = op.d_h.present() ? static_cast<Acc>(op.d_h.data[n + j]) : Acc{0};
-        d_projected_row[i * output + j] =
-            cell_rows::store(d_projected + n + j, own + product[j] * counts[j]);
+        cell_rows::store(d_projected + n + j, own + product[j] * counts[j]);
       }
     }
-    weight.multiply(count, d_projected_row + first * output, d_m + first * width, false);
+    weight.multiply(count, step_of(d_projected, output, t, first, count), d_m + first * width,
+                    false);
   }
 
   void run_row(int phase, std::int64_t t, std::int64_t first, std::int64_t i) const {
@@ -202,9 +199,8 @@ struct BackwardPass : SequenceShape {
     const Flow from = flow(t, row);
     const bool begins_after = from.from_outside || from.cut;
     Acc* const own_direct = d_direct == nullptr ? nullptr : d_direct + row * width;
-    Acc* const own_d_recurrent = keeps_d_recurrent()
-                                     ? d_recurrent + first * most_columns() + i * columns_of(phase)
-                                     : nullptr;
+    T* const own_d_recurrent =
+        keeps_d_recurrent(cell) ? room(first) + i * columns_of(phase) : nullptr;
     RowBackward<T> step{.width = width,
                         .gates = gates(n),
                         .d_recurrent = own_d_recurrent,
@@ -240,23 +236,22 @@ struct BackwardPass : SequenceShape {
                                 nullptr, nullptr, step.saved[at(cell.split + phase - 1)], false);
     }
     if (phase > 0) return;
-    if (normalizes) normalize_parts(row, n, own_d_recurrent);
-    if constexpr (!kWidened<T>) {
-      if (!keeps_d_recurrent_of<T>(cell, regularized) && rows.present()) {
-        std::copy_n(gates(n), columns(), own_d_recurrent);
-      }
+    if (normalizes) {
+      normalize_parts(row, n, own_d_recurrent == nullptr ? gates(n) : own_d_recurrent);
     }
     keep_h_before(t, row);
   }
 
   /// From the gradients of what leaves the normalizations of both parts those of what enters them.
-  void normalize_parts(std::int64_t row, std::int64_t n, Acc* own_d_recurrent) const {
-    Acc *const own_wide = wide + row * columns(), *const own_d_gain = d_gain + row * 2 * columns();
-    for (std::int64_t j = 0; j < columns(); ++j) own_wide[j] = cell_rows::widened(gates(n) + j);
-    normalize_row_backward<T>(own_wide, columns(), deviation(0, n), op.gain.data, own_d_gain,
-                              normal(0, n), true);
-    normalize_row_backward<T>(own_d_recurrent, columns(), deviation(1, n), op.gain.data + columns(),
-                              own_d_gain + columns(), normal(1, n), true);
+  void normalize_parts(std::int64_t row, std::int64_t n, const T* d_u) const {
+    for (int part = 0; part < 2; ++part) {
+      const std::int64_t own = (row * 2 + part) * columns();
+      const T* const from = part == 0 ? gates(n) : d_u;
+      for (std::int64_t j = 0; j < columns(); ++j) wide[own + j] = cell_rows::widened(from + j);
+      normalize_row_backward<T>(wide + own, columns(), deviation(part, n),
+                                op.gain.data + part * columns(), d_gain + own, normal(part, n),
+                                true);
+    }
   }
 
   void keep_h_before(std::int64_t t, std::int64_t row) const {
@@ -270,14 +265,24 @@ struct BackwardPass : SequenceShape {
     }
   }
 
+  /// A slice's part of `d_recurrent`.
+  T* room(std::int64_t first) const {
+    return d_recurrent == nullptr ? nullptr : d_recurrent + first * most_columns();
+  }
+  /// Step t of a buffer [T, B, n], of the `count` rows of a slice.
+  const T* step_of(const T* sequence, std::int64_t n, std::int64_t t, std::int64_t first,
+                   std::int64_t count) const {
+    return packed_step<T>(sequence, n, t, first, count, list + first, room(first));
+  }
+
   /// The product of a phase: what its δu bring to what it multiplied.
-  void multiply_step(const StepWeights<Acc>& weights, int phase, std::int64_t visit,
+  void multiply_step(const StepWeights<T>& weights, int phase, std::int64_t visit,
                      std::int64_t first, std::int64_t count) const {
     const bool wanted = phase > 0 || visit > 0 || op.d_h0.present() || op.d_start[0].present();
     if (!weights.present() || cell.gates_of(phase) == 0 || !wanted) return;
-    const Acc* from = d_recurrent + first * most_columns();
-    if constexpr (!kWidened<T>) {
-      if (!keeps_d_recurrent()) from = gates(time(visit) * batch + first);
+    const T* from = room(first);
+    if ((normalizes && phase == 0) || !keeps_d_recurrent(cell)) {
+      from = step_of(normalizes ? normal(1, 0) : gates(0), columns(), time(visit), first, count);
     }
     if (phase > 0) return weights.backward(phase, count, from, d_link + first * width);
     if (!rows.present()) return weights.backward(phase, count, from, d_h + first * output);
@@ -342,8 +347,8 @@ struct BackwardPass : SequenceShape {
 
   void run() {
     prepare();
-    StepWeights<Acc> weights{*this};
-    std::optional<PackedMatrix<Acc>> weight_hr;
+    StepWeights<T> weights{*this};
+    std::optional<PackedMatrix<T>> weight_hr;
     if (op.weight_hh.present()) weights.pack(op.weight_hh, slices, false, packed_hh);
     if (projects) weight_hr.emplace(projection_shape(), op.weight_hr.data, false, packed_hr);
     slices.note();

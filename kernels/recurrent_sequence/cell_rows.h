@@ -15,10 +15,9 @@
 // default tuning avoids: half the time on Zen 5.
 namespace carousel {
 
-/// True where the operands of a product must first be widened: they are stored as bf16, and the
-/// CPU multiplies floats.
+/// Units per turn of the vector code: a full vector of the narrowest type in the loop.
 template <class T>
-inline constexpr bool kWidened = !std::is_same_v<T, Accumulator<T>>;
+inline constexpr int kLanes = sizeof(T) == 2 ? 32 : 16;
 
 struct CpuCellMath {
   template <class R>
@@ -85,8 +84,7 @@ struct RowForward {
   std::array<const Acc*, kMostStates - 1> state_before{};  ///< [H] ĉ …
   std::array<Acc*, kMostStates - 1> state{};               ///< [H] out
   std::array<T*, kMostSaved> saved{};                      ///< [H] out; in, if it is normalized
-  Acc* operand = nullptr;  ///< [H] out, if kWidened, h as it is stored
-  Acc* link = nullptr;     ///< [H] out, if kWidened or normalized: the next phase's operand
+  Acc* link = nullptr;  ///< [H] out: the next phase's operand, if that is normalized first
   const std::uint8_t* mask = nullptr;  ///< [H]
   RowOptions<Acc> options{};
 };
@@ -98,7 +96,7 @@ struct RowBackward {
   using Acc = Accumulator<T>;
   std::int64_t width = 0;
   T* gates = nullptr;              ///< [G·H] in: activations; out: δa
-  Acc* d_recurrent = nullptr;      ///< [the phase's gates · H] out, if it is kept: δu
+  T* d_recurrent = nullptr;        ///< [the phase's gates · H] out, if it is kept: δu
   const Acc* parameter = nullptr;  ///< [parameters·H]
   Acc* d_parameter = nullptr;      ///< [parameters·H] added to
   const T* h_before = nullptr;     ///< [H] ĥ
@@ -120,10 +118,7 @@ struct RowBackward {
 };
 
 /// Whether δu is written out for the product of a step, which could not read it in `gates`.
-template <class T>
-constexpr bool keeps_d_recurrent_of(const CellInfo& cell, bool regularized) {
-  return regularized || kWidened<T> || cell.phases > 1 || cell.split > 0;
-}
+constexpr bool keeps_d_recurrent(const CellInfo& cell) { return cell.phases > 1 || cell.split > 0; }
 
 /// m of s = m ∘ ŝ + (1 − m) ∘ s: drawn, or its mean.
 template <class Acc>
@@ -137,6 +132,7 @@ void forward_row(const RowForward<T>& given) {
   using Acc = Accumulator<T>;
   constexpr CellInfo cell = Cell::kInfo;
   constexpr int first = cell.gates_begin(phase), end = cell.gates_begin(phase + 1);
+  constexpr int lanes = kLanes<T>;
   constexpr int S = cell.states, P = cell.parameters, split = cell.split;
   constexpr int joint = cell.first_split();
   constexpr bool is_last = phase + 1 == cell.phases;
@@ -144,7 +140,7 @@ void forward_row(const RowForward<T>& given) {
   constexpr bool reads_h = cell.reads_h || regularized;
   const RowForward<T> row = given;  // a copy that no store can change
   const std::int64_t n = row.width;
-#pragma omp simd simdlen(16)
+#pragma omp simd simdlen(lanes)
   for (std::int64_t j = 0; j < n; ++j) {
     Unit<Cell, Acc, regularized> u;
     for (int k = 0; k < first; ++k) u.gate[k] = widened(row.gates + k * n + j);
@@ -183,13 +179,11 @@ void forward_row(const RowForward<T>& given) {
           u.after[1] = m_c * u.before[1] + (1 - m_c) * u.after[1];
         }
       }
-      const auto h = store(row.h + j, u.after[0]);
-      if (kWidened<T>) row.operand[j] = h;
+      store(row.h + j, u.after[0]);
     } else if (links) {
       row.link[j] = u.operand;
     } else {
-      const auto operand = store(row.saved[split + phase] + j, u.operand);
-      if (kWidened<T>) row.link[j] = operand;
+      store(row.saved[split + phase] + j, u.operand);
     }
     for (int k = 1; k < S; ++k) row.state[k - 1][j] = u.after[k];
   }
@@ -201,15 +195,16 @@ void backward_row(const RowBackward<T>& given) {
   using Acc = Accumulator<T>;
   constexpr CellInfo cell = Cell::kInfo;
   constexpr int first = cell.gates_begin(phase), end = cell.gates_begin(phase + 1);
+  constexpr int lanes = kLanes<T>;
   constexpr int G = cell.gates, S = cell.states, P = cell.parameters;
   constexpr int split = cell.split, joint = cell.first_split();
   constexpr bool is_last = phase + 1 == cell.phases, is_first = phase == 0;
   constexpr bool normalized = cell.is_normalized(phase), zones_c = cell.gates_memory;
   constexpr bool reads_h = cell.reads_h || regularized;
-  constexpr bool keeps_d_recurrent = keeps_d_recurrent_of<T>(cell, regularized);
+  constexpr bool keeps = keeps_d_recurrent(cell);
   const RowBackward<T> row = given;
   const std::int64_t n = row.width;
-#pragma omp simd simdlen(16)
+#pragma omp simd simdlen(lanes)
   for (std::int64_t j = 0; j < n; ++j) {
     Unit<Cell, Acc, regularized> u;
     for (int k = 0; k < G; ++k) u.gate[k] = widened(row.gates + k * n + j);
@@ -255,14 +250,15 @@ void backward_row(const RowBackward<T>& given) {
     for (int k = 0; k < G; ++k) {
       const bool own = first <= k && k < end;
       if (regularized && own) u.gate[k] = bounded(u.gate[k], row.options.gradient_limit);
-      const auto d = store(row.gates + k * n + j, u.gate[k]);
+      store(row.gates + k * n + j, u.gate[k]);
       if (!own) continue;
       if (k < joint) {
-        if (keeps_d_recurrent) row.d_recurrent[(k - first) * n + j] = d;
+        if (keeps) store(row.d_recurrent + (k - first) * n + j, u.gate[k]);
       } else {
         Acc& d_u = u.recurrent[k - joint];
         if (regularized) d_u = bounded(d_u, row.options.gradient_limit);
-        row.d_recurrent[(k - first) * n + j] = store(row.saved[k - joint] + j, d_u);
+        store(row.saved[k - joint] + j, d_u);
+        store(row.d_recurrent + (k - first) * n + j, d_u);
       }
     }
     if (normalized) row.d_link[j] = u.operand;

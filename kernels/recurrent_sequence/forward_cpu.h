@@ -17,8 +17,8 @@ struct ForwardPass : SequenceShape {
   Acc *recurrent, *bias, *recurrent_bias, *zeros;  // [B, columns], [G·H], [split·H], [G·H]
   T* start_h;                                      // [P] where h starts
   std::uint8_t* no_mask;                           // [H] zeros
-  Acc* operand;            // [B, P] if kept: what the next product reads, where that is not in `h`
-  Acc* link;               // [B, H] if kept: the same between phases, and of a normalization
+  T* operand;  // [B, max(P, H)] if kept: what a product reads, where it lies nowhere else
+  Acc* link;   // [B, H] if a phase is normalized: its operand before that
   Acc *scale, *projected;  // [B, P] of `variational`, by row; [B, P] h before it is rounded
   std::int64_t* list;      // [B] the rows
   PackedSteps packed;
@@ -41,8 +41,8 @@ struct ForwardPass : SequenceShape {
         zeros(cut.take<Acc>(columns())),
         start_h(cut.take<T>(std::max(output, width))),
         no_mask(cut.take<std::uint8_t>(width)),
-        operand(cut.take<Acc>(kWidened<T> || gathers ? batch * output : 0)),
-        link(cut.take<Acc>(keeps_link() ? batch * width : 0)),
+        operand(cut.take<T>(gathers ? batch * std::max(output, width) : 0)),
+        link(cut.take<Acc>(cell.normalized_phases() > 0 ? batch * width : 0)),
         scale(cut.take<Acc>(drops_recurrent(op.options) ? batch * output : 0)),
         projected(cut.take<Acc>(projects ? batch * output : 0)),
         list(cut.take<std::int64_t>(batch)),
@@ -52,13 +52,12 @@ struct ForwardPass : SequenceShape {
         // Packing costs more than a product of few rows, and a step of generation has no second one.
         packs(steps > 1 || cell.phases > 1 || gathers || heads > 1),
         packed_hh(cut.take<std::byte>(
-            packs && op.weight_hh.present() ? StepWeights<Acc>::bytes(*this, slices, true) : 0)),
+            packs && op.weight_hh.present() ? StepWeights<T>::bytes(*this, slices, true) : 0)),
         packed_hr(cut.take<std::byte>(
             packs && projects
-                ? static_cast<std::int64_t>(PackedMatrix<Acc>::bytes(projection_shape()))
+                ? static_cast<std::int64_t>(PackedMatrix<T>::bytes(projection_shape()))
                 : 0)) {}
 
-  bool keeps_link() const { return kWidened<T> || gathers || projects || cell.phases > 1; }
   PackedShape projection_shape() const {
     return {.k = width, .n = output, .rows = slices.most_rows()};
   }
@@ -94,33 +93,36 @@ struct ForwardPass : SequenceShape {
     if (op.options.draws()) std::fill_n(op.mask.data + n * width, width, std::uint8_t{0});
   }
 
-  /// What phase p of step t multiplies, of the `count` rows of a slice; null: zero.
-  const Acc* operand_of(int phase, std::int64_t visit, std::int64_t first,
-                        std::int64_t count) const {
-    const std::int64_t t = time(visit);
-    if (phase > 0) {
-      if constexpr (!kWidened<T>) {
-        if (!gathers) return saved(cell.split + phase - 1) + at(t, first) * width;
-      }
-      return link + first * width;
-    }
-    if (gathers) {
-      for (std::int64_t i = 0; i < count; ++i) gather_operand(t, list[first + i], first + i);
-      return operand + first * output;
-    }
-    if (visit == 0 && !op.h0.present()) return nullptr;
-    if constexpr (kWidened<T>) return operand + first * output;
-    if constexpr (!kWidened<T>) {
-      return visit == 0 ? op.h0.data + first * output
-                        : op.h.data + at(step_before(t), first) * output;
-    }
+  /// A slice's part of `operand`.
+  T* room(std::int64_t first) const {
+    return operand == nullptr ? nullptr : operand + first * std::max(output, width);
   }
-  void gather_operand(std::int64_t t, std::int64_t row, std::int64_t to_row) const {
+  /// Step t of a buffer [T, B, H], of the `count` rows of a slice.
+  const T* step_of(const T* sequence, std::int64_t t, std::int64_t first,
+                   std::int64_t count) const {
+    return packed_step<T>(sequence, width, t, first, count, list + first, room(first));
+  }
+  /// What phase p of step t multiplies, of the `count` rows of a slice; null: zero.
+  const T* operand_of(int phase, std::int64_t visit, std::int64_t first, std::int64_t count) const {
+    const std::int64_t t = time(visit);
+    if (phase > 0) return step_of(saved(cell.split + phase - 1), t, first, count);
+    if (gathers) {
+      for (std::int64_t i = 0; i < count; ++i) {
+        gather_operand(t, list[first + i], room(first) + i * output);
+      }
+      return room(first);
+    }
+    if (visit > 0) return op.h.data + at(step_before(t), first) * output;
+    return op.h0.present() ? op.h0.data + first * output : nullptr;
+  }
+  void gather_operand(std::int64_t t, std::int64_t row, T* to) const {
     const T* const from = h_before(t, row);
-    Acc* const to = operand + to_row * output;
-    for (std::int64_t j = 0; j < output; ++j) to[j] = cell_rows::widened(from + j);
-    for (std::int64_t j = 0; scale != nullptr && j < output; ++j) {
-      to[j] = static_cast<Acc>(static_cast<T>(to[j] * scale[row * output + j]));
+    if (scale == nullptr) {
+      std::copy_n(from, output, to);
+      return;
+    }
+    for (std::int64_t j = 0; j < output; ++j) {
+      cell_rows::store(to + j, cell_rows::widened(from + j) * scale[row * output + j]);
     }
   }
 
@@ -130,7 +132,7 @@ struct ForwardPass : SequenceShape {
     const bool multiplied =
         op.weight_hh.present() && (phase > 0 || found != start_h || op.start[0].present());
     Acc* const own_recurrent = recurrent + first * most_columns() + i * columns_of(phase);
-    Acc* const own_link = keeps_link() ? link + (first + i) * width : nullptr;
+    Acc* const own_link = link == nullptr ? nullptr : link + (first + i) * width;
     if (normalizes && phase == 0) {
       if (!multiplied) std::fill_n(normal(1, n), columns(), T{});
       deviation(1, n) = multiplied ? normalize_row<T>(own_recurrent, columns(),
@@ -141,20 +143,18 @@ struct ForwardPass : SequenceShape {
     if (op.options.draws() && phase == 0) {
       draw_mask(op.options, static_cast<std::uint64_t>(n * width), width, mask);
     }
-    RowForward<T> step{
-        .width = width,
-        .input = input_row(n),
-        .gates = op.gates.data + n * columns(),
-        .recurrent = multiplied ? own_recurrent : zeros,
-        .bias = bias,
-        .recurrent_bias = recurrent_bias,
-        .parameter = op.parameter.data,
-        .h_before = projects ? start_h : found,
-        .h = projects ? saved(cell.saved()) + n * width : op.h.data + n * width,
-        .operand = projects || operand == nullptr ? own_link : operand + (first + i) * width,
-        .link = own_link,
-        .mask = mask,
-        .options = options};
+    RowForward<T> step{.width = width,
+                       .input = input_row(n),
+                       .gates = op.gates.data + n * columns(),
+                       .recurrent = multiplied ? own_recurrent : zeros,
+                       .bias = bias,
+                       .recurrent_bias = recurrent_bias,
+                       .parameter = op.parameter.data,
+                       .h_before = projects ? start_h : found,
+                       .h = projects ? saved(cell.saved()) + n * width : op.h.data + n * width,
+                       .link = own_link,
+                       .mask = mask,
+                       .options = options};
     for (int s = 0; s < states; ++s) {
       step.state_before[s] = before<Acc>(op.state[s], op.state0[s], t, row, start_state(s));
       step.state[s] = op.state[s].data + n * width;
@@ -164,36 +164,28 @@ struct ForwardPass : SequenceShape {
     if (cell.is_normalized(phase + 1)) {
       deviation((normalizes ? 2 : 0) + phase, n) =
           normalize_row<T>(own_link, width, nullptr, step.saved[cell.split + phase]);
-    } else if (!kWidened<T> && gathers && phase + 1 < cell.phases) {
-      std::copy_n(step.saved[cell.split + phase], width, own_link);
     }
   }
 
   /// h[t] = W_hr·m of the `count` rows of a slice.
-  void project(const std::optional<PackedMatrix<Acc>>& weight, std::int64_t t, std::int64_t first,
+  void project(const std::optional<PackedMatrix<T>>& weight, std::int64_t t, std::int64_t first,
                std::int64_t count) const {
+    const T* const from = step_of(saved(cell.saved()), t, first, count);
     Acc* const to = projected + first * output;
     if (!weight) {
       multiply(CpuProduct<T, Acc>{.transpose_b = true,
                                   .m = count,
                                   .n = output,
                                   .k = width,
-                                  .a = saved(cell.saved()) + at(t, first) * width,
+                                  .a = from,
                                   .b = op.weight_hr.data,
                                   .c = to});
     } else {
-      for (std::int64_t i = 0; !kWidened<T> && i < count; ++i) {
-        const T* const m = saved(cell.saved()) + at(t, list[first + i]) * width;
-        std::copy_n(m, width, link + (first + i) * width);
-      }
-      weight->multiply(count, link + first * width, to, false);
+      weight->multiply(count, from, to, false);
     }
     for (std::int64_t i = 0; i < count; ++i) {
       T* const h = op.h.data + at(t, list[first + i]) * output;
-      for (std::int64_t j = 0; j < output; ++j) {
-        const Acc stored = cell_rows::store(h + j, to[i * output + j]);
-        if (operand != nullptr) operand[(first + i) * output + j] = stored;
-      }
+      for (std::int64_t j = 0; j < output; ++j) cell_rows::store(h + j, to[i * output + j]);
     }
   }
 
@@ -265,16 +257,12 @@ struct ForwardPass : SequenceShape {
                              scale + row * output);
       }
     }
-    if (!kWidened<T> || gathers || !op.h0.present()) return;
-    for (std::int64_t i = 0; i < batch * output; ++i) {
-      operand[i] = cell_rows::widened(op.h0.data + i);
-    }
   }
 
   void run() {
     prepare();
-    StepWeights<Acc> weights{*this};
-    std::optional<PackedMatrix<Acc>> weight_hr;
+    StepWeights<T> weights{*this};
+    std::optional<PackedMatrix<T>> weight_hr;
     if (packs && op.weight_hh.present()) weights.pack(op.weight_hh, slices, true, packed_hh);
     if (packs && projects) {
       weight_hr.emplace(projection_shape(), op.weight_hr.data, true, packed_hr);
@@ -299,7 +287,7 @@ struct ForwardPass : SequenceShape {
         }
         for (int phase = 0; phase < cell.phases; ++phase) {
           if (weights.present() && cell.gates_of(phase) > 0) {
-            const Acc* const by = operand_of(phase, visit, first, count);
+            const T* const by = operand_of(phase, visit, first, count);
             if (by != nullptr) {
               weights.forward(phase, count, by, recurrent + first * most_columns());
             }

@@ -115,6 +115,18 @@ struct SequenceShape {
     }
     return count;
   }
+
+  /// Step t of the `count` rows list[0 …] of a slice that begins at `first`, in a sequence
+  /// [T, B, n]: where they are, or packed in `room` if the slice has other rows too.
+  template <class T>
+  const T* packed_step(const T* sequence, std::int64_t n, std::int64_t t, std::int64_t first,
+                       std::int64_t count, const std::int64_t* list, T* room) const {
+    if (!rows.present()) return sequence + (t * batch + first) * n;
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::copy_n(sequence + (t * batch + list[i]) * n, n, room + i * n);
+    }
+    return room;
+  }
 };
 
 template <class Acc>
@@ -133,10 +145,11 @@ RowOptions<Acc> row_options(const RecurrentOptions& given) {
 
 /// The recurrent weights, packed for the products of a step: one matrix for each phase, or for each
 /// gate and head.
-template <class Acc>
+template <class T>
 struct StepWeights {
+  using Acc = Accumulator<T>;
   const SequenceShape& shape;
-  std::vector<PackedMatrix<Acc>> matrices{};
+  std::vector<PackedMatrix<T>> matrices{};
 
   static PackedShape packed_shape(const SequenceShape& s, const BatchSlices& slices, int phase,
                                   bool transpose) {
@@ -154,12 +167,11 @@ struct StepWeights {
     std::int64_t sum = 0;
     const std::int64_t each = s.heads > 1 ? s.cell.gates * s.heads : 1;
     for (int p = 0; p < s.cell.phases; ++p) {
-      sum += each * aligned(PackedMatrix<Acc>::bytes(packed_shape(s, slices, p, transpose)));
+      sum += each * aligned(PackedMatrix<T>::bytes(packed_shape(s, slices, p, transpose)));
     }
     return sum;
   }
   /// `transpose` for the forward pass, whose products are operand·Wᵀ.
-  template <class T>
   void pack(const View<const T, 2>& weight, const BatchSlices& slices, bool transpose,
             std::byte* storage) {
     for (int p = 0; p < shape.cell.phases; ++p) {
@@ -168,14 +180,14 @@ struct StepWeights {
       const T* from = weight.data + shape.cell.gates_begin(p) * shape.width * weight.extent[1];
       for (std::int64_t i = 0; i < count; ++i, from += packed.k * packed.n) {
         matrices.emplace_back(packed, from, transpose, storage);
-        storage += aligned(PackedMatrix<Acc>::bytes(packed));
+        storage += aligned(PackedMatrix<T>::bytes(packed));
       }
     }
   }
   bool present() const { return !matrices.empty(); }
 
   /// u [rows, the phase's gates · H] = operand [rows, P or H] · Wᵀ.
-  void forward(int phase, std::int64_t rows, const Acc* operand, Acc* u) const {
+  void forward(int phase, std::int64_t rows, const T* operand, Acc* u) const {
     if (shape.heads == 1) return matrices[at(phase)].multiply(rows, operand, u, false);
     const std::int64_t each = shape.width / shape.heads;
     for (std::int64_t i = 0; i < shape.cell.gates * shape.heads; ++i) {
@@ -183,7 +195,7 @@ struct StepWeights {
     }
   }
   /// d_operand = δu · W.
-  void backward(int phase, std::int64_t rows, const Acc* d_u, Acc* d_operand) const {
+  void backward(int phase, std::int64_t rows, const T* d_u, Acc* d_operand) const {
     if (shape.heads == 1) return matrices[at(phase)].multiply(rows, d_u, d_operand, false);
     const std::int64_t each = shape.width / shape.heads;
     for (std::int64_t i = 0; i < shape.cell.gates * shape.heads; ++i) {

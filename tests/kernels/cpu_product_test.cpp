@@ -148,11 +148,10 @@ void expect_packed(const Tolerance& tolerance) {
     for (const std::int64_t rows : {x.m, std::int64_t{32}}) {
       const auto p = random_problem<T, Acc>(x, 14);
       const PackedShape shape{.k = x.k, .n = x.n, .rows = rows};
-      const Memory storage(Cpu{}, PackedMatrix<Acc>::bytes(shape));
+      const Memory storage(Cpu{}, PackedMatrix<T>::bytes(shape));
       std::vector<Acc> c = x.accumulate ? p.c : std::vector<Acc>(p.c.size(), NAN);
-      const std::vector<Acc> a(p.a.begin(), p.a.end());
-      const PackedMatrix<Acc> packed(shape, p.b.data(), x.transpose_b, storage.data());
-      packed.multiply(x.m, a.data(), c.data(), x.accumulate);
+      const PackedMatrix<T> packed(shape, p.b.data(), x.transpose_b, storage.data());
+      packed.multiply(x.m, p.a.data(), c.data(), x.accumulate);
       EXPECT_TRUE(test::close(c, expected(x, p), tolerance))
           << x.m << "x" << x.n << "x" << x.k << (x.transpose_b ? " Bᵀ" : "") << " packed for "
           << rows;
@@ -169,14 +168,14 @@ void expect_gaps_kept(const Tolerance& tolerance) {
     const auto p = random_problem<T, Acc>(x, 15);
     const PackedShape shape{
         .k = x.k, .n = x.n, .rows = x.m, .a_stride = x.k + kWideA, .c_stride = x.n + kWideC};
-    const Memory storage(Cpu{}, PackedMatrix<Acc>::bytes(shape));
-    std::vector<Acc> a(static_cast<std::size_t>(x.m * shape.a_stride), NAN),
-        c(static_cast<std::size_t>(x.m * shape.c_stride), 7), inner, around;
+    const Memory storage(Cpu{}, PackedMatrix<T>::bytes(shape));
+    std::vector<T> a(static_cast<std::size_t>(x.m * shape.a_stride), static_cast<T>(NAN));
+    std::vector<Acc> c(static_cast<std::size_t>(x.m * shape.c_stride), 7), inner, around;
     for (std::int64_t i = 0; i < x.m; ++i) {
       std::copy_n(p.a.begin() + i * x.k, x.k, a.begin() + i * shape.a_stride);
       std::copy_n(p.c.begin() + i * x.n, x.n, c.begin() + i * shape.c_stride);
     }
-    const PackedMatrix<Acc> packed(shape, p.b.data(), x.transpose_b, storage.data());
+    const PackedMatrix<T> packed(shape, p.b.data(), x.transpose_b, storage.data());
     packed.multiply(x.m, a.data(), c.data(), x.accumulate);
     for (std::int64_t i = 0; i < x.m; ++i) {
       const auto row = c.begin() + i * shape.c_stride;
