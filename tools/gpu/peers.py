@@ -171,9 +171,10 @@ class Pytorch(parts.Part):
         text = keys.pop("data.text")
         lines = []
         status = command.run(
-            [self.python, PEERS / "compare_char_lm.py", self.setting.build.program("carousel"),
+            [self.python, PEERS / "compare_lm.py", self.setting.build.program("carousel"),
              text, "--device", self.device, "--precision", precision, "--rounds", self.ROUNDS,
              "--seconds", 0.3 if self.setting.rehearsal else 4, "--python", self.python, "--json",
+             *(["--no-compile"] if self.setting.rehearsal else []),
              *(word for key, value in keys.items() for word in ("--set", f"{key}={value}"))],
             log, until, self.limit, json_lines(lines))
         return lines[-1] if status == 0 else self.ended(status, log)
