@@ -320,15 +320,31 @@ std::string Options::place_of(const std::string& key, const std::string& preferr
   return place;
 }
 
+void OptionSection::without_effect(const std::string& otherwise,
+                                   const std::vector<std::string>& except) {
+  for (Option& option : options_) {
+    if (std::find(except.begin(), except.end(), option.info_.key) != except.end()) continue;
+    option.when([] { return false; }, otherwise);
+  }
+}
+
 std::vector<std::string> Options::without_effect() const {
-  std::vector<std::string> result;
+  std::vector<std::pair<std::string, std::vector<std::string>>> by_reason;
   for (const OptionSection& section : sections_) {
     for (const Option& option : section.options_) {
       const std::string value = option.written_();
       if (!option.holds_ || option.holds_() || value == option.default_) continue;
-      result.push_back(fmt::format("{}.{} = {} has no effect: {}", section.name_, option.info_.key,
-                                   value, option.otherwise_));
+      auto found = std::find_if(by_reason.begin(), by_reason.end(), [&](const auto& reason) {
+        return reason.first == option.otherwise_;
+      });
+      if (found == by_reason.end()) found = by_reason.insert(found, {option.otherwise_, {}});
+      found->second.push_back(fmt::format("{}.{} = {}", section.name_, option.info_.key, value));
     }
+  }
+  std::vector<std::string> result;
+  for (const auto& [reason, keys] : by_reason) {
+    result.push_back(fmt::format("{} {} no effect: {}", fmt::join(keys, ", "),
+                                 keys.size() == 1 ? "has" : "have", reason));
   }
   return result;
 }

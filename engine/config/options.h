@@ -117,6 +117,9 @@ class OptionSection {
         });
   }
 
+  /// The keys so far, but for `except`, have no effect; `otherwise` says why.
+  void without_effect(const std::string& otherwise, const std::vector<std::string>& except = {});
+
   const std::string& name() const { return name_; }
   const std::string& help() const { return help_; }
   const std::list<Option>& options() const { return options_; }
@@ -144,7 +147,7 @@ class Options {
 
   const std::list<OptionSection>& sections() const { return sections_; }
 
-  /// The options that are not as by default and have no effect, each with the reason:
+  /// The options that are not as by default and have no effect, a text for each reason:
   /// "train.window = 32 has no effect: the data is lines".
   std::vector<std::string> without_effect() const;
 

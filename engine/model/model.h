@@ -102,6 +102,8 @@ class Embedder {
   virtual Tensor token_embeddings() const = 0;
 };
 
+class Estimator;
+
 /// What training and evaluation need of a model; what else it can do it gives on request.
 class Model {
  public:
@@ -118,6 +120,7 @@ class Model {
   virtual Decoder* decoder() { return nullptr; }
   virtual Predictor* predictor() { return nullptr; }
   virtual Embedder* embedder() { return nullptr; }
+  virtual Estimator* estimator() { return nullptr; }
 };
 
 }  // namespace carousel

@@ -34,6 +34,8 @@ struct ModelEntry {
   /// Tells how probable each token is: in evaluation, also of packed_batches(), the first loss of its
   /// objective has the nats of every target.
   bool scores = false;
+  bool fits =
+      false;  ///< has an estimator: is fitted to the corpus, without an optimiser, on the CPU
   const char* formerly = nullptr;  ///< a name of the kind in older configs
 };
 

@@ -159,6 +159,17 @@ void RunConfig::describe() {
   machine.describe(options_.section("run", "where it runs"));
 }
 
+void RunConfig::describe_as_fitted() {
+  const std::string why =
+      fmt::format("model.kind = {} is fitted, not trained in steps", entry->kind);
+  const std::string on_cpu = fmt::format("model.kind = {} runs on the CPU", entry->kind);
+  for (const char* const section : {"train", "optimizer", "schedule"}) {
+    options_.section(section).without_effect(why, {"seed"});
+  }
+  options_.section("model").without_effect(why, {"kind"});
+  options_.section("run").without_effect(on_cpu, {"device", "threads"});
+}
+
 void RunConfig::visit_common(const std::function<void(const Options&)>& visit) {
   RunConfig config;
   config.data = carousel::data_kind(config.data_kind).config();
@@ -183,6 +194,7 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   expect_columns(given, entry->columns, fmt::format("model.kind = {}", entry->kind));
   data = given.config();
   describe();
+  if (entry->fits) describe_as_fitted();
   model->describe(options_.section("model"));
   data->describe(options_.section("data"));
   options_.apply(config);
@@ -190,6 +202,12 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
   kind = entry->kind;  // not a former name
   schedule.steps = train.steps;
   parameter_groups(optimizer.groups);  // refuses what is none
+  if (!entry->fits) return;
+  if (machine.device == DeviceChoice::cuda) {
+    throw ConfigError(
+        fmt::format("run.device is cuda, and model.kind = {} runs on the CPU", entry->kind));
+  }
+  machine.device = DeviceChoice::cpu;
 }
 
 SamplerOptions RunConfig::sampler_options(const Device& device, bool training) const {
@@ -202,7 +220,8 @@ SamplerOptions RunConfig::sampler_options(const Device& device, bool training) c
           .random_start = train.random_start,
           .seed = seed(),
           .training = training,
-          .rows = train.batch};
+          // What is fitted is judged exactly: training does not wait for it again and again.
+          .rows = entry->fits ? 1 : train.batch};
 }
 
 std::vector<std::string> RunConfig::expect_resumes(const RunConfig& before,

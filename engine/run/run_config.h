@@ -71,7 +71,8 @@ class RunConfig {
  private:
   RunConfig() = default;
   void apply(Config config, Models models, const Overrides& overrides);
-  void describe();  ///< what is common to all kinds
+  void describe();            ///< what is common to all kinds
+  void describe_as_fitted();  ///< tells the keys of training to have no effect
   Options options_;
   bool rate_is_typed_ = false;
 };

@@ -20,6 +20,12 @@ double seconds_so_far(const std::filesystem::path& path) {
   return seconds;
 }
 
+void add_scores(const Evaluation& validation, std::vector<MetricField>& line) {
+  for (const Score& score : validation.scores) {
+    line.push_back({"validation_" + score.name, score.value});
+  }
+}
+
 }  // namespace
 
 RunMetrics::RunMetrics(const std::filesystem::path& file, std::int64_t last_step,
@@ -43,11 +49,7 @@ void RunMetrics::on_report(const Report& r) {
                              {"learning_rate", r.learning_rate},
                              {"tokens_per_second", r.tokens_per_second}});
   }
-  if (r.validation) {
-    for (const Score& score : r.validation->scores) {
-      line.push_back({"validation_" + score.name, score.value});
-    }
-  }
+  if (r.validation) add_scores(*r.validation, line);
   if (r.averaged > 0) line.push_back({"averaged", r.averaged});
   if (r.belated) {
     file_.extend_last(line);
@@ -55,6 +57,23 @@ void RunMetrics::on_report(const Report& r) {
     file_.append(line);
   }
   if (next_ != nullptr) next_->on_report(r);
+}
+
+void RunMetrics::on_progress(std::string_view phase, std::int64_t done, std::int64_t all) {
+  if (next_ != nullptr) next_->on_progress(phase, done, all);
+}
+
+void RunMetrics::on_fit(const FitReport& r) {
+  std::vector<MetricField> line{{"step", r.step}};
+  if (!r.validation) {
+    line.insert(line.end(), {{"tokens", r.tokens}, {"seconds", r.seconds}});
+    if (r.loss) line.push_back({"loss", *r.loss});
+    line.push_back({"tokens_per_second", static_cast<double>(r.tokens) / r.seconds});
+  } else {
+    add_scores(*r.validation, line);
+  }
+  file_.extend_last(line);
+  if (next_ != nullptr) next_->on_fit(r);
 }
 
 void RunMetrics::before_save() {

@@ -26,6 +26,8 @@ class RunMetrics final : public TrainObserver {
 
   void on_step(const TrainingRun& run, const Arena& arena) override;
   void on_report(const Report& report) override;
+  void on_progress(std::string_view phase, std::int64_t done, std::int64_t all) override;
+  void on_fit(const FitReport& report) override;
   void before_save() override;
   void on_save(std::int64_t step, bool is_best) override;
   void on_sample(const TrainingRun& run) override;

@@ -85,17 +85,18 @@ std::int64_t take_embeddings(const SafetensorsFile& file, const Vocabulary& voca
 
 StartingPoint::StartingPoint(const RunConfig& config, const SavedCheckpoint* resumed)
     : config_(config) {
-  if (resumed == nullptr) {
+  const bool has_weights = resumed == nullptr && !config.entry->fits;
+  if (has_weights) {
     expect_there("model.weights", config.weights);
     expect_there("model.embedding_from", config.embedding_from);
-    expect_there("data.vocabulary", config.data->vocabulary_from);
   }
+  if (resumed == nullptr) expect_there("data.vocabulary", config.data->vocabulary_from);
   const std::filesystem::path& vocabulary = config.data->vocabulary_from;
   if (!vocabulary.empty()) {
     vocabularies_ =
         resumed != nullptr ? vocabularies_of(resumed->model()) : read_vocabularies(vocabulary);
   }
-  if (resumed != nullptr) return;
+  if (!has_weights) return;
   if (!config.weights.empty()) weights_ = weights_of(config.weights);
   if (!config.embedding_from.empty()) embedding_ = weights_of(config.embedding_from);
 }

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <span>
 
+#include "engine/model/estimator.h"
 #include "engine/model/sampling.h"
 #include "engine/training/training_run.h"
 #include "kernels/common/check.h"
@@ -75,6 +76,10 @@ TrainedModel::TrainedModel(const SavedWeights& saved, RunConfig::Models models,
                                  weights_of(saved, config_))),
       step_(saved.step()),
       checkpoint_(name_of(saved.model().path())) {
+  if (Estimator* const estimator = model_->estimator()) {
+    estimator->load(saved.model());
+    return;
+  }
   Parameters& parameters = model_->parameters();
   saved.restore_weights(named_weights(parameters));
   parameters.refresh_working();

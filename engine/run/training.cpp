@@ -4,59 +4,21 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <sstream>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <utility>
 
 #include "engine/batches/micro_batches.h"
-#include "engine/run/run_folder.h"
-#include "engine/run/run_metrics.h"
-#include "engine/run/starting_point.h"
+#include "engine/model/estimator.h"
+#include "engine/run/opened_run.h"
 #include "engine/run/trained_model.h"
-#include "engine/text/utf8.h"
 #include "engine/training/parameter_groups.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
 namespace {
-
-/// The checkpoint that a run goes on from.
-struct Resumed {
-  SavedCheckpoint saved;
-  RunConfig config;                  ///< that it was trained with
-  std::vector<std::string> changes;  ///< of options since then
-};
-
-/// The config that a run was trained with. ConfigError if its model is of another kind.
-RunConfig former_config(const RunConfig& config, const SavedCheckpoint& saved,
-                        const std::string& run) {
-  const std::string& text = metadata_text(saved.model(), "carousel.config");
-  const ModelEntry& entry = *config.entry;
-  const std::string kind = Config::parse(text, run, {}).text("model", "kind", "");
-  if (kind != entry.kind && (entry.formerly == nullptr || kind != entry.formerly)) {
-    throw ConfigError(fmt::format("--resume: model.kind is {} now, and {} was trained with {}",
-                                  entry.kind, run, kind));
-  }
-  return {text, run, std::span(&entry, 1)};
-}
-
-/// Null without a checkpoint: a run that was killed before its first one begins again.
-std::unique_ptr<Resumed> resumed(const RunConfig& config, const CheckpointFolder& checkpoints,
-                                 const std::string& run) {
-  const auto last = checkpoints.last();
-  if (!last) return nullptr;
-  SavedCheckpoint saved(*last);
-  std::unique_ptr<Resumed> result(
-      new Resumed{.saved = saved, .config = former_config(config, saved, run), .changes = {}});
-  result->changes = config.expect_resumes(result->config, run);
-  return result;
-}
-
-void expect_same_text(const SavedCheckpoint& saved, const Corpus& corpus, const std::string& run) {
-  try {
-    Vocabularies::read(saved.metadata(), run).expect_same_tokens(corpus.vocabularies, run);
-  } catch (const FormatError& error) {
-    throw ConfigError(fmt::format("--resume: the text has changed: {}", error.what()));
-  }
-}
 
 /// What a resumed run has changed, and where the learning rate does not go on as it would have.
 std::vector<std::string> changes_of(const Resumed& resumed, const RunConfig& now,
@@ -76,17 +38,6 @@ std::vector<std::string> changes_of(const Resumed& resumed, const RunConfig& now
   return result;
 }
 
-/// A checkpoint holds the config, and its format is JSON.
-void expect_utf8(const RunConfig& config) {
-  std::istringstream lines(config.toml());
-  for (std::string line; std::getline(lines, line);) {
-    if (is_utf8(line)) continue;
-    const std::size_t equals = line.find(" = ");
-    throw ConfigError(fmt::format("{} is {}, expected UTF-8, for a checkpoint holds it",
-                                  line.substr(0, equals), escaped(line.substr(equals + 3))));
-  }
-}
-
 std::unique_ptr<Model> model_to_train(const RunConfig& config, const Corpus& corpus,
                                       const Device& device) {
   std::unique_ptr<Model> model = config.model->make(
@@ -104,6 +55,16 @@ std::unique_ptr<BatchSource> batches_to_train(const RunConfig& config, const Cor
     shares.push_back(config.entry->sampler(corpus, corpus.train, options));
   }
   return shares.size() == 1 ? std::move(shares.front()) : in_turn(std::move(shares));
+}
+
+/// The deciding score of an Evaluation::cost(); nothing of infinity, which stands for none.
+std::optional<Score> best_score(const RunConfig& config, const Vocabularies& vocabularies,
+                                double cost) {
+  if (!std::isfinite(cost)) return {};
+  const Metrics metrics = config.entry->metrics(vocabularies);
+  Score score = metrics.front()->decisive();
+  score.value = metrics.front()->higher_is_better() ? -cost : cost;
+  return score;
 }
 
 }  // namespace
@@ -141,27 +102,135 @@ TrainingStepParts Training::step_parts(bool graph, StepGraphs::Tell refused) con
           .refused = std::move(refused)};
 }
 
+RunStatus Training::status() const {
+  RunStatus status{.config = config,
+                   .corpus = corpus,
+                   .device = device,
+                   .model = *model,
+                   .batches = batches.get(),
+                   .validation = validation(),
+                   .step = run.step,
+                   .tokens = run.tokens,
+                   .seconds = run.seconds};
+  status.best = best_score(config, corpus.vocabularies, run.best);
+  return status;
+}
+
+namespace {
+
+const std::atomic<bool>& stop_of(const TrainOptions& options) {
+  static const std::atomic<bool> never{false};
+  return options.stop != nullptr ? *options.stop : never;
+}
+
+/// A fit from the beginning: how it ended, with what was learnt in `status`.
+RunEnd fit_and_report(OpenedRun& opened, const std::atomic<bool>& stop, RunStatus& status,
+                      RunMetrics& observer) {
+  const std::int64_t tokens = opened.corpus.train["token"].count;
+  const auto began = std::chrono::steady_clock::now();
+  const auto report = [&](std::int64_t iteration, std::optional<double> loss) {
+    status.step = iteration;
+    status.tokens = iteration * tokens;
+    status.seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+    observer.on_fit({status.step, status.tokens, status.seconds, loss});
+  };
+  const bool fitted = status.model.estimator()->fit(
+      {.corpus = opened.corpus,
+       .scratch = opened.folder.path(),
+       .stop = stop,
+       .progress = [&](auto... phase) { observer.on_progress(phase...); },
+       .iterated = report});
+  if (fitted && status.step == 0) report(1, {});
+  return stop ? RunEnd::interrupted : RunEnd::finished;
+}
+
+/// Saves the tables of what was fitted; with an evaluation they are the best there is.
+void save_fit(OpenedRun& opened, const RunStatus& status,
+              const std::optional<Evaluation>& evaluation) {
+  CheckpointData data{.weights = status.model.estimator()->tables(),
+                      .state = {},
+                      .metadata = run_metadata(opened.config, opened.corpus.vocabularies),
+                      .scalars = {}};
+  const double cost = evaluation ? evaluation->cost() : std::numeric_limits<double>::infinity();
+  data.scalars.set("tokens", status.tokens);
+  data.scalars.set("best_loss", cost);
+  opened.checkpoints.expect_room(data);
+  try {
+    opened.checkpoints.save(status.step, data, std::isfinite(cost));
+  } catch (const IoError&) {
+    opened.folder.keep();
+    throw;
+  }
+}
+
+/// What train() does with an estimator.
+RunEnd fit(OpenedRun& opened, const TrainOptions& options) {
+  const RunConfig& config = opened.config;
+  const Corpus& corpus = opened.corpus;
+  const std::unique_ptr<Model> model =
+      config.model->make(corpus.vocabularies, opened.device, DType::f32, config.seed());
+  std::unique_ptr<BatchSource> validation;
+  if (!corpus.validation.empty()) {
+    validation = config.entry->sampler(corpus, corpus.validation,
+                                       config.sampler_options(opened.device, false));
+  }
+  RunStatus status{.config = config,
+                   .corpus = corpus,
+                   .device = opened.device,
+                   .model = *model,
+                   .batches = nullptr,
+                   .validation = validation.get()};
+  const auto end = [&](RunEnd how) {
+    if (options.end) options.end(status, how, opened.folder.path());
+    return how;
+  };
+  if (opened.former) {
+    const Scalars& scalars = opened.former->saved.scalars();
+    status.step = opened.former->saved.step();
+    status.tokens = scalars.count("tokens");
+    status.best = best_score(config, corpus.vocabularies, scalars.real("best_loss"));
+    if (options.begin) options.begin(status);
+    return end(RunEnd::nothing_to_do);
+  }
+  opened.write_config();
+  RunMetrics observer(opened.metrics_file(), -1, options.observer);
+  if (options.begin) options.begin(status);
+  for (const std::string& notice : config.without_effect()) observer.on_notice(notice);
+  const RunEnd how = fit_and_report(opened, stop_of(options), status, observer);
+  if (status.step == 0) return end(how);
+  std::optional<Evaluation> evaluation;
+  if (validation) {
+    Arena arena(opened.device);
+    evaluation = evaluate(*model, *validation, arena,
+                          [&] { return config.entry->metrics(corpus.vocabularies); });
+    status.best = best_score(config, corpus.vocabularies, evaluation->cost());
+    observer.on_fit({status.step, status.tokens, status.seconds, {}, evaluation});
+  }
+  opened.find_folder(observer);
+  observer.before_save();
+  save_fit(opened, status, evaluation);
+  return end(how);
+}
+
+}  // namespace
+
 RunEnd train(const RunConfig& config, const std::filesystem::path& path,
              const TrainOptions& options) {
-  const Device device = open_device(config.machine);
-  expect_utf8(config);
-  RunFolder folder(path, options.resume);
-  CheckpointFolder checkpoints(path, static_cast<int>(config.train.keep));
-  checkpoints.remove_leftovers();
-  const std::unique_ptr<Resumed> former = resumed(config, checkpoints, path.string());
-  const StartingPoint start(config, former ? &former->saved : nullptr);
-  const Corpus corpus = start.open_corpus((path / "cache").string());
-  if (former) expect_same_text(former->saved, corpus, path.string());
-  Training training(config, corpus, device);
+  OpenedRun opened(config, path, options.resume);
+  if (config.entry->fits) return fit(opened, options);
+  const Corpus& corpus = opened.corpus;
+  const Resumed* const former = opened.former.get();
+  Training training(config, corpus, opened.device);
   TrainingRun& run = training.run;
-  std::vector<std::string> notices = start.give(corpus.vocabularies, *training.model);
-  if (former) restore(run, former->saved);
-  write_file_atomically(path / "config.toml", config.toml());
+  std::vector<std::string> notices = opened.start.give(corpus.vocabularies, *training.model);
+  if (former != nullptr) restore(run, former->saved);
+  opened.write_config();
 
-  RunMetrics observer(path / "metrics.jsonl", former ? run.step : -1, options.observer);
-  if (former) run.seconds = observer.seconds();
-  if (options.begin) options.begin(training);
-  const auto also = former ? changes_of(*former, config, run) : config.without_effect();
+  RunMetrics observer(opened.metrics_file(), former != nullptr ? run.step : -1, options.observer);
+  if (former != nullptr) run.seconds = observer.seconds();
+  if (options.begin) options.begin(training.status());
+  const auto also = former != nullptr ? changes_of(*former, config, run) : config.without_effect();
   notices.insert(notices.end(), also.begin(), also.end());
   for (const std::string& notice : notices) observer.on_notice(notice);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {
@@ -170,15 +239,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
         "averaging begins");
   }
   const Metadata metadata = run_metadata(config, corpus.vocabularies);
-  checkpoints.expect_room(checkpoint_data(run, metadata));
-  const auto find_folder = [&] {
-    const std::string what = folder.find();
-    if (what.empty()) return;
-    checkpoints.move_to(folder.path());
-    observer.move_to(folder.path() / "metrics.jsonl");
-    write_file_atomically(folder.path() / "config.toml", config.toml());
-    observer.on_notice(what);
-  };
+  opened.checkpoints.expect_room(checkpoint_data(run, metadata));
   Trainer trainer(run, {.config = config.train,
                         .step = training.step_parts(
                             config.machine.graph,
@@ -186,16 +247,15 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                         .validation = training.validation(),
                         .metrics = training.metrics(),
                         .metadata = metadata,
-                        .checkpoints = checkpoints,
+                        .checkpoints = opened.checkpoints,
                         .observer = observer,
-                        .before_save = find_folder});
-  static const std::atomic<bool> never{false};
+                        .before_save = [&] { opened.find_folder(observer); }});
   const bool nothing_to_do = !trainer.anything_due();
   const TrainEnd how = [&] {
     try {
-      return trainer.train(options.stop != nullptr ? *options.stop : never);
+      return trainer.train(stop_of(options));
     } catch (const IoError&) {
-      folder.keep();
+      opened.folder.keep();
       throw;
     }
   }();
@@ -203,7 +263,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                      : how == TrainEnd::interrupted ? RunEnd::interrupted
                      : how == TrainEnd::early       ? RunEnd::early
                                                     : RunEnd::finished;
-  if (options.end) options.end(training, end, folder.path());
+  if (options.end) options.end(training.status(), end, opened.folder.path());
   return end;
 }
 

@@ -4,12 +4,27 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "engine/run/run_config.h"
 #include "engine/training/training_run.h"
 
 namespace carousel {
+
+/// A run as it stands, whether its model is trained or fitted.
+struct RunStatus {
+  const RunConfig& config;
+  const Corpus& corpus;
+  const Device& device;
+  Model& model;
+  const BatchSource* batches;      ///< to train on; null if the model is fitted
+  const BatchSource* validation;   ///< null if there is none
+  std::int64_t step = 0;           ///< or iterations of a fit
+  std::int64_t tokens = 0;         ///< or examples, trained on or fitted to
+  double seconds = 0;              ///< spent so, over all sessions
+  std::optional<Score> best = {};  ///< the deciding score of the best evaluation
+};
 
 /// Everything that training works with, made as a config says: model, optimiser, batches, and the
 /// run at its beginning. The config and the corpus must outlive it.
@@ -30,6 +45,7 @@ class Training {
   /// The batches to evaluate on, made at the first call; null if the config has no validation data.
   BatchSource* validation() const;
   MakeMetrics metrics() const;
+  RunStatus status() const;
   TrainingStepParts step_parts(bool graph, StepGraphs::Tell refused) const;
 
  private:
@@ -45,11 +61,11 @@ struct TrainOptions {
   const std::atomic<bool>* stop = nullptr;  ///< set at any time: stop after the step, and save
   /// Called once each, with the run as it stands: before the first step, and after the last, with
   /// the run's folder, which may have been renamed.
-  std::function<void(const Training&)> begin = {};
-  std::function<void(const Training&, RunEnd, const std::filesystem::path&)> end = {};
+  std::function<void(const RunStatus&)> begin = {};
+  std::function<void(const RunStatus&, RunEnd, const std::filesystem::path&)> end = {};
 };
 
-/// Trains as the config says, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,
+/// Trains as the config says, or fits an estimator, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,
 /// and the tokens of its texts in cache/. ConfigError for a folder that has something else in it or
 /// whose run was another's, IoError for one that is in use.
 RunEnd train(const RunConfig& config, const std::filesystem::path& folder,

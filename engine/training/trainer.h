@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "engine/training/evaluation.h"
@@ -47,6 +48,15 @@ struct Report {
   std::int64_t averaged = 0;  ///< weights in the average that was evaluated; 0: the weights were
 };
 
+/// An iteration of a fit is over; or the evaluation after the last one, which was reported before.
+struct FitReport {
+  std::int64_t step = 0;    ///< iterations
+  std::int64_t tokens = 0;  ///< fitted to, over all iterations
+  double seconds = 0;
+  std::optional<double> loss{};  ///< of the training data, before the iteration
+  std::optional<Evaluation> validation{};
+};
+
 /// Hears how training goes.
 class TrainObserver {
  public:
@@ -54,6 +64,10 @@ class TrainObserver {
   /// A step was queued; its values are in the arena.
   virtual void on_step(const TrainingRun& /*run*/, const Arena& /*arena*/) {}
   virtual void on_report(const Report& /*report*/) {}
+  /// Of an estimator: its fit has come so far in a phase, and it has something to report.
+  virtual void on_progress(std::string_view /*phase*/, std::int64_t /*done*/,
+                           std::int64_t /*all*/) {}
+  virtual void on_fit(const FitReport& /*report*/) {}
   virtual void before_save() {}
   virtual void on_save(std::int64_t /*step*/, bool /*is_best*/) {}
   virtual void on_sample(const TrainingRun& /*run*/) {}  ///< time for a sample

@@ -226,6 +226,8 @@ int compare_command(const CompareArguments& arguments, const CommonArguments& co
   const fs::path path(arguments.path);
   const bool is_run = fs::is_directory(path);
   const fs::path config = is_run ? path / "config.toml" : path;
+  const ModelEntry& entry = *RunConfig(config, model_registry(), common).entry;
+  expect_ability(!entry.fits, "compare", entry);
   if (!arguments.modes.empty()) return compare_modes(config, arguments, common);
   CompareArguments sides = arguments;
   if (sides.devices.empty() && sides.precisions.empty()) {

@@ -15,7 +15,8 @@ namespace carousel {
 namespace {
 
 std::vector<std::string> abilities(const ModelEntry& entry) {
-  std::vector<std::string> all{"train", "eval", "compare"};
+  std::vector<std::string> all{"train", "eval"};
+  if (!entry.fits) all.emplace_back("compare");
   if (entry.decodes) all.emplace_back("generate");
   if (entry.scores) all.emplace_back("score");
   if (entry.embeds) all.emplace_back("embed");

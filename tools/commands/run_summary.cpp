@@ -26,7 +26,7 @@ bool is_run(const fs::path& folder) {
 }
 
 void take_config(const RunConfig& config, RunSummary& run) {
-  run.steps = config.train.steps;
+  if (!config.entry->fits) run.steps = config.train.steps;
   const Config all = Config::parse(config.toml(), "config", {});
   for (const Setting& setting : all.settings()) {
     const std::string* const text = text_of(setting);

@@ -22,7 +22,7 @@ struct RunSummary {
   std::filesystem::path folder;
   std::string name;
   std::vector<std::pair<std::string, std::string>> config{};  ///< "model.hidden", "256"
-  std::int64_t step = 0, steps = 0, tokens = 0;
+  std::int64_t step = 0, steps = 0, tokens = 0;  ///< steps: 0 of a model that is fitted
   double seconds = 0;
   std::optional<Best> best{};
   std::string remark{};  ///< what is missing or broken

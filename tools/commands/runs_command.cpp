@@ -87,7 +87,9 @@ std::vector<RunColumn> columns_for(const std::vector<RunSummary>& runs) {
   const auto of_number = [](std::optional<double> number) { return number.value_or(std::nan("")); };
   columns.push_back({"step", "step", 0,
                      [](const RunSummary& run) {
-                       return run.step == 0 ? "-" : fmt::format("{}/{}", run.step, run.steps);
+                       if (run.step == 0) return std::string("-");
+                       return run.steps == 0 ? std::to_string(run.step)
+                                             : fmt::format("{}/{}", run.step, run.steps);
                      },
                      [](const RunSummary& run) { return Json(run.step); },
                      [](const RunSummary& run) { return static_cast<double>(run.step); }});

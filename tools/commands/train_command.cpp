@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/model/estimator.h"
 #include "engine/run/run_folder.h"
 #include "engine/run/training.h"
 #include "kernels/common/check.h"
@@ -32,24 +33,30 @@ const char* steps_text(const Device& device, const MachineConfig& machine) {
 }
 
 /// Prints the sizes of model and data, and the device.
-void print_start(ProgressBar& progress, const Training& training) {
-  const RunConfig& config = training.config;
-  std::string text = fmt::format("{}: {}, ", config.kind,
-                                 about(training.model->parameters().element_count(), "weight"));
-  for (const auto& [role, vocabulary] : training.corpus.vocabularies.by_role()) {
+void print_start(ProgressBar& progress, const RunStatus& run) {
+  const RunConfig& config = run.config;
+  std::string text = config.kind + ": ";
+  if (run.batches != nullptr) {
+    text += about(run.model.parameters().element_count(), "weight") + ", ";
+  }
+  for (const auto& [role, vocabulary] : run.corpus.vocabularies.by_role()) {
     text += role == "token" ? fmt::format("vocabulary {}, ", vocabulary.size())
                             : counted(vocabulary.size(), role.c_str()) + ", ";
   }
-  const BatchSource* const validation = training.validation();
-  const std::int64_t to_validate = validation == nullptr ? 0 : validation->counted_per_epoch();
-  progress.line(
-      text +
-      fmt::format("{} to train on in {}{} an epoch, {} to validate; {}{}",
-                  about(training.batches->counted_per_epoch(), counted_name(training)),
-                  config.train.window_deviation + config.train.window_halving > 0 ? "about " : "",
-                  counted(training.batches->batches_per_epoch(), "step"),
-                  count_text(static_cast<double>(to_validate)), device_text(training.device),
-                  steps_text(training.device, config.machine)));
+  if (run.batches != nullptr) {
+    text +=
+        fmt::format("{} to train on in {}{} an epoch",
+                    about(run.batches->counted_per_epoch(), counted_name(run.corpus)),
+                    config.train.window_deviation + config.train.window_halving > 0 ? "about " : "",
+                    counted(run.batches->batches_per_epoch(), "step"));
+  } else {
+    text += about(run.corpus.train["token"].count, "token") + " to fit to";
+  }
+  const std::int64_t to_validate =
+      run.validation == nullptr ? 0 : run.validation->counted_per_epoch();
+  progress.line(text +
+                fmt::format(", {} to validate; {}{}", count_text(static_cast<double>(to_validate)),
+                            device_text(run.device), steps_text(run.device, config.machine)));
 }
 
 /// A word as a shell reads it.
@@ -65,8 +72,7 @@ std::string shell_word(const std::string& text) {
 }
 
 /// Says which share of the tokens a model does not know, if any are unknown.
-void print_unknown(ProgressBar& progress, const Training& training) {
-  const Corpus& corpus = training.corpus;
+void print_unknown(ProgressBar& progress, const Corpus& corpus) {
   const std::int32_t unknown = corpus.vocabularies["token"].unknown();
   if (unknown < 0) return;
   std::vector<std::string> shares;
@@ -84,43 +90,64 @@ void print_unknown(ProgressBar& progress, const Training& training) {
   if (any) progress.line(fmt::format("tokens that are <unk>: {}", fmt::join(shares, ", ")));
 }
 
-/// The best validation score so far, if there was an evaluation.
-std::optional<Score> best_score(const Training& training) {
-  if (!std::isfinite(training.run.best)) return {};
-  const auto metrics = training.metrics()();
-  const Score score = metrics.front()->decisive();
-  const double best = metrics.front()->higher_is_better() ? -training.run.best : training.run.best;
-  return Score{score.name, best, score.unit};
-}
-
 /// "; best validation loss 1.2345 nats per token", or nothing.
-std::string best_text(const Training& training) {
-  const std::optional<Score> best = best_score(training);
-  return best ? "; best validation " + score_text(*best, training) : "";
+std::string best_text(const RunStatus& run) {
+  return run.best ? "; best validation " + score_text(*run.best, run.config, run.corpus) : "";
 }
 
 /// What train --json prints at the end. Its losses are those of the last report in this session.
-std::string result_json(const Training& training, RunEnd how, const std::filesystem::path& folder,
-                        const std::optional<Report>& last) {
+std::string result_json(const RunStatus& run, RunEnd how, const std::filesystem::path& folder,
+                        const TrainLog& log) {
   static constexpr const char* kEnds[] = {"finished", "interrupted", "early", "nothing to do"};
   using Json = nlohmann::ordered_json;
-  const TrainingRun& run = training.run;
+  const std::optional<double>& loss = log.last_loss();
   Json json{{"end", kEnds[static_cast<int>(how)]},
             {"folder", folder.string()},
             {"step", run.step},
-            {"steps", training.config.train.steps},
-            {fmt::format("{}s", counted_name(training)), run.tokens},
+            {"steps", run.batches != nullptr ? Json(run.config.train.steps) : Json()},
+            {fmt::format("{}s", counted_name(run.corpus)), run.tokens},
             {"seconds", run.seconds},
-            {"loss", last && !last->belated ? Json(last->loss) : Json()},
+            {"loss", loss ? Json(*loss) : Json()},
             {"validation", Json()},
             {"best", Json()}};
-  if (last && last->validation) {
-    for (const Score& score : last->validation->scores)
+  if (log.last_validation()) {
+    for (const Score& score : log.last_validation()->scores)
       json["validation"][score.name] = score.value;
   }
-  if (const std::optional<Score> best = best_score(training))
-    json["best"][best->name] = best->value;
+  if (run.best) json["best"][run.best->name] = run.best->value;
   return json_line(json);
+}
+
+/// How the fit of an estimator ended.
+std::string fit_end_text(const RunStatus& run, RunEnd how, const std::filesystem::path& folder) {
+  if (how == RunEnd::nothing_to_do) {
+    return fmt::format("{} is fitted; there is nothing to go on with", folder.string());
+  }
+  if (run.step == 0) return "stopped before there was a model; nothing is kept";
+  return fmt::format("{}: {} from {} in {}{}", how == RunEnd::interrupted ? "stopped" : "done",
+                     run.model.estimator()->summary(), about(run.tokens, counted_name(run.corpus)),
+                     duration_text(run.seconds), best_text(run));
+}
+
+/// How training ended; the command that goes on is to be copied, and stands as it is.
+void print_end(ProgressBar& progress, const RunStatus& run, RunEnd how,
+               const std::filesystem::path& folder) {
+  progress.clear();
+  if (run.batches == nullptr) {
+    progress.line(fit_end_text(run, how, folder));
+  } else if (how == RunEnd::interrupted) {
+    progress.verbatim(
+        fmt::format("stopped after step {} and saved; to go on:\n  carousel resume {}", run.step,
+                    shell_word(folder.string())));
+  } else if (how == RunEnd::nothing_to_do) {
+    progress.line(fmt::format("{} has done its {}; a larger train.steps goes on", folder.string(),
+                              counted(run.step, "step")));
+  } else {
+    progress.line(fmt::format(
+        "{} after {}, {}, {} of training{}", how == RunEnd::early ? "stopped early" : "done",
+        counted(run.step, "step"), about(run.tokens, counted_name(run.corpus)),
+        duration_text(run.seconds), best_text(run)));
+  }
 }
 
 }  // namespace
@@ -132,38 +159,28 @@ int train_command(const TrainArguments& arguments, const CommonArguments& common
   const RunConfig config(overrides.is_own ? std::filesystem::path(arguments.out) / "config.toml"
                                           : std::filesystem::path(arguments.config),
                          model_registry(), overrides);
-  if (config.train.sample_every > 0) {
+  if (config.train.sample_every > 0 && !config.entry->fits) {
     expect_ability(config.entry->decodes, "train.sample_every", *config.entry);
+  }
+  if (common.explain && config.entry->fits) {
+    throw ConfigError(fmt::format("--explain: model.kind = {} is fitted, not trained in steps",
+                                  config.entry->kind));
   }
   TrainLog log(config);
   if (common.explain) log.explain();
   ProgressBar& progress = log.progress();
-  const auto begin = [&](const Training& training) {
-    log.begin(training);
-    print_start(progress, training);
-    print_unknown(progress, training);
-    if (training.run.step == 0 && !config.weights.empty()) {
+  const auto begin = [&](const RunStatus& run) {
+    watch_interrupts(Waiting::goes_on);
+    log.begin(run);
+    print_start(progress, run);
+    print_unknown(progress, run.corpus);
+    if (run.step == 0 && run.batches != nullptr && !config.weights.empty()) {
       progress.line(fmt::format("weights: begin as in {}", config.weights.string()));
     }
-    watch_interrupts(Waiting::goes_on);
   };
-  const auto end = [&](const Training& training, RunEnd how, const std::filesystem::path& folder) {
-    progress.clear();
-    const TrainingRun& run = training.run;
-    if (how == RunEnd::interrupted) {
-      progress.verbatim(
-          fmt::format("stopped after step {} and saved; to go on:\n  carousel resume {}", run.step,
-                      shell_word(folder.string())));
-    } else if (how == RunEnd::nothing_to_do) {
-      progress.line(fmt::format("{} has done its {}; a larger train.steps goes on", folder.string(),
-                                counted(run.step, "step")));
-    } else {
-      progress.line(fmt::format(
-          "{} after {}, {}, {} of training{}", how == RunEnd::early ? "stopped early" : "done",
-          counted(run.step, "step"), about(run.tokens, counted_name(training)),
-          duration_text(run.seconds), best_text(training)));
-    }
-    if (common.json) write_output(result_json(training, how, folder, log.last_report()));
+  const auto end = [&](const RunStatus& run, RunEnd how, const std::filesystem::path& folder) {
+    print_end(progress, run, how, folder);
+    if (common.json) write_output(result_json(run, how, folder, log));
   };
   const RunEnd how = train(config, arguments.out,
                            {.resume = arguments.resume,

@@ -123,8 +123,7 @@ TEST(RunConfig, KeysThatAreSetInVainAreTold) {
                   "optimizer.momentum=0.5", "schedule.kind=step", "schedule.decay=0.3"}),
             Strings{});
   EXPECT_EQ(told({"data.unit=line", "train.window=9", "data.newline=eos"}),
-            (Strings{"data.newline = \"eos\" has no effect: the data is lines",
-                     "train.window = 9 has no effect: the data is lines"}));
+            Strings{"data.newline = \"eos\", train.window = 9 have no effect: the data is lines"});
   EXPECT_EQ(told({"optimizer.kind=adam", "optimizer.momentum=0.5", "schedule.decay=0.3"}),
             (Strings{"optimizer.momentum = 0.5 has no effect: the kind is not sgd or rmsprop",
                      "schedule.decay = 0.3 has no effect: the kind is not step or plateau"}));

@@ -51,12 +51,11 @@ class TrainedRun : public testing::Test {
          .observer = &stopper,
          .stop = &stopper.stop,
          .begin =
-             [&](const Training& training) {
-               begun_at_.push_back(training.run.step);
-               begun_seconds_ = training.run.seconds;
-               EXPECT_EQ(training.validation(), training.validation()) << "the source is made once";
+             [&](const RunStatus& run) {
+               begun_at_.push_back(run.step);
+               begun_seconds_ = run.seconds;
              },
-         .end = [&](const Training&, RunEnd how, const fs::path&) { ends.push_back(how); }});
+         .end = [&](const RunStatus&, RunEnd how, const fs::path&) { ends.push_back(how); }});
     EXPECT_EQ(begun_at_.size(), 1U);
     EXPECT_EQ(ends, std::vector<RunEnd>{end});
     return end;
