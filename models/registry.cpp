@@ -1,11 +1,16 @@
 #include "models/registry.h"
 
 #include "models/classifier.h"
+#include "models/kneser_ney.h"
 #include "models/recurrent_lm.h"
 
 namespace carousel {
 namespace {
 
+void take_sizes(KneserNeyConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
+  config.begin = vocabularies["token"].begin();
+}
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
 }
@@ -60,6 +65,15 @@ constexpr ModelEntry kModels[] = {
      .metrics = class_metrics,
      .predicts = true,
      .embeds = true},
+    {.kind = "kneser_ney",
+     .description = "n-gram language model with interpolated Kneser-Ney smoothing",
+     .config = make_config<KneserNey, KneserNeyConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = language_metrics,
+     .decodes = true,
+     .scores = true,
+     .fits = true},
     {.kind = "recurrent_lm",
      .description = "language model of stacked recurrent layers",
      .config = make_config<RecurrentLm, RecurrentLmConfig>,

@@ -45,6 +45,14 @@ clip_norm = 1.0
 kind = "cosine"
 warm_up = 3
 """
+FITTED = """
+[model]
+kind = "kneser_ney"
+sort_bytes = 65536
+[data]
+text = "text.txt"
+tokens = "char"
+"""
 TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(20))
 
 # LeakSanitizer cannot work under ptrace.
@@ -70,13 +78,13 @@ class Outcome:
 class Run:
     """A run that is started, killed and resumed, and the same run without interruption."""
 
-    def __init__(self, here, steps, save_every):
+    def __init__(self, here, steps, save_every, config=CONFIG, text=TEXT):
         self.steps, self.save_every = steps, save_every
         self.folder = here / "run"
         self.config = here / "config.toml"
         here.mkdir()
-        (here / "text.txt").write_text(TEXT)
-        self.config.write_text(CONFIG.format(steps=steps, save_every=save_every,
+        (here / "text.txt").write_text(text)
+        self.config.write_text(config.format(steps=steps, save_every=save_every,
                                              evaluate_every=2 * save_every))
         self.finish()
         self.unbroken = Outcome(self.folder)
@@ -218,6 +226,21 @@ class CrashTest(unittest.TestCase):
             with self.subTest(call=at, of=calls):
                 self.assertEqual(run.traced(begin, at).returncode, 137)
                 self.assertEqual(run.last_step(), 0)
+                self.expect_unbroken_outcome(run)
+
+    @unittest.skipUnless(DEVICE == "cpu", "counts are fitted on the CPU")
+    def test_a_fit_killed_at_every_system_call(self):
+        """Sorting goes through temporary files, for the memory it is given is small."""
+        self.skip_where_tracing_is_forbidden()
+        run = Run(pathlib.Path(self.temporary.name) / "fitted", 1, 1, FITTED, TEXT * 12)
+        begin = str(run.folder)
+        self.assertGreater(run.calls_from(".sorting.tmp."), 0)
+        calls = run.calls_from(begin)
+        self.assertGreater(calls, 40)
+        for at in range(calls):
+            with self.subTest(call=at, of=calls):
+                self.assertEqual(run.traced(begin, at).returncode, 137)
+                self.assertIn(run.last_step(), (0, 1))
                 self.expect_unbroken_outcome(run)
 
 
