@@ -19,7 +19,7 @@ namespace carousel {
 /// Accuracy within kMatmulTolerance of the exact product of the stored inputs for |a|, |b|, |bias|
 ///          ≤ 1 and K ≤ 1024; a float result of bf16 inputs is as good as one of float. Sums are
 ///          float. A bf16 result is rounded after the sum; its bias may be rounded to bf16 before.
-///          tf32: CUDA may round float inputs to 10 mantissa bits, within kMatmulTf32Tolerance;
+///          tf32: CUDA may round or cut float inputs to 10 mantissa bits, within kMatmulTf32Tolerance;
 ///          other types and the CPU ignore it. Repeats bit for bit (on the CPU, with the same
 ///          number of threads): the algorithm depends on shapes and alignment alone.
 /// Memory   needs no scratch of the caller's. c overlaps no input.
@@ -41,6 +41,6 @@ struct Matmul {
 inline constexpr Tolerances kMatmulTolerance{
     .f32 = {.absolute = 4e-5, .relative = 4e-6, .worst = 0.52},
     .bf16 = {.absolute = 3e-3, .relative = 0x1p-8, .worst = 0.95}};
-inline constexpr Tolerance kMatmulTf32Tolerance{.absolute = 2e-2, .relative = 1e-3, .worst = 0.45};
+inline constexpr Tolerance kMatmulTf32Tolerance{.absolute = 2e-2, .relative = 1e-3, .worst = 0.58};
 
 }  // namespace carousel

@@ -11,6 +11,7 @@
 #include "tests/support/buffer.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/products.h"
 
 namespace carousel {
 namespace {
@@ -115,10 +116,14 @@ TEST(Matmul, AProductWorkedByHand) {
 const std::vector<Case> kShapes{{0, 3, 2},   {3, 0, 2},    {3, 5, 0},   {1, 1, 1},    {1, 33, 7},
                                 {5, 31, 32}, {33, 32, 31}, {64, 65, 8}, {20, 260, 65}};
 
+// Large enough for tf32 to pay, exactly and not.
+const std::vector<Case> kTf32Shapes{{16, 512, 512}, {17, 515, 601}};
+
 template <class T, class Out>
-void matches_oracle(const Tolerance& tolerance, bool tf32 = false) {
+void matches_oracle(const Tolerance& tolerance, const std::vector<Case>& shapes = kShapes,
+                    bool tf32 = false) {
   for (const Device& device : test::devices()) {
-    for (const Case& shape : kShapes) {
+    for (const Case& shape : shapes) {
       for (int switches = 0; switches < 16; ++switches) {
         Case c = shape.with(switches);
         c.tf32 = tf32;
@@ -133,7 +138,61 @@ void matches_oracle(const Tolerance& tolerance, bool tf32 = false) {
 TEST(Matmul, FloatMatchesTheOracle) { matches_oracle<float, float>(kMatmulTolerance.f32); }
 TEST(Matmul, Bf16MatchesTheOracle) { matches_oracle<bf16, bf16>(kMatmulTolerance.bf16); }
 TEST(Matmul, Bf16IntoFloatIsAsGoodAsFloat) { matches_oracle<bf16, float>(kMatmulTolerance.f32); }
-TEST(Matmul, Tf32MatchesTheOracle) { matches_oracle<float, float>(kMatmulTf32Tolerance, true); }
+TEST(Matmul, Tf32MatchesTheOracle) {
+  matches_oracle<float, float>(kMatmulTf32Tolerance, kShapes, true);
+  matches_oracle<float, float>(kMatmulTf32Tolerance, kTf32Shapes, true);
+}
+
+TEST(Matmul, Tf32IsToldWhereItRan) {
+  for (const Device& device : test::devices()) {
+    for (const Case& shape : {kShapes[7], kTf32Shapes[0]}) {
+      auto p = random_problem<float>(shape, 26);
+      const std::vector<float> exact = solve(device, p);
+      p.shape.tf32 = true;
+      std::vector<float> rough;
+      const bool rounds = test::ran_in_tf32([&] { rough = solve(device, p); });
+      EXPECT_EQ(rough != exact, rounds) << test::device_name(device) << ' ' << shape.text();
+      // A GPU's library decides for itself.
+      if (!test::has_gpu()) {
+        EXPECT_EQ(rounds, !is_cpu(device) && shape.k >= 512);
+      }
+    }
+  }
+}
+
+TEST(Matmul, ABiasMayBeginAnywhereAndBeLong) {
+  for (const Device& device : test::devices()) {
+    for (const std::size_t n : {8UL, 40'000UL}) {
+      const std::vector<float> one{1};
+      const Buffer<float> a(device, one), b(device, std::vector<float>(n, 2));
+      for (const bool accumulate : {false, true}) {
+        const Buffer<bf16> short_a(device, stored<bf16>({1})),
+            short_b(device, stored<bf16>(std::vector<double>(n, 2)));
+        for (const std::size_t offset : {0UL, 1UL, 2UL}) {
+          const Buffer<float> bias(device, std::vector<float>(n + offset, 3)),
+              c(device, std::vector<float>(n, 0.5F));
+          const Buffer<bf16> short_c(device, stored<bf16>(std::vector<double>(n, 0.5)));
+          View<const float, 1> from = bias.view(n + offset);
+          from.data += offset;
+          from.extent[0] = static_cast<std::int64_t>(n);
+          run(device, Matmul<float>{.a = a.view(1, 1),
+                                    .b = b.view(1, n),
+                                    .bias = from,
+                                    .c = c.view(1, n),
+                                    .accumulate = accumulate});
+          run(device, Matmul<bf16>{.a = short_a.view(1, 1),
+                                   .b = short_b.view(1, n),
+                                   .bias = from,
+                                   .c = short_c.view(1, n),
+                                   .accumulate = accumulate});
+          const std::vector<double> want(n, accumulate ? 5.5 : 5);
+          EXPECT_EQ(as_double(c.read()), want) << n << " at " << offset;
+          EXPECT_EQ(as_double(short_c.read()), want) << n << " at " << offset;
+        }
+      }
+    }
+  }
+}
 
 TEST(Matmul, DoubleMatchesTheOracleOnTheCpu) {
   for (const Case& shape : kShapes) {
@@ -146,14 +205,16 @@ TEST(Matmul, DoubleMatchesTheOracleOnTheCpu) {
   }
 }
 
-/// The largest excess that seeded problems of K up to 1,024 show on any device.
+/// The largest excess that seeded problems of K up to 1,024 show on any device. Those for tf32 are
+/// large enough for it.
 template <class T, class Out>
 double sweep(const Tolerance& tolerance, bool tf32 = false) {
   double worst = 0;
   std::mt19937 engine(23);
-  std::uniform_int_distribution<std::size_t> side(1, 40), inner(1, 1024);
-  for (int i = 0; i < 24; ++i) {
+  std::uniform_int_distribution<std::size_t> side(1, 40), inner(tf32 ? 512 : 1, 1024);
+  for (int i = 0; i < (tf32 ? 8 : 24); ++i) {
     Case c = Case{side(engine), side(engine), inner(engine)}.with(i);
+    if (tf32) c.m += 15, c.n += 511;
     c.tf32 = tf32;
     const auto p = random_problem<T, Out>(c, 100U + static_cast<unsigned>(i));
     const std::vector<double> want = expected(p);

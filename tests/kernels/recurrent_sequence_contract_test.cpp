@@ -13,6 +13,7 @@
 #include "tests/kernels/recurrent_sequence_run.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/products.h"
 
 namespace carousel::test {
 namespace {
@@ -297,16 +298,24 @@ TEST_P(RecurrentContract, TheNumberOfThreadsDoesNotChangeTheResult) {
   omp_set_num_threads(threads);
 }
 
-TEST(RecurrentSequence, Tf32RoundsProductsOnCudaAlone) {
-  const RecurrentProblem exact = random_problem<float>(cell_kind("lstm"), {4, 3, 24, 40}, {}, 38);
-  RecurrentProblem rough = exact;
-  rough.tf32 = true;
-  for (const Device& device : devices()) {
-    const RecurrentSolution want = solve<float>(device, exact), got = solve<float>(device, rough);
-    EXPECT_EQ(got.s.state[0] == want.s.state[0], is_cpu(device));
-    EXPECT_EQ(got.d.d_x == want.d.d_x, is_cpu(device));
-    EXPECT_TRUE(close(got.s.state[0], want.s.state[0], kMatmulTf32Tolerance));
-    EXPECT_TRUE(close(got.d.d_weight_hh, want.d.d_weight_hh, kMatmulTf32Tolerance));
+TEST(RecurrentSequence, Tf32RoundsProductsWhereItRan) {
+  for (const RecurrentSize& size : {RecurrentSize{4, 3, 24, 40}, RecurrentSize{2, 8, 512, 128}}) {
+    const RecurrentProblem exact = random_problem<float>(cell_kind("lstm"), size, {}, 38);
+    RecurrentProblem rough = exact;
+    rough.tf32 = true;
+    for (const Device& device : devices()) {
+      const RecurrentSolution want = solve<float>(device, exact);
+      RecurrentSolution got;
+      const bool rounds = ran_in_tf32([&] { got = solve<float>(device, rough); });
+      EXPECT_EQ(got.s.state[0] != want.s.state[0], rounds);
+      EXPECT_EQ(got.d.d_x != want.d.d_x, rounds);
+      EXPECT_FALSE(rounds && is_cpu(device));
+      if (!has_gpu() && !is_cpu(device)) {
+        EXPECT_EQ(rounds, size.I == 512);
+      }
+      EXPECT_TRUE(close(got.s.state[0], want.s.state[0], kMatmulTf32Tolerance));
+      EXPECT_TRUE(close(got.d.d_weight_hh, want.d.d_weight_hh, kMatmulTf32Tolerance));
+    }
   }
 }
 

@@ -11,6 +11,14 @@ const Device* cuda_device() {
 #endif
 }
 
+bool has_gpu() {
+#if CAROUSEL_CUDA
+  return cuda_device() != nullptr && std::get<Cuda>(*cuda_device()).name() != "cuda (emulated)";
+#else
+  return false;
+#endif
+}
+
 const std::vector<Device>& devices() {
   static const std::vector<Device> all = [] {
     std::vector<Device> list{Cpu{}};

@@ -14,6 +14,9 @@ namespace carousel::test {
 /// The CUDA device of this build, real or emulated, or null where there is none.
 const Device* cuda_device();
 
+/// Whether cuda_device() is a GPU.
+bool has_gpu();
+
 /// Every device of this build: the CPU and, where there is one, CUDA.
 const std::vector<Device>& devices();
 

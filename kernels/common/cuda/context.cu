@@ -1,5 +1,7 @@
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <limits>
 #include <string>
 #include <string_view>
 
@@ -17,6 +19,19 @@ void check_cuda(cudaError_t status, const char* what, Where at) {
                   cudaGetErrorString(status));
 }
 
+namespace {
+
+/// By default the driver takes freed memory back whenever the host waits for the device.
+void keep_freed_memory(int device) {
+  cudaMemPool_t pool = nullptr;
+  check_cuda(cudaDeviceGetDefaultMemPool(&pool, device), "the device's memory pool");
+  std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
+  check_cuda(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &most),
+             "the memory pool's threshold");
+}
+
+}  // namespace
+
 CudaContext::CudaContext(int device) : ordinal(device) {
   check_cuda(cudaSetDevice(ordinal), "opening the device");
   check_cuda(cudaGetDeviceProperties(&properties, ordinal), "device properties");
@@ -29,7 +44,8 @@ CudaContext::CudaContext(int device) : ordinal(device) {
   synchronous = sync != nullptr && std::string_view(sync) == "1";
   check_cuda(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating the stream");
   cublas = create_gemm_handle();
-  if (cublas != nullptr) check_cuda(cudaMalloc(&workspace, kWorkspaceBytes), "product workspace");
+  check_cuda(cudaMalloc(&workspace, kWorkspaceBytes), "product workspace");
+  keep_freed_memory(ordinal);
 }
 
 CudaContext::~CudaContext() {

@@ -30,10 +30,14 @@ class CudaContext {
   cudaStream_t stream = nullptr;
   cudaDeviceProp properties{};
   bool synchronous = false;           ///< CAROUSEL_SYNC=1: wait after every launch
-  cublasLtContext* cublas = nullptr;  ///< cuBLASLt's handle; null under emulation
+  cublasLtContext* cublas = nullptr;  ///< cuBLASLt's handle
   /// Of products. Its size is fixed, so that the same algorithms are chosen.
   void* workspace = nullptr;
+#ifdef __CUDACC__
   static constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
+#else  // emulated, where each launch takes longer the more memory is in use
+  static constexpr std::size_t kWorkspaceBytes = std::size_t{64} << 10;
+#endif
 };
 
 }  // namespace carousel

@@ -12,7 +12,7 @@ namespace carousel {
 
 enum class GemmType {
   f32,   ///< true single precision
-  tf32,  ///< float storage, inputs rounded to 10 mantissa bits
+  tf32,  ///< float storage; inputs may be rounded or cut to 10 mantissa bits, where that is faster
   bf16,  ///< bf16 storage
 };
 
@@ -20,9 +20,9 @@ enum class GemmType {
 /// A is [m,k], or [k,m] if transpose_a; B is [k,n], or [n,k] if transpose_b. Each may be some columns
 /// of a wider matrix, whose rows are then `a_stride` (`b_stride`, `c_stride`) elements apart. m, n or
 /// k of 0: the empty sum, so C becomes 0 (or stays), plus bias. Accumulation is float. A bf16 output
-/// gets its bias rounded to bf16. The algorithm depends on shape, strides and alignment alone, so that
-/// a product repeats bit for bit. gemm_cublaslt.cu implements it; for the emulated device
-/// tests/emulation/libraries/gemm.cpp does, with the GPU's rounding.
+/// gets its bias rounded to bf16. What the library cannot do, a kernel of ours does. The algorithm
+/// depends on shape, strides and alignment alone, so that a product repeats bit for bit. The journal
+/// says what ran, and whether a tf32 product ran in f32 after all.
 struct Gemm {
   GemmType type = GemmType::f32;
   bool transpose_a = false, transpose_b = false, accumulate = false;
@@ -59,7 +59,7 @@ inline ProductNote note_of(const Gemm& p) {
           .k = p.k};
 }
 
-/// The library's handle for the current device, which CudaContext owns; null under emulation.
+/// The library's handle for the current device, which CudaContext owns.
 cublasLtContext* create_gemm_handle();
 void destroy_gemm_handle(cublasLtContext* handle) noexcept;
 

@@ -8,8 +8,8 @@
 
 #include "kernels/common/cuda/context.cuh"
 
-// Device memory is allocated in the stream's order from the driver's pool, which keeps freed blocks:
-// work that is queued next may reuse a block, and nothing waits.
+// Device memory is allocated in the stream's order from the driver's pool, which keeps freed blocks
+// (CudaContext tells it to): work that is queued next may reuse a block, and nothing waits.
 
 namespace carousel {
 namespace {
@@ -84,11 +84,10 @@ void forbid_access(const Cuda& device, void* data, std::size_t bytes) {
 }
 #endif
 
-MemoryUse memory_use(const Cuda& device) {
-  const std::size_t workspace =
-      device.context().workspace == nullptr ? 0 : CudaContext::kWorkspaceBytes;
-  return {.current = use().current + workspace,
-          .peak = use().peak + workspace,
+MemoryUse memory_use(const Cuda&) {
+  constexpr std::size_t kWorkspace = CudaContext::kWorkspaceBytes;
+  return {.current = use().current + kWorkspace,
+          .peak = use().peak + kWorkspace,
           .allocations = use().allocations};
 }
 

@@ -14,6 +14,17 @@
 namespace emulation {
 namespace {
 
+/// What CUDA's pool would do: it grows to what is allocated in the order of a stream, and at a wait
+/// gives back what is free beyond its threshold. (device_allocate() reuses memory in its own way.)
+struct Pool {
+  std::uint64_t threshold = 0, reserved = 0, used = 0;
+  std::map<void*, std::size_t> live;
+};
+Pool& pool() {
+  static auto& only = *new Pool;
+  return only;
+}
+
 std::map<const char*, std::size_t>& pinned() {
   static auto& all = *new std::map<const char*, std::size_t>;
   return all;
@@ -83,6 +94,11 @@ Request copy_to_host(void* to, const void* from, std::size_t bytes) {
 
 }  // namespace
 
+void trim_pool() {
+  Pool& p = pool();
+  p.reserved = std::min(p.reserved, std::max(p.used, p.threshold));
+}
+
 void forbid_access(cudaStream_t stream, void* memory, std::size_t bytes) {
   enqueue(stream, [=] {
     unpoison(memory, bytes);
@@ -119,7 +135,13 @@ cudaError_t cudaMallocAsync(void** memory, std::size_t bytes, cudaStream_t handl
   const std::lock_guard lock(runtime_mutex());
   const auto stream = find_stream(handle);
   if (stream->recording) return emulation::lose_capture(*stream);
-  return cudaMalloc(memory, bytes);
+  const cudaError_t error = cudaMalloc(memory, bytes);
+  if (error != cudaSuccess) return error;
+  emulation::Pool& pool = emulation::pool();
+  pool.live[*memory] = bytes;
+  pool.used += bytes;
+  pool.reserved = std::max(pool.reserved, pool.used);
+  return error;
 }
 
 cudaError_t cudaFreeAsync(void* memory, cudaStream_t handle) {
@@ -130,8 +152,33 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t handle) {
   if (!emulation::is_allocated(memory, 1)) return cudaErrorInvalidValue;
   const auto work = [memory] {
     if (!emulation::device_release(memory)) throw std::runtime_error("device memory freed twice");
+    emulation::Pool& pool = emulation::pool();
+    const auto found = pool.live.find(memory);
+    if (found == pool.live.end()) return;  // of cudaMalloc
+    pool.used -= found->second;
+    pool.live.erase(found);
   };
   submit(*stream, [work] { return work; });
+  return status();
+}
+
+cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int) {
+  *pool = nullptr;  // the only one
+  return status();
+}
+
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  const std::lock_guard lock(runtime_mutex());
+  if (attribute != cudaMemPoolAttrReleaseThreshold) return cudaErrorInvalidValue;
+  emulation::pool().threshold = *static_cast<std::uint64_t*>(value);
+  return status();
+}
+
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  const std::lock_guard lock(runtime_mutex());
+  *static_cast<std::uint64_t*>(value) = attribute == cudaMemPoolAttrReleaseThreshold
+                                            ? emulation::pool().threshold
+                                            : emulation::pool().reserved;
   return status();
 }
 

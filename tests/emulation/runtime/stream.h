@@ -46,6 +46,9 @@ void submit(Stream& stream, const Request& request);
 void drain(Stream& stream, std::uint64_t ticket);
 void drain_all();
 
+/// What the memory pool does at a wait.
+void trim_pool();
+
 /// cudaSuccess, or the failure that every call reports once there is one.
 cudaError_t status();
 void set_failure(const std::string& text);

@@ -52,6 +52,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   if (stream == nullptr) return cudaErrorInvalidResourceHandle;
   if (stream->recording) return lose_capture(*stream);
   drain(*stream, stream->last());
+  emulation::trim_pool();
   return status();
 }
 
