@@ -258,5 +258,31 @@ TEST(SortPairs, IsStableAndComparesTheLowBitsAlone) {
   }
 }
 
+TEST(DeviceMemory, FreedMemoryIsKeptOverAWait) {
+  CAROUSEL_SKIP_WITHOUT_CUDA();
+  constexpr std::size_t kBytes = std::size_t{8} << 20;
+  { const Memory freed(Device(cuda()), kBytes); }
+  cuda().synchronize();
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t reserved = 0;
+  ASSERT_EQ(cudaDeviceGetDefaultMemPool(&pool, 0), cudaSuccess);
+  ASSERT_EQ(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved),
+            cudaSuccess);
+  EXPECT_GE(reserved, kBytes);
+}
+
+/// An output that an op leaves unwritten must not show what the same memory held before.
+TEST(DeviceMemory, AFreshBufferShowsNoOldNumbers) {
+  for (const Device& device : test::devices()) {
+    for (const std::size_t count : {1, 3, 1000}) {
+      { const Buffer<float> old(device, std::vector<float>(count, 1)); }
+      const Buffer<float> fresh(device, count);
+      for (const float x : fresh.read()) EXPECT_TRUE(std::isnan(x));
+      const Buffer<std::uint8_t> bytes(device, count);
+      EXPECT_EQ(bytes.read()[0], 0xF1);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace carousel

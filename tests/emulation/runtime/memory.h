@@ -5,7 +5,8 @@
 
 // The emulated device's memory: one region of address space. The host cannot access it except while
 // a kernel or a copy runs. If the environment has CAROUSEL_EMULATION_COUNTERS, a process prints at
-// its end the most bytes it held and the number of its allocations.
+// its end the most bytes it held and the number of its allocations. With
+// CAROUSEL_EMULATION_UNFILLED, fresh memory holds what was there before, as a GPU's does.
 
 namespace emulation {
 
