@@ -16,7 +16,7 @@ Decoder& decoder_of(Model& model) {
 
 }  // namespace
 
-Generator::Generator(Model& model, const SamplingConfig& config, std::int64_t rows)
+Generator::Generator(Model& model, const SamplingConfig& config, std::int64_t rows, bool graph)
     : decoder_(decoder_of(model)),
       config_(config),
       rows_(rows),
@@ -26,8 +26,7 @@ Generator::Generator(Model& model, const SamplingConfig& config, std::int64_t ro
       state_(model.initial_state(rows)),
       token_(device_, {1, rows}, DType::i32),
       draw_(device_, {1}, DType::i64),
-      // A step that cannot be captured runs eagerly: as fast as without graphs, and the same bits.
-      graphs_(device_, true, [](const std::string&) {}),
+      graphs_(device_, graph, [this](const std::string& why) { refusal_ = why; }),
       chosen_(static_cast<std::size_t>(rows)) {}
 
 Tensor Generator::read(const Field& token) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/model/model.h"
@@ -14,8 +15,9 @@ namespace carousel {
 /// step however long the text has become. On CUDA a step is one graph.
 class Generator {
  public:
-  /// ConfigError for a model that has no decoder.
-  Generator(Model& model, const SamplingConfig& config, std::int64_t rows = 1);
+  /// ConfigError for a model that has no decoder. Without `graph` a step is queued kernel by kernel,
+  /// which gives the same tokens.
+  Generator(Model& model, const SamplingConfig& config, std::int64_t rows = 1, bool graph = true);
 
   /// Begins anew with a prompt for each row, read in one pass. Each has at least one token.
   void begin(std::span<const std::vector<std::int32_t>> prompts);
@@ -28,6 +30,10 @@ class Generator {
   /// Of every token to be the next one of each row, as the model has them: sampling options change
   /// nothing here. To be called after begin(); waits for the device.
   std::vector<std::vector<double>> probabilities() const;
+
+  const StepGraphs& graphs() const { return graphs_; }
+  /// Why a step could not be a graph, or nothing.
+  const std::string& refusal() const { return refusal_; }
 
  private:
   /// Reads tokens on; the logits of what follows.
@@ -44,6 +50,7 @@ class Generator {
   Tensor draw_;    ///< [1]: how many times was chosen, for the random numbers
   Tensor logits_;  ///< [B, V] in the arena, until the next step
   std::int64_t drawn_ = 0;
+  std::string refusal_;
   StepGraphs graphs_;  ///< after the arena, whose memory they use
   std::vector<std::int32_t> chosen_;
 };

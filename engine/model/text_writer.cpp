@@ -42,7 +42,7 @@ TextWriter::TextWriter(Model& model, const Vocabulary& vocabulary, const Writing
                        std::int64_t rows)
     : vocabulary_(vocabulary),
       options_(options),
-      generator_(model, without_unknown(options.sampling, vocabulary), rows) {
+      generator_(model, without_unknown(options.sampling, vocabulary), rows, options.graph) {
   for (std::int64_t row = 0; row < rows; ++row) texts_.emplace_back(vocabulary, options_.stop);
 }
 

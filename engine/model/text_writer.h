@@ -36,6 +36,7 @@ class StopSearch {
 struct WritingOptions {
   SamplingConfig sampling{};        ///< its suppressed token is <unk>
   std::int64_t tokens = 200;        ///< of each text, at most
+  bool graph = true;                ///< on CUDA, a step is one graph; the same texts
   std::vector<std::string> stop{};  ///< these end it, and do not belong to it; none is empty
 };
 
@@ -60,6 +61,7 @@ class TextWriter {
   /// without the newline that ends a line; `proceed` is called after each token, and false ends all.
   void write(
       const Show& show, const Proceed& proceed = [] { return true; });
+  const std::string& graph_refusal() const { return generator_.refusal(); }
   /// After write().
   TextEnd end(std::size_t row) const { return texts_[row].end; }
 

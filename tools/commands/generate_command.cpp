@@ -112,6 +112,7 @@ class Generation {
                                                 .greedy = arguments.greedy,
                                                 .seed = arguments.seed},
                                    .tokens = arguments.tokens,
+                                   .graph = trained_.config().machine.graph,
                                    .stop = arguments.stop},
                     arguments.count);
   }
@@ -119,6 +120,10 @@ class Generation {
   void write_texts();
   /// Returns the exit status.
   int converse();
+  void tell_graph_refusal() const {
+    const std::string& why = writer_->graph_refusal();
+    if (!why.empty()) talk("generate: steps were eager, not CUDA graphs: " + why + "\n");
+  }
 
  private:
   const Vocabulary& vocabulary() const { return trained_.vocabularies()["token"]; }
@@ -220,9 +225,14 @@ int Generation::converse() {
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common) {
   check(arguments, common.json);
   Generation generation(arguments, common);
-  if (arguments.interactive) return generation.converse();
-  generation.write_texts();
-  return 0;
+  int status = 0;
+  if (arguments.interactive) {
+    status = generation.converse();
+  } else {
+    generation.write_texts();
+  }
+  generation.tell_graph_refusal();
+  return status;
 }
 
 }  // namespace carousel

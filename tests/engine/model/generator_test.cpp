@@ -131,6 +131,26 @@ TEST_P(GeneratorOn, EveryPartOfASamplingConfigIsFollowed) {
   EXPECT_EQ(chosen({}, std::type_identity<bf16>{}), chosen({}, kFloat)) << "the same numbers";
 }
 
+TEST_P(GeneratorOn, StepsAsGraphsAndKernelByKernelGiveTheSameTokens) {
+  constexpr std::int64_t kSteps = 9;
+  for (const SamplingConfig& config : std::vector<SamplingConfig>{
+           {.greedy = true}, {.seed = 5}, {.temperature = 0.8, .top_k = 9, .top_p = 0.8}}) {
+    SecondToLast model(GetParam(), 70, kDrawn);
+    Generator graphs(model, config, 3), eager(model, config, 3, /*graph=*/false);
+    for (int round = 0; round < 2; ++round) {  // graphs outlive the text they were made for
+      const std::vector<Tokens> prompts{{1, 2}, {3, 4}, {5, 6}};
+      graphs.begin(prompts);
+      eager.begin(prompts);
+      EXPECT_EQ(generate(graphs, kSteps), generate(eager, kSteps));
+    }
+    EXPECT_EQ(eager.graphs().captured(), 0);
+    if (is_cpu(GetParam())) continue;
+    EXPECT_EQ(graphs.graphs().captured(), 2) << "one reads what begin() left, one what a step left";
+    EXPECT_EQ(graphs.graphs().launched(), 2 * kSteps - 2);
+    EXPECT_EQ(graphs.refusal(), "");
+  }
+}
+
 // The loop that a Generator is, by hand: on CUDA its steps are graphs.
 TEST_P(GeneratorOn, GivesTheTokensOfStepsTakenOneByOne) {
   constexpr std::int64_t kVocabulary = 50, kRows = 2, kSteps = 8;
