@@ -32,7 +32,9 @@ namespace carousel {
 ///          do not depend on order, computed by one routine that rounds nothing but its argument.
 ///          A probability is within 10⁻⁶ of itself (float rounds the argument), plus 2⁻³² of u's
 ///          step; what is less than 2⁻⁴⁰ of the most probable token's is 0.
-/// Memory   reads the logits two to ten times, from cache; needs no scratch.
+/// Memory   reads the logits, from cache: once if greedy, on CUDA twice without cuts and three times
+///          with them; up to twenty times on the CPU, and where they may keep over 2,048 tokens.
+///          Needs no scratch.
 /// Source   Fan, Lewis & Dauphin 2018, arXiv:1805.04833, section 5 (top-k); Holtzman et al. 2020,
 ///          arXiv:1904.09751, section 3.1 (top-p).
 template <class T>

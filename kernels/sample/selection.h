@@ -74,15 +74,22 @@ constexpr std::int64_t index_of(std::uint64_t preference) {
   return static_cast<std::int64_t>(kIndexMask - (preference & kIndexMask));
 }
 
+/// The logit of a preference, with −0 as 0.
+constexpr float logit_of(std::uint64_t preference) {
+  const auto ordered = static_cast<std::uint32_t>(preference >> kIndexBits);
+  return std::bit_cast<float>((ordered >> 31) != 0 ? ordered & 0x7FFFFFFFU : ~ordered);
+}
+
 inline constexpr int kBins = 2048;
 
 /// The bin in which a running sum over bins 0, 1, … reaches what is needed.
 struct Found {
   int bin = 0;
-  Weight before = 0;    ///< sum of the bins before it
-  Weight inside = 0;    ///< sum of this one
-  Weight total = 0;     ///< sum of all bins
-  unsigned tokens = 0;  ///< how many are in this one
+  Weight before = 0;     ///< sum of the bins before it
+  Weight inside = 0;     ///< sum of this one
+  Weight total = 0;      ///< sum of all bins
+  unsigned tokens = 0;   ///< how many are in this one
+  unsigned through = 0;  ///< how many are in this one and those before it; CUDA's
 };
 
 /// The set of the most preferred tokens, down to some token. Made in stages: first by the coarse
@@ -141,12 +148,5 @@ constexpr std::int64_t stretch(std::int64_t vocabulary) {
   return even < 512 ? 512 : (even + 31) / 32 * 32;
 }
 static_assert(stretch(Sample<float>::kMaxVocabulary) <= kBins);
-
-/// The logit as the op's contract sees it.
-template <class T>
-constexpr float logit(const Sample<T>& op, std::int64_t row, std::int64_t v) {
-  const float value = static_cast<float>(op.logits.data[row * op.logits.extent[1] + v]);
-  return v == op.suppressed_token ? -std::numeric_limits<float>::infinity() : value;
-}
 
 }  // namespace carousel::sampling

@@ -185,8 +185,8 @@ struct Case {
   double spread;
   SamplingRules rules;
 };
-// One token, around a warp, a block of 512, a stretch of the vocabulary, real ones, and one that
-// fills every stretch.
+// One token, around a warp, a block of 512, a stretch of the vocabulary, real ones, one that fills
+// every stretch, and around the 2,048 tokens that CUDA's cuts hold in shared memory.
 const std::vector<Case> kCases{
     {3, 1, 1, {.top_k = 1, .top_p = 0.5}},
     {9, 2, 1, {}},
@@ -199,6 +199,8 @@ const std::vector<Case> kCases{
     {2, 10'007, 2, {.temperature = 0.9, .top_k = 50}},
     {1, 50'257, 3, {.temperature = 0.8, .top_k = 2000, .top_p = 0.92}},
     {1, 1 << 20, 1, {}},
+    {2, 2048, 0.01, {.top_p = 0.99}},
+    {2, 5000, 0.01, {.top_k = 3000, .top_p = 0.7}},
 };
 
 template <class T>
@@ -300,6 +302,16 @@ TEST(SampleWeight, IsThePowerOfTwoToOneInAHundredMillion) {
   EXPECT_EQ(sampling::weight(0), sampling::Weight{1} << 40);
   EXPECT_EQ(sampling::weight(1U << 25), sampling::Weight{1} << 39);
   EXPECT_EQ(sampling::weight(sampling::kFarthest), 0);
+}
+
+TEST(SamplePreference, GivesItsLogitAndIndexBack) {
+  for (const float logit : {-3.4e38F, -1.5F, -1e-40F, 0.0F, 1e-40F, 2.25F, 3.4e38F, -INFINITY}) {
+    for (const std::int64_t index : {std::int64_t{0}, Sample<float>::kMaxVocabulary - 1}) {
+      const std::uint64_t preference = sampling::preference(logit, index);
+      EXPECT_EQ(sampling::logit_of(preference), logit);
+      EXPECT_EQ(sampling::index_of(preference), index);
+    }
+  }
 }
 
 TEST_P(SampleOn, NoRowsIsNotAnError) {
