@@ -69,8 +69,8 @@ class Row(NamedTuple):
         sizes = {"model.cell": self.cell, "model.embed": self.embed, "model.hidden": self.hidden,
                  "model.layers": self.layers, "train.batch": self.batch,
                  "train.window": self.window, "data.tokens": self.unit(),
-                 # A report every third of a second or so.
-                 "train.report_every": max(1, round(2e11 / (self.flops() * self.batch * self.window)))}
+                 # A report every 0.1 to 0.5 seconds where products run at 200 to 1000 GFLOP/s.
+                 "train.report_every": max(1, round(1e11 / (self.flops() * self.batch * self.window)))}
         return {**sizes, **({"model.tie_weights": "true"} if self.tied else {})}
 
     def flops(self):
@@ -166,6 +166,10 @@ def thousands(record):
     return f"{statistics.median(record['tokens/s']) / 1e3:.3g}k"
 
 
+def threads_text(count):
+    return f"{count} thread{'s' * (count > 1)}"
+
+
 def share(row, figures, precision):
     """Of the rate of a large product that a whole step of training has in its products."""
     rate = statistics.median(figures["carousel"][precision]["tokens/s"])
@@ -195,13 +199,13 @@ def markdown(found):
             f"{min(trained):.2f} times at least. " if trained else "")
     versions = ", ".join(sorted({figures["torch"] for _, figures in rows}))
     dates = sorted({figures["date"] for _, figures in rows})
-    return f"""{found["cpu"]}, {found["threads"]} threads, PyTorch {versions}, {" to ".join(dates)}. \
+    return f"""{found["cpu"]}, {threads_text(found["threads"])}, PyTorch {versions}, {" to ".join(dates)}. \
 {mean}Tokens per second:
 
 {table(["", "Carousel, f32", "bf16", "PyTorch, f32", "bf16", "ratio"], speed)}
 
 The peak of the resident set of each side's fastest, and the share that a whole step of Carousel's
-reaches of the rate of a product of large matrices, which is {rates["f32 GFLOP/s"]:.0f} GFLOP/s in f32 and
+reaches of the rate of a product of large matrices, {rates["f32 GFLOP/s"]:.0f} GFLOP/s in f32 and
 {rates["bf16 GFLOP/s"]:.0f} GFLOP/s in bf16 (a copy in memory: {rates["copy GB/s"]:.0f} GB/s):
 
 {table(["", "Carousel", "PyTorch", "ratio", "share, f32", "bf16"], more)}"""
@@ -231,7 +235,7 @@ def commit():
 
 def measure_all(a):
     name = cpu()
-    file = RESULTS / (re.sub(r"\W+", "-", f"{name} {a.threads} threads".lower()) + ".json")
+    file = RESULTS / (re.sub(r"\W+", "-", f"{name} {threads_text(a.threads)}".lower()) + ".json")
     found = json.loads(file.read_text()) if file.is_file() else {"rows": {}}
     found = {"cpu": name, "threads": a.threads, "rows": found["rows"]}
     for key in a.rows:
@@ -265,7 +269,7 @@ def main():
     parser.add_argument("--python", default=sys.executable, help="one that has torch")
     parser.add_argument("--rows", type=rows_named, default=list(ROWS), help=",".join(ROWS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5, help="of steady work, each")
+    parser.add_argument("--seconds", type=float, default=4, help="of steady work, each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--readme", action="store_true")
     a = parser.parse_args()

@@ -200,9 +200,8 @@ def usual_ways(a):
     precisions = ("f32",) if a.precision == "f32" else ("f32", "bf16", "bf16-weights")
     threads = sorted({a.threads, 1}, reverse=True)
     if a.generate:
-        modes = ("module", "cell", "scripted", "compiled", "max-autotune")
         return [f"{p}/{n}/{mode}" for p in precisions if p != "bf16" for n in threads
-                for mode in modes]
+                for mode in ("module", "cell", "scripted")]
     return [f"{p}/{n}/foreach/eager" for p in precisions for n in threads]
 
 
