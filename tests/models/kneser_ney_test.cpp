@@ -269,12 +269,13 @@ TEST(KneserNeys, AStateCarriesTheLastTokens) {
     copy_from_host(result, values.data());
     return result;
   };
-  const Tokens first{2, 3, 5, 4, 3, 2}, targets{5, -1, 3, 2, 4, 5};
+  // Row 0 reads 2 2 4 and row 1 reads 3 3 5, in both windows: tokens that the text has in this order.
+  const Tokens tokens{2, 3, 2, 3, 4, 5}, targets{5, -1, 4, 5, 2, 3};
   std::vector<float> nats;
   for (const bool reset : {false, true}) {
     Pass pass(tape);
     Batch batch{.rows = 2,
-                .fields = {{"token", tensor({3, 2}, first)}, {"target", tensor({3, 2}, targets)}},
+                .fields = {{"token", tensor({3, 2}, tokens)}, {"target", tensor({3, 2}, targets)}},
                 .counted = 5};
     if (reset) batch.reset = tensor({3, 2}, {0, 0, 1, 0, 0, 0});
     const Objective objective = model.objective(pass, batch, state);
@@ -283,11 +284,24 @@ TEST(KneserNeys, AStateCarriesTheLastTokens) {
     const float mean = host_floats(objective.means(tape))[0];
     EXPECT_NEAR(mean, std::accumulate(nats.begin(), nats.end(), 0.0F) / 5, 1e-6);
   }
-  // The second window: row 0 goes on after 2 5 3, is reset before its 5; row 1 after 3 4 2.
-  const Tokens histories[] = {{2, 3, 5}, {3, 2, 4}, {5}, {4, 3, 2}, {3, 5}, {2, 4, 3}};
+  // The second window, nearest token first; row 0 is reset before its second token.
+  const Tokens histories[] = {{2, 4, 2}, {3, 5, 3}, {2}, {3, 3, 5}, {4, 2}, {5, 3, 3}};
+  EXPECT_GT(std::abs(fitted({2, 4, 2}, 5) - fitted({2}, 5)), 1e-3) << "what was carried counts";
   for (std::size_t i = 0; i < 6; ++i) {
     const double expected = targets[i] < 0 ? 0 : -std::log(fitted(histories[i], targets[i]));
     EXPECT_NEAR(nats[i], expected, 1e-6) << i;
+  }
+}
+
+TEST(KneserNeys, PromptsMayHaveDifferentLengths) {
+  const Fitted fitted(pieces(1, false, 60), {.order = 4, .vocabulary = 6});
+  KneserNey model = fitted.model;
+  Generator generator(model, {}, 2);
+  generator.begin(std::vector<Tokens>{{2, 4}, {3, 3, 5, 3}});
+  const auto all = generator.probabilities();
+  for (std::int32_t token = 0; token < 6; ++token) {
+    EXPECT_NEAR(all[0][static_cast<std::size_t>(token)], fitted({4, 2}, token), 1e-7);
+    EXPECT_NEAR(all[1][static_cast<std::size_t>(token)], fitted({3, 5, 3}, token), 1e-7);
   }
 }
 

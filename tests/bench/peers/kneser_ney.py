@@ -8,7 +8,7 @@ first LIMIT characters of the rest, and on all of it. A history that training ha
 probabilities of the next shorter history.
 
 Source: Kneser & Ney 1995 (ICASSP); Chen & Goodman 1999, Computer Speech and Language 13:359,
-section 2.7 and equation 20, with one discount D = n1 / (n1 + 2 n2) for each order.
+section 2.7 and equation 20, with one discount D = n1 / (n1 + 2 n2) for each order, 1/2 if n1 is 0.
 """
 
 import argparse
@@ -23,7 +23,7 @@ class Order:
     def __init__(self, counts):
         of_counts = Counter(counts.values())
         ones, twos = of_counts[1], of_counts[2]
-        self.discount = ones / (ones + 2 * twos) if ones else 0.0
+        self.discount = ones / (ones + 2 * twos) if ones else 0.5
         self.counts = counts
         self.total = defaultdict(int)
         self.distinct = defaultdict(int)
