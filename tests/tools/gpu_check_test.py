@@ -14,6 +14,7 @@ import io
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import stat
@@ -31,7 +32,7 @@ sys.path.append(str(ROOT / "tools"))
 loader = importlib.machinery.SourceFileLoader("gpu_check", str(ROOT / "tools/gpu_check"))
 gpu_check = importlib.util.module_from_spec(importlib.util.spec_from_loader("gpu_check", loader))
 loader.exec_module(gpu_check)
-from gpu import build, command, gtest, parts, peers, table
+from gpu import bench, build, command, gtest, parts, peers, results, table
 
 # A test program: the name of a test decides what it does.
 TESTS = """#!{python}
@@ -62,15 +63,28 @@ for name in names:
     if "Skips" in name or "SeesNoGpu" in name:
         print("x.cpp:8: Skipped\\n" + ("no CUDA device" if "Sees" in name else "no such hardware"))
         word = "SKIPPED"
-    if "Races" in name and os.environ.get("FAKE_SANITIZER"):
-        print("========= Error: Race reported between two writes")
-        open(os.environ["FAKE_SANITIZER"], "w").close()
+    if "Sweep" in name:
+        print("worst 0.7, recorded 0.5, of absolute 2e-06 + relative 0")
+    kernel = {{"Races": "carousel::fill_kernel<float>(float*)+0x40", "Theirs": "gemm_sm90+0x1"}}
+    for part in kernel:
+        if part in name and os.environ.get("FAKE_SANITIZER"):
+            print("========= Error: Race reported between two writes")
+            print("=========     at " + kernel[part])
+            print("=========         Host Frame: carousel::run() in carousel_kernel_tests")
+            open(os.environ["FAKE_SANITIZER"], "w").close()
+    if "Fill0" in name and os.environ.get("CAROUSEL_TEST_FILL") != "0":
+        word, failed = "FAILED", True
+    if "FAKE_ENDED" in os.environ:
+        with open(os.environ["FAKE_ENDED"], "a") as file:
+            file.write(name + "\\n")
     print("[%s] %s (1 ms)" % ({{"OK": "       OK ", "FAILED": "  FAILED  ",
                                "SKIPPED": "  SKIPPED "}}[word], name), flush=True)
 sys.exit(1 if failed else 0)
 """
 # compute-sanitizer: its status is that of --error-exitcode if it has findings and the program passes.
+# It does not work where FAKE_REFUSED is among its options.
 SANITIZER = """#!/bin/sh
+case " $* " in *" ${FAKE_REFUSED:-none} "*) echo "unknown option"; exit 1;; esac
 export FAKE_SANITIZER=$(mktemp -u)
 echo "========= COMPUTE-SANITIZER"
 while [ "${1#-}" != "$1" ] || [ ! -x "$1" ]; do shift; done
@@ -278,7 +292,95 @@ class Fakes(unittest.TestCase):
         said, _ = process.communicate(timeout=20)
         self.assertEqual((process.returncode, said), (128 + signal.SIGTERM, ""))
         record = json.loads(file.read_text())["parts"]["tests"]
-        self.assertEqual((record["failed"], len(record["left"])), ({}, 2))
+        self.assertEqual((record["failed"], record["left"]), ({}, ["kernel/Fill.Hangs"]))
+
+    def test_calls_that_are_killed_at_any_moment_are_continued(self):
+        names = [f"Fill.Slow{n}" for n in range(6)] + [f"Fill.N{n}" for n in range(40)]
+        self.program("kernel", *names)
+        draw, kills, ended = random.Random(3), 0, 0
+        record, log = {}, self.root / "ended"
+        while True:
+            # Each call begins in an empty folder, into which the last one's file may be copied.
+            given = self.root / f"given{kills}"
+            process = subprocess.Popen(
+                [sys.executable, ROOT / "tools/gpu_check", "--rehearse", "--results", given,
+                 "--build", self.root / "build/cuda", "tests", "memcheck"],
+                env={**os.environ, "FAKE_ENDED": str(log)}, stdout=subprocess.PIPE, text=True,
+                start_new_session=True)
+            try:
+                # Ever later, so that all is done in the end, however slow the machine is.
+                process.communicate(timeout=draw.uniform(0.2, 1.6) + 0.25 * kills)
+                break
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                kills += 1
+            file = given / "emulated.json"
+            if file.is_file():  # always whole, and never less than before
+                found = json.loads(file.read_text())
+                now = results.ended(found)[0]
+                self.assertGreaterEqual(now, ended)
+                ended = now
+            self.assertLess(kills, 40)
+        self.assertGreater(kills, 3)
+        self.assertEqual(process.returncode, 0)
+        for part in ("tests", "memcheck"):
+            record = json.loads((given / "emulated.json").read_text())["parts"][part]
+            self.assertEqual((record["passed"], record["left"]), (len(names), []))
+        # A case is run again only if its call was killed before its end was saved. The program may end
+        # one more before it notices.
+        again = [name for name in log.read_text().split() if name != PROBE]
+        self.assertLessEqual(len(again), 2 * len(names) + 2 * kills)
+
+    def test_a_call_continues_from_results_that_another_machine_gave_back(self):
+        self.program("kernel", "A.One", "A.Two")
+        given, usual = self.root / "given", self.root / "tests/bench/results"
+        self.check("tests", "--results", str(given))
+        self.assertFalse(usual.exists())
+        self.assertEqual(sorted(file.name for file in given.iterdir()),
+                         ["log-0.txt", "nvidia-t1.json"])
+        shutil.rmtree(self.root / "build/cuda/gpu_check")  # another machine
+        usual.mkdir(parents=True)
+        shutil.move(given / "nvidia-t1.json", usual)
+        said = self.check("tests", "--results", str(given))
+        self.assertNotIn("to do", said)
+        self.assertIn("passed tests: 3 of 3", said)
+
+    def test_parts_share_the_time_that_is_left(self):
+        self.program("kernel", *(f"A.Slow{n}" for n in range(40)))
+        with mock.patch.object(gtest.Tests, "jobs", 1), \
+                mock.patch.object(gtest.Sanitizer, "jobs", 1), \
+                mock.patch.object(parts, "FIRST_BATCH", 1):
+            self.check("tests", "memcheck", "racecheck", "--minutes", "0.12", status=3)
+        for part in ("tests", "memcheck", "racecheck"):
+            self.assertGreater(self.record(part)["passed"], 0)
+            self.assertGreater(len(self.record(part)["left"]), 0)
+        self.assertGreater(self.record("tests")["seconds"], self.record("memcheck")["seconds"])
+
+    def test_sweeps_leave_their_worst_in_the_results(self):
+        self.program("kernel", "A.Sweep", "A.One")
+        self.check("tests")
+        self.assertEqual(self.record("tests")["figures"], {"kernel/A.Sweep": {"sweeps": [
+            {"worst": 0.7, "recorded": 0.5, "absolute": 2e-6, "relative": 0}]}})
+
+    def test_initcheck_counts_findings_in_our_kernels_and_sees_unfilled_memory(self):
+        self.program("kernel", "A.Theirs", "A.Fill0", "A.One")
+        self.check("initcheck")
+        self.assertEqual(self.record("initcheck")["failed"], {})
+        self.program("kernel", "A.Theirs", "A.Fill0", "A.One", "A.Races")
+        self.check("initcheck", "--again", status=1)
+        self.assertEqual(list(self.record("initcheck")["failed"]), ["A.Races"])
+
+    def test_a_sanitizer_is_tried_with_its_filter_and_without_it(self):
+        self.program("kernel", "A.One")
+        for refused, there in (("none", True), ("--kernel-name", False)):
+            with mock.patch.dict(os.environ, FAKE_REFUSED=refused):
+                self.check("memcheck", "--again")
+            command = (self.root / "build/cuda/logs/log-0.txt").read_text().split("\n$ ")[-1]
+            self.assertEqual("--kernel-name kns=carousel" in command, there)
+        with mock.patch.dict(os.environ, FAKE_REFUSED="--tool"):
+            self.check("memcheck", "--again")
+        self.assertIn("does not work here", self.record("memcheck")["skipped"])
 
     def test_an_archive_brings_its_programs_and_their_commit(self):
         self.program("engine", "B.One")
@@ -292,7 +394,8 @@ class Fakes(unittest.TestCase):
 
     def test_what_is_wrong_is_said_in_a_line(self):
         self.check("memtest", status="unknown part 'memtest', expected " + ", ".join(
-            gpu_check.all_parts(parts.Setting(build.Build(self.root), self.root, False))))
+            gpu_check.all_parts(parts.Setting(build.Build(self.root), self.root, False,
+                                          self.root))))
         (self.bin / "carousel_bench").unlink()
         self.check("tests", status=f"{self.bin}/carousel_bench is missing, expected a whole build")
 
@@ -324,6 +427,23 @@ class Fakes(unittest.TestCase):
             self.lstm_vs_cudnn("#!/bin/sh\necho 'no CUDA device'; exit 1\n")
             self.check("cudnn", "--again", status=1)
         self.assertIn("status 1: no CUDA device", self.record("cudnn")["failed"]["H = 128"])
+
+
+class Reports(unittest.TestCase):
+    def test_a_report_that_is_being_written_gives_the_cases_that_are_whole(self):
+        entry = ('{"run_name": "%s", "aggregate_name": "median", "real_time": 2, '
+                 '"time_unit": "ms", "GB/s": 7}')
+        text = '{"benchmarks": [\n' + entry % "a" + ",\n" + entry % "b" + "\n]}"
+        with tempfile.TemporaryDirectory() as folder:
+            file = pathlib.Path(folder) / "report.json"
+            self.assertEqual(bench.read_report(file), {})
+            for length, names in ((12, ""), (len(text) // 2, ""), (text.index(entry % "b"), "a"),
+                                  (len(text) - 3, "ab"), (len(text), "ab")):
+                file.write_text(text[:length])
+                found = bench.read_report(file)
+                self.assertEqual("".join(found), names, text[:length])
+                for outcome in found.values():
+                    self.assertEqual(outcome.figures, {"ms": 2, "GB/s": 7})
 
 
 class Tables(unittest.TestCase):
@@ -391,7 +511,7 @@ class Rehearsal(unittest.TestCase):
         said = result.stdout
         self.assertEqual(result.returncode, 0, said + result.stderr)
         found = json.loads((BUILD / "gpu_check/emulated.json").read_text())["parts"]
-        for part in ("tests", "memcheck", "racecheck", "initcheck", "synccheck", "ceilings",
+        for part in ("tests", "driver", "memcheck", "racecheck", "initcheck", "synccheck", "ceilings",
                      "bench", "tokens"):
             self.assertIn(f"passed {part}: ", said)
             self.assertGreater(found[part]["passed"], 0)

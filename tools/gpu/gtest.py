@@ -11,14 +11,20 @@ from gpu.results import FAILED, PASSED, SKIPPED, Outcome
 
 NO_GPU = "no CUDA device"
 SANITIZER_STATUS = 99
+PROBE = "WarpReduce.MaxAndSumKeepNaN"  # it skips without a GPU
 PROBE_SECONDS = 20
 # For the emulated device, which would need minutes for all tests.
 REHEARSED = re.compile(r"^(kernel/)?(Fill|Cast|GlobalNorm)\.(?!.*Sweep)|"
                        r"^(engine|model)/(Schedule|Loss|LstmLm)\.")
 # The sanitizers print findings immediately, each line with this prefix.
 FINDING = re.compile(r"^========= (?!COMPUTE-SANITIZER|(ERROR|RACECHECK) SUMMARY: 0 |Target app|$)")
+# The line of a finding that names its kernel.
+KERNEL = re.compile(r"^=========\s+at (?P<kernel>.*)")
 RUN = re.compile(r"\[ RUN      \] (\S+)")
 END = re.compile(r"\[ +(OK|FAILED|SKIPPED) +\] ([^\s,]+)")
+# What a sweep prints of its tolerance: tests/support/close.h.
+WORST = re.compile(r"worst (?P<worst>\S+), recorded (?P<recorded>\S+), of absolute "
+                   r"(?P<absolute>\S+) \+ relative (?P<relative>\S+)$")
 VERDICTS = {"OK": PASSED, "FAILED": FAILED, "SKIPPED": SKIPPED}
 
 
@@ -47,12 +53,37 @@ def text_of(lines, most=12):
     return "\n".join(line[:300] for line in lines)
 
 
+def findings_of(lines, ours_only):
+    """A sanitizer's findings among the lines, without those in kernels of libraries if so wanted;
+    and whether any was left out."""
+    kept, left_out, block = [], False, []
+
+    def end():
+        nonlocal left_out
+        if not block:
+            return
+        kernels = [match["kernel"] for match in map(KERNEL.match, block) if match]
+        if ours_only and not any("carousel" in kernel for kernel in kernels):
+            left_out = True
+        else:
+            kept.extend(block)
+
+    for line in filter(FINDING.match, lines):
+        if not re.match(r"^=========\s\s", line):  # its details are indented
+            end()
+            block = []
+        block.append(line)
+    end()
+    return kept, left_out
+
+
 class Listener:
     """Parses the output of a test program."""
 
-    def __init__(self):
+    def __init__(self, take=lambda name, outcome: None, ours_only=False):
+        self.take, self.ours_only = take, ours_only
         self.outcomes, self.current, self.lines = {}, None, []
-        self.findings = {}  # a sanitizer's, by test
+        self.findings, self.left_out = {}, False  # a sanitizer's, by test
 
     def __call__(self, line):
         if began := RUN.search(line):
@@ -62,11 +93,14 @@ class Listener:
         if self.current is None or not ended or ended[2] != self.current:
             self.lines.append(line)
             return None
-        self.outcomes[self.current] = self.outcome(VERDICTS[ended[1]])
-        findings = list(filter(FINDING.match, self.lines))
-        if findings:
-            self.findings[self.current] = Outcome(FAILED, text_of(findings))
-        self.current = None
+        name, self.current = self.current, None
+        self.outcomes[name] = self.outcome(VERDICTS[ended[1]])
+        findings, left_out = findings_of(self.lines, self.ours_only)
+        self.left_out |= left_out
+        if findings:  # if they are errors, the exit status will say
+            self.findings[name] = Outcome(FAILED, text_of(findings))
+        else:
+            self.take(name, self.outcomes[name])
         return command.NEXT
 
     def outcome(self, verdict):
@@ -75,14 +109,16 @@ class Listener:
             words = [line for line in self.lines if line.strip()]
             why = words[-1].strip() if words else "no reason given"
             return Outcome(FAILED if NO_GPU in why else SKIPPED, why)
-        return Outcome(verdict, text_of(self.lines) if verdict == FAILED else "")
+        worst = [{key: float(number) for key, number in match.groupdict().items()}
+                 for match in map(WORST.search, self.lines) if match]
+        return Outcome(verdict, text_of(self.lines) if verdict == FAILED else "",
+                       {"sweeps": worst} if worst else None)
 
 
-def run_tests(words, names, log, until, limit, environment):
+def run_tests(words, names, log, until, limit, environment, listener=None):
     """Runs tests of one program in one process: {name: Outcome}, or None if the time was up, and
-    the exit status. Outcomes of a process that was stopped do not count, because a sanitizer
-    reports findings also at the end."""
-    listener = Listener()
+    the exit status."""
+    listener = listener or Listener()
     status = command.run([*words, f"--gtest_filter={':'.join(names)}"], log, until, limit, listener,
                          environment)
     current = listener.current
@@ -98,6 +134,8 @@ def run_tests(words, names, log, until, limit, environment):
     if current is not None:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         outcomes[current] = Outcome(FAILED, f"{text_of(listener.lines)}\nended with {how}".strip())
+    elif status == SANITIZER_STATUS and listener.left_out and not listener.findings:
+        pass  # findings, but none of ours
     elif status != 0 and all(outcome.verdict != FAILED for outcome in outcomes.values()):
         text = f"status {status} after the tests: {text_of(listener.lines)}"
         outcomes = {name: Outcome(FAILED, text) for name in outcomes or names}
@@ -106,9 +144,9 @@ def run_tests(words, names, log, until, limit, environment):
 
 def probe(setting, seconds):
     """Raises Problem unless the build's programs see the GPU and it answers."""
-    name = "WarpReduce.MaxAndSumKeepNaN"  # it skips without a GPU
+    name = PROBE
     outcomes, _ = run_tests([setting.build.program(TESTS["kernel"])], [name],
-                            setting.logs / "probe.log", float("inf"), seconds, None)
+                            setting.log(0), float("inf"), seconds, None)
     if outcomes is None:  # the call is being ended
         return
     found = outcomes.get(name, Outcome(FAILED, "it was not run"))
@@ -116,30 +154,42 @@ def probe(setting, seconds):
         raise Problem(f"the GPU does not answer: {name} has {found.verdict}: {found.text}")
 
 
+def uses_device(name):
+    return not re.search(r"/cpu\b|^(kernel/)?Cpu", name)
+
+
 class Tests(parts.Part):
-    """Every test; those against cuDNN too if the library is there."""
+    """Every test, those of the device's kernels first; those against cuDNN too if the library is
+    there."""
     name, unit = "tests", "tests"
+    weight = 3
     jobs = parts.processes()
 
     def cases(self):
         names = [f"{area}/{name}" for area, program in TESTS.items()
                  for name in list_tests(self.setting.build.program(program))]
-        return [name for name in names if not self.setting.rehearsal or REHEARSED.search(name)]
+        names = [name for name in names if not self.setting.rehearsal or REHEARSED.search(name)]
+        return sorted(names, key=lambda name: not uses_device(name))
 
-    def run(self, names, until, log):
+    def run(self, names, until, log, take):
         area = names[0].partition("/")[0]
         names = [name[len(area) + 1:] for name in names if name.startswith(area + "/")]
-        outcomes, status = run_tests([self.setting.build.program(TESTS[area])], names, log, until,
-                                     self.limit, parts.environment(self.jobs))
+        outcomes, status = run_tests(
+            [self.setting.build.program(TESTS[area])], names, log, until, self.limit,
+            parts.environment(self.jobs),
+            Listener(lambda name, outcome: take(f"{area}/{name}", outcome)))
         if status == command.STUCK:
             probe(self.setting, PROBE_SECONDS)
         return outcomes and {f"{area}/{name}": outcome for name, outcome in outcomes.items()}
 
 
 class Sanitizer(parts.Part):
-    """A compute-sanitizer tool over the kernel tests that use the device, long ones last."""
+    """A compute-sanitizer tool over the kernel tests that use the device, long ones last. It looks
+    at our kernels: those of libraries take most of the time and are not ours to mend. initcheck must
+    see all that is written and counts what ours read."""
     unit = "tests"
     limit = 180
+    PROBE_SECONDS = 60
     jobs = parts.processes()
 
     def __init__(self, setting, tool):
@@ -148,23 +198,41 @@ class Sanitizer(parts.Part):
         places = glob.glob("/usr/local/cuda*/bin/compute-sanitizer")
         self.checker = shutil.which("compute-sanitizer") or next(iter(places), None)
 
+        self.filter = []
+
     def unavailable(self):
-        return None if self.checker else "no compute-sanitizer on PATH or in a toolkit"
+        """Tries the tool with a test, and without its filter if it knows none."""
+        if not self.checker:
+            return "no compute-sanitizer on PATH or in a toolkit"
+        filters = [[]] if self.name == "initcheck" else [["--kernel-name", "kns=carousel"], []]
+        for self.filter in filters:
+            outcomes, status = self.check([PROBE], self.setting.log(0), float("inf"),
+                                          self.PROBE_SECONDS, Listener())
+            if outcomes and outcomes.get(PROBE, Outcome(FAILED)).verdict == PASSED:
+                return None
+        return f"compute-sanitizer does not work here: {PROBE} ended with {status}"
 
     def cases(self):
         names = [name for name in list_tests(self.setting.build.program(TESTS["kernel"]))
-                 if not re.search(r"/cpu\b|^Cpu|Cudnn", name)]
+                 if uses_device(name) and "Cudnn" not in name]
         if self.setting.rehearsal:
             names = list(filter(REHEARSED.search, names))
         return sorted(names, key=lambda name: "Sweep" in name)
 
-    def run(self, names, until, log):
-        words = [self.checker, "--tool", self.name, "--error-exitcode", SANITIZER_STATUS]
+    def check(self, names, log, until, limit, listener):
+        words = [self.checker, "--tool", self.name, "--error-exitcode", SANITIZER_STATUS,
+                 *self.filter]
         if self.name == "memcheck":  # some tests cause API errors on purpose
             words += ["--report-api-errors", "no"]
         environment = {**os.environ, **(parts.environment(self.jobs) or {})}
-        outcomes, status = run_tests([*words, self.setting.build.program(TESTS["kernel"])], names,
-                                     log, until, self.limit, environment)
+        if self.name == "initcheck":  # tests fill outputs, which would count as written
+            environment["CAROUSEL_TEST_FILL"] = "0"
+        return run_tests([*words, self.setting.build.program(TESTS["kernel"])], names, log, until,
+                         limit, environment, listener)
+
+    def run(self, names, until, log, take):
+        outcomes, status = self.check(names, log, until, self.limit,
+                                      Listener(take, self.name == "initcheck"))
         if status == command.STUCK:
             probe(self.setting, PROBE_SECONDS)
         return outcomes

@@ -26,7 +26,8 @@ class Cudnn(parts.Part):
     The measurements of an unfinished case are kept and not repeated."""
     name, unit = "cudnn", "hidden widths"
     batched = False
-    HIDDEN = (128, 256, 512, 768, 1024, 1536, 2048)
+    weight = 2
+    HIDDEN = (1024, 256, 512, 128, 768, 1536, 2048)
     REHEARSED = (8, 132)
     # The fields of a line: the columns of a row in the results file.
     COLUMNS = ("H", "B", "T", "pass", "library", "version", "algorithm", "dtype", "launch",
@@ -49,10 +50,15 @@ class Cudnn(parts.Part):
         widths = self.REHEARSED if self.setting.rehearsal else self.HIDDEN
         return [f"H = {width}" for width in widths]
 
-    def run(self, names, until, log):
+    def forget(self):
+        for file in self.setting.work.glob("cudnn-*"):
+            file.unlink()
+
+    def run(self, names, until, log, take):
         name = names[0]
-        file = log.with_name(f"cudnn-{name.replace(' ', '')}.jsonl")
+        file = self.setting.work / f"cudnn-{name.replace(' ', '')}.jsonl"
         mark = file.with_name(f"{file.name}.running")
+        mark.unlink(missing_ok=True)  # of a call that was ended
         if not file.is_file():  # another machine began it: take its lines from the results
             rows = self.figures.get(name, {}).get("rows", [])
             file.write_text("".join(json.dumps(line_of(self.COLUMNS, row)) + "\n" for row in rows))
@@ -61,10 +67,7 @@ class Cudnn(parts.Part):
             if seconds <= 0:
                 return None
             status = self.sweep(name, file, seconds, until, log)
-            lines = [json.loads(line) for line in file.read_text().splitlines()]
-            figures = {"columns": self.COLUMNS,
-                       "rows": [[line.get(column) for column in self.COLUMNS] for line in lines]}
-            self.figures[name] = figures  # also of an unfinished case
+            figures = self.keep(name, file)
             if status == command.TIME_UP:
                 mark.unlink(missing_ok=True)  # slow is not stuck
                 return None
@@ -77,11 +80,29 @@ class Cudnn(parts.Part):
             # one as failed and continues with the next.
             probe(self.setting, PROBE_SECONDS)
 
+    def keep(self, name, file):
+        """The measurements in the file, which become those of the case, also of an unfinished one."""
+        lines = []
+        for line in file.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:  # it is being written
+                break
+        self.figures[name] = {"columns": self.COLUMNS,
+                              "rows": [[line.get(column) for column in self.COLUMNS]
+                                       for line in lines]}
+        self.save()
+        return self.figures[name]
+
     def sweep(self, name, file, seconds, until, log):
+        def seen(line):
+            self.keep(name, file)
+            return command.NEXT
+
         sizes = ["--batch", "8", "--steps", "2", "--cell-seconds", "0"]
         return command.run([self.program, "--out", file, "--hidden", name.split()[-1], "--seconds",
                             f"{seconds:.0f}", *(sizes if self.setting.rehearsal else [])],
-                           log, until, self.limit, lambda line: command.NEXT)
+                           log, until, self.limit, seen)
 
 
 class Pytorch(parts.Part):

@@ -14,20 +14,24 @@ class Outcome(NamedTuple):
 
 
 class Results:
-    def __init__(self, file, **head):
-        """Continues the file if it is of the same commit and GPU."""
-        self.file, self.replaced = file, None
-        old = json.loads(file.read_text()) if file.is_file() else {}
-        same = all(old.get(key) == head[key] for key in ("gpu", "commit"))
-        if old and not same:
-            self.replaced = old.get("commit")
-        self.all = {**head, "parts": old["parts"] if same else {}}
+    def __init__(self, files, earlier, **head):
+        """Is saved to each of the files. Continues the one of them, or of the earlier ones, that has
+        got furthest for the same commit and GPU."""
+        self.files, self.replaced = files, None
+        found = [read(file) for file in [*files, *earlier]]
+        same = [old for old in found
+                if all(old.get(key) == head[key] for key in ("gpu", "commit"))]
+        if found[0] and found[0] not in same:
+            self.replaced = found[0].get("commit")
+        self.all = {**head, "parts": max(same, key=ended)["parts"] if same else {}}
 
     def save(self):
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        draft = self.file.with_suffix(".draft")
-        draft.write_text(to_text(self.all) + "\n")
-        os.replace(draft, self.file)
+        text = to_text(self.all) + "\n"
+        for file in self.files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            draft = file.with_suffix(".draft")
+            draft.write_text(text)
+            os.replace(draft, file)
 
     def begin(self, part, unit, cases):
         self.all["parts"][part] = {"unit": unit, "cases": len(cases), "passed": 0, "seconds": 0,
@@ -41,9 +45,30 @@ class Results:
         return self.all["parts"].get(name)
 
 
+def read(file):
+    """A results file, or {} if there is none."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def ended(found):
+    """How many cases of a results file have ended, and how many measurements it has of others."""
+    records = [part for part in found["parts"].values() if "left" in part]
+    return (sum(record["cases"] - len(record["left"]) for record in records),
+            sum(len(record["figures"]) for record in records))
+
+
 def take(record, name, outcome):
-    """Adds the outcome of a case to the record of its part."""
-    record["left"].remove(name)
+    """Adds the outcome of a case to the record of its part, or replaces it by a failure that showed
+    later."""
+    if name in record["left"]:
+        record["left"].remove(name)
+    elif outcome.verdict == FAILED and name not in record["failed"]:
+        record["passed"] -= 1
+    else:
+        return
     if outcome.figures is not None:
         record["figures"][name] = outcome.figures
     if outcome.verdict == FAILED:
@@ -61,6 +86,11 @@ def status(record):
     if record["failed"] or record["cases"] == 0:
         return FAILED
     return "partial" if record["left"] else PASSED
+
+
+def is_open(record):
+    """Whether a part has cases to run, as far as its record tells."""
+    return record is None or isinstance(record["skipped"], str) or bool(record["left"])
 
 
 def sentence(name, record):

@@ -84,6 +84,7 @@ class _Enough:
 class Tokens(parts.Part):
     """Training on CUDA in every precision, as one CUDA graph a step and kernel by kernel."""
     name, unit = "tokens", "runs"
+    weight = 2
     limit = 90
     batched = False
 
@@ -91,7 +92,7 @@ class Tokens(parts.Part):
         return [f"{model}/{precision}/{way}" for model in MODELS for precision in PRECISIONS
                 for way in ("graph", "eager")]
 
-    def run(self, names, until, log):
+    def run(self, names, until, log, take):
         model, precision, way = names[0].split("/")
         found = tokens_per_second(
             self.setting.build.program("carousel"),
