@@ -101,11 +101,23 @@ class Runs(unittest.TestCase):
                  "bf16/1/fused/max-autotune": 5.5}
         comparison = compare_lm.Comparison("carousel", "python", "text", {}, threads=2)
         usual = [way for way in rates if way.endswith("foreach/eager")]
-        comparison.theirs = lambda ways, *_: [{"way": way, "tokens/s": rates[way]}
+        comparison.theirs = lambda ways, *_, **__: [{"way": way, "tokens/s": rates[way]}
                                               for way in ways or usual]
         tried = comparison.search("bf16")
         self.assertEqual(tried, rates)
         self.assertEqual(next(iter(tried)), "bf16/1/fused/compiled")
+
+    def test_a_way_that_fails_is_left_out_with_its_reason(self):
+        comparison = compare_lm.Comparison("carousel", sys.executable, "text", {}, threads=1)
+        said = {"way": "f32/1/foreach/eager", "tokens/s": 5}, {"way": "x", "error": "no compiler"}
+        ended = mock.Mock(stdout="".join(f"{json.dumps(line)}\n" for line in said), stderr="")
+        with mock.patch.object(compare_lm.subprocess, "run", return_value=ended):
+            self.assertEqual(comparison.theirs(["x"]), [said[0]])
+        self.assertEqual(comparison.refused, {"x": "no compiler"})
+        ended.stdout = json.dumps(said[1])
+        with mock.patch.object(compare_lm.subprocess, "run", return_value=ended):
+            self.assertEqual(comparison.theirs(["x"], required=False), [])
+            self.assertRaises(SystemExit, comparison.theirs, ["x"])
 
 
 if __name__ == "__main__":

@@ -102,6 +102,10 @@ def make_text(row, folder):
     return file
 
 
+def bench_of(carousel):
+    return carousel.with_name("carousel_bench")
+
+
 def ceilings(bench, threads):
     """The machine's rates now."""
     pattern = "|".join(CEILINGS.values())
@@ -127,7 +131,7 @@ def measure(row, a, folder):
     seen = []
     ours, theirs = ({precision: {"tokens/s": []} for precision in ways} for _ in range(2))
     for _ in range(a.rounds):
-        seen.append(ceilings(a.carousel.with_name("carousel_bench"), a.threads))
+        seen.append(ceilings(bench_of(a.carousel), a.threads))
         for precision, record in ours.items():
             record["tokens/s"].append(comparison.ours(precision))
         for precision, record in theirs.items():
@@ -274,6 +278,8 @@ def main():
     parser.add_argument("--readme", action="store_true")
     a = parser.parse_args()
     if a.carousel:
+        if not bench_of(a.carousel).is_file():
+            parser.error(f"{bench_of(a.carousel)} is missing: build target carousel_bench")
         # Each side sets its own threads, and waits as it does by default.
         for name in [name for name in os.environ if name.startswith(("OMP_", "KMP_", "GOMP_"))]:
             del os.environ[name]
