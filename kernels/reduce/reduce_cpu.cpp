@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <type_traits>
 
 #include "kernels/common/check.h"
 #include "kernels/reduce/reduce.h"
@@ -42,7 +43,11 @@ void ColumnSum<T>::run(const Cpu&) const {
         const T* const row = x.data + n * columns + strip;
 #pragma omp simd
         for (std::int64_t c = 0; c < width; ++c) {
-          part[static_cast<std::size_t>(c)] += static_cast<Acc>(row[c]);
+          if constexpr (std::is_same_v<T, bf16>) {
+            part[static_cast<std::size_t>(c)] += bf16::widened(row[c].bits);
+          } else {
+            part[static_cast<std::size_t>(c)] += row[c];
+          }
         }
       }
       for (std::size_t c = 0; c < part.size(); ++c) total[c] += part[c];
