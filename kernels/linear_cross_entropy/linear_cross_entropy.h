@@ -11,8 +11,14 @@
 
 namespace carousel {
 
+/// A piece of a matrix of logits, by its extents.
+struct LogitTile {
+  std::int64_t rows = 0, words = 0;
+  bool operator==(const LogitTile&) const = default;
+};
+
 /// The output layer of a classifier over V words and its loss in one op, never holding more logits
-/// than those of one chunk of rows; and, in the same pass, the gradients of the mean loss.
+/// than one tile of them; and, in the same pass, the gradients of the mean loss.
 ///
 ///     logits[n,v] = bias[v] + Σ_h hidden[n,h]·weight[v,h]
 ///     loss[n]     = cross-entropy of logits[n,·] and target[n], smoothed: see cross_entropy.h
@@ -25,10 +31,12 @@ namespace carousel {
 ///     d_weight[v,h]  = Σ_n g[n,v]·hidden[n,h]
 ///     d_bias[v]      = Σ_n g[n,v]
 ///
-/// Per chunk: the logits by one product, kept as Accumulator<T>; one kernel that reduces each row
-/// and turns its logits into g (in place, but for bf16 into a second chunk, for products want both
-/// factors in bf16); the products for d_hidden and d_weight while the chunk is hot. A gradient
-/// whose view is absent is not computed.
+/// A tile is some rows by all words or, where that makes the weight and its gradient pass by too
+/// often, by some words. A tile's logits are one product, kept as Accumulator<T>. For the rows of a
+/// tile: first all their words, tile after tile, reduced to what the loss of a row wants; then, from
+/// the last tile to the first, the logits again (the last tile's are still there), turned into g (in
+/// place, but for bf16 beside them, for products want both factors in bf16), and the products for
+/// d_hidden and d_weight while the tile is hot. A gradient whose view is absent is not computed.
 ///
 /// An absent row_weight is 1 everywhere, an absent denominator is count. A denominator from outside
 /// makes parts of a batch add up: micro-batches and ranks give the gradients of the whole batch's
@@ -41,19 +49,20 @@ namespace carousel {
 ///          loss 0 and d_hidden 0. So has a row of weight 0, but for its loss[n], which is never
 ///          weighted: an infinite loss adds nothing to mean_loss. A NaN is not removed by a weight
 ///          of 0. Weights may be negative. A NaN denominator makes mean_loss and gradients NaN.
-/// Errors   ShapeError if the extents disagree, V == 0, chunk_rows < 0 or scratch is smaller than
-///          scratch_bytes(device, op); ConfigError unless 0 ≤ ε ≤ 1 and term_weight is finite.
-///          N == 0: mean_loss and count become 0, gradients of the weights 0 or are left, as their
-///          flag says.
+/// Errors   ShapeError if the extents disagree, V == 0, chunk_rows or chunk_words < 0 or scratch is
+///          smaller than scratch_bytes(device, op); ConfigError unless 0 ≤ ε ≤ 1 and term_weight is
+///          finite. N == 0: mean_loss and count become 0, gradients of the weights 0 or are left, as
+///          their flag says.
 /// Accuracy losses, and gradients times denominator, for weights in [−1, 1], are within
 ///          kLinearCrossEntropyTolerance and
 ///          kLinearCrossEntropyGradientTolerance of the oracle for |hidden| ≤ 1 and |weight| ≤
 ///          8 / √H; bf16 gradients carry the rounding of g to bf16. Repeats bit for bit
-///          with the same device, chunk and number of threads.
-/// Memory   scratch_bytes(device, op): at most kScratchLimit, unless one row of logits is more. Each
-///          chunk reads weight twice, and reads and writes d_weight.
-/// Source   the chunks: Hsu et al. 2024, arXiv:2410.10989 (Liger Kernel); the idea of never
-///          holding all logits: Wijmans et al. 2024, arXiv:2411.09009 (which recomputes them).
+///          with the same device, tile and number of threads.
+/// Memory   scratch_bytes(device, op): at most kScratchLimit, unless one row of logits is more. Per
+///          set of rows, weight is read twice (in tiles of some words three times), and d_weight is
+///          read and written; the first set only writes it.
+/// Source   the chunks of rows: Hsu et al. 2024, arXiv:2410.10989 (Liger Kernel); logits
+///          computed twice: Wijmans et al. 2024, arXiv:2411.09009.
 template <class T>
 struct LinearCrossEntropy {
   View<const T, 2> hidden;                      ///< [N, H]
@@ -70,7 +79,8 @@ struct LinearCrossEntropy {
   Gradient<T, 2> d_hidden{};                    ///< [N, H] out, may be absent
   Gradient<Accumulator<T>, 2> d_weight{};       ///< [V, H] out, may be absent
   Gradient<Accumulator<T>, 1> d_bias{};         ///< [V]    out, may be absent
-  std::int64_t chunk_rows = 0;   ///< rows of logits held at once; 0: what suits the device
+  std::int64_t chunk_rows = 0;   ///< rows of logits held at once; 0: all, or as chunk_words says
+  std::int64_t chunk_words = 0;  ///< words of them; 0: all. Both 0: what suits the device
   bool tf32 = false;             ///< float on CUDA: products round inputs to tf32
   View<std::byte, 1> scratch{};  ///< scratch_bytes(device, op), aligned as Memory is
 
@@ -83,10 +93,9 @@ struct LinearCrossEntropy {
     return d_hidden.present() || d_weight.present() || d_bias.present();
   }
 
-  /// chunk_rows or, if that is 0: as many rows as keep the chunk inside the device's cache, but at
-  /// least H, for with fewer the weights and their gradients, which pass by once per chunk, are
-  /// more traffic than the logits; within kScratchLimit; at most N, in chunks of equal size.
-  std::int64_t rows_per_chunk(const Device& device) const;
+  /// The rows and words of the logits that are held at once: what is given or, if both are 0, the
+  /// cheapest within kScratchLimit (plan.h); at most [N, V].
+  LogitTile tile(const Device& device) const;
 
   static constexpr std::int64_t kScratchLimit = std::int64_t{64} << 20;
 };

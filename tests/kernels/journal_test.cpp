@@ -11,7 +11,6 @@
 #include "kernels/common/symbol.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cross_entropy/cross_entropy.h"
-#include "kernels/linear_cross_entropy/chunk.h"
 #include "kernels/matmul/matmul.h"
 #include "tests/support/buffer.h"
 #include "tests/support/device.h"
@@ -110,15 +109,6 @@ TEST_P(JournalOn, AProductIsToldWithItsShapeAndAlgorithm) {
   const std::string& line = journal.entries()[0].entries[0].text;
   EXPECT_TRUE(line.starts_with("product [20, 7]·[9, 7]ᵀ + bias, f32: ")) << line;
   EXPECT_GT(line.size(), std::string("product [20, 7]·[9, 7]ᵀ + bias, f32: ").size()) << line;
-}
-
-TEST(Journal, SaysWhyRowsGoInChunks) {
-  const Journal journal;
-  linear_cross_entropy::note_chunks(8, 8);
-  EXPECT_TRUE(journal.entries().empty());
-  linear_cross_entropy::note_chunks(9, 8);
-  EXPECT_EQ(journal.entries(), (Entries{{.text = "refused: all 9 rows of logits at once, which are "
-                                                 "too many bytes; chunks of 8"}}));
 }
 
 TEST(Journal, SaysWhyRowsAreReadValueByValue) {

@@ -20,6 +20,8 @@ using test::on_all_devices_and_types;
 using test::linear_cross_entropy::all_nan;
 using test::linear_cross_entropy::Arguments;
 using test::linear_cross_entropy::expect_near;
+using test::linear_cross_entropy::How;
+using test::linear_cross_entropy::kWays;
 using test::linear_cross_entropy::Problem;
 using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
@@ -31,42 +33,48 @@ TEST(LinearCrossEntropy, AllIgnoredIsALossOfZeroWithoutGradients) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     Problem p = random_problem<T>({6, 4, 9}, /*seed=*/13);
     p.target.assign(p.rows, kIgnoreTarget);
-    const Solution s = solve<T>(device, p);
-    EXPECT_EQ(s.mean, 0);
-    EXPECT_EQ(s.count, 0);
-    EXPECT_EQ(s.loss, std::vector<double>(p.rows));
-    EXPECT_EQ(s.d_hidden, std::vector<double>(p.hidden.size()));
-    EXPECT_EQ(s.d_weight, std::vector<double>(p.weight.size()));
-    EXPECT_EQ(s.d_bias, std::vector<double>(p.vocab));
+    for (const How& how : kWays) {
+      const Solution s = solve<T>(device, p, how);
+      EXPECT_EQ(s.mean, 0);
+      EXPECT_EQ(s.count, 0);
+      EXPECT_EQ(s.loss, std::vector<double>(p.rows));
+      EXPECT_EQ(s.d_hidden, std::vector<double>(p.hidden.size()));
+      EXPECT_EQ(s.d_weight, std::vector<double>(p.weight.size()));
+      EXPECT_EQ(s.d_bias, std::vector<double>(p.vocab));
+    }
   });
 }
 
 TEST(LinearCrossEntropy, ATargetOutsideTheVocabularyPoisonsItsRowAndTheMean) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     for (const std::int32_t outside : {9, -2, INT32_MAX, INT32_MIN}) {
-      Problem p = random_problem<T>({3, 2, 9}, /*seed=*/13);
-      p.target = {0, outside, 8};
-      const Solution s = solve<T>(device, p, {.chunk_rows = 2});
-      EXPECT_EQ(s.count, 3);
-      EXPECT_TRUE(std::isnan(s.mean) && std::isnan(s.loss[1]));
-      EXPECT_FALSE(std::isnan(s.loss[0]) || std::isnan(s.loss[2]));
-      EXPECT_TRUE(all_nan({s.d_hidden[2], s.d_hidden[3]}) && !std::isnan(s.d_hidden[0]));
-      EXPECT_TRUE(all_nan(s.d_weight) && all_nan(s.d_bias));
+      for (const How& how : kWays) {
+        Problem p = random_problem<T>({3, 2, 9}, /*seed=*/13);
+        p.target = {0, outside, 8};
+        const Solution s = solve<T>(device, p, how);
+        EXPECT_EQ(s.count, 3);
+        EXPECT_TRUE(std::isnan(s.mean) && std::isnan(s.loss[1]));
+        EXPECT_FALSE(std::isnan(s.loss[0]) || std::isnan(s.loss[2]));
+        EXPECT_TRUE(all_nan({s.d_hidden[2], s.d_hidden[3]}) && !std::isnan(s.d_hidden[0]));
+        EXPECT_TRUE(all_nan(s.d_weight) && all_nan(s.d_bias));
+      }
     }
   });
 }
 
 TEST(LinearCrossEntropy, HugeLogitsAndMaskedWordsStayExact) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
-    Problem p = random_problem<T>({5, 1, 6}, /*seed=*/2);
-    p.hidden = {100, -100, 100, -100, 0};
-    p.weight = {1, -1, 0.5, 0, -0.5, 1};
-    p.bias = {0, 0, 0, -INFINITY, 0, 0};
-    p.target = {0, 1, 1, 4, 2};
-    expect_near<T>(solve<T>(device, p), reference::linear_cross_entropy(p));
-    EXPECT_EQ(solve<T>(device, p).d_bias[3], 0);
-    p.target[2] = 3;  // masked
-    EXPECT_EQ(solve<T>(device, p).mean, INFINITY);
+    for (const How& how : kWays) {
+      Problem p = random_problem<T>({5, 1, 6}, /*seed=*/2);
+      p.hidden = {100, -100, 100, -100, 0};
+      p.weight = {1, -1, 0.5, 0, -0.5, 1};
+      p.bias = {0, 0, 0, -INFINITY, 0, 0};
+      p.target = {0, 1, 1, 4, 2};
+      expect_near<T>(solve<T>(device, p, how), reference::linear_cross_entropy(p));
+      EXPECT_EQ(solve<T>(device, p, how).d_bias[3], 0);
+      p.target[2] = 3;  // masked
+      EXPECT_EQ(solve<T>(device, p, how).mean, INFINITY);
+    }
   });
 }
 
@@ -84,41 +92,47 @@ TEST(LinearCrossEntropy, ARowOfWeightZeroIsAnIgnoredRowButForItsLoss) {
       p.row_weight[n] = 0;
       ignoring.target[n] = kIgnoreTarget;
     }
-    const Solution weighed = solve<T>(device, p), want = solve<T>(device, ignoring);
-    EXPECT_EQ(weighed.mean, want.mean);
-    EXPECT_EQ(weighed.d_hidden, want.d_hidden);
-    EXPECT_EQ(weighed.d_weight, want.d_weight);
-    EXPECT_EQ(weighed.d_bias, want.d_bias);
-    EXPECT_GT(weighed.loss[2], 0);
-    EXPECT_EQ(weighed.loss[3], INFINITY);
+    for (const How& how : kWays) {
+      const Solution weighed = solve<T>(device, p, how), want = solve<T>(device, ignoring, how);
+      EXPECT_EQ(weighed.mean, want.mean);
+      EXPECT_EQ(weighed.d_hidden, want.d_hidden);
+      EXPECT_EQ(weighed.d_weight, want.d_weight);
+      EXPECT_EQ(weighed.d_bias, want.d_bias);
+      EXPECT_GT(weighed.loss[2], 0);
+      EXPECT_EQ(weighed.loss[3], INFINITY);
+    }
   });
 }
 
 TEST(LinearCrossEntropy, AbsentWeightsAreOnesAndTheCountBitForBit) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     const Problem absent = random_problem<T>({21, 4, 40}, /*seed=*/41);
-    const Solution want = solve<T>(device, absent);
-    Problem p = absent;
-    p.row_weight.assign(p.rows, 1);
-    p.denominator = want.count;
-    const Solution same = solve<T>(device, p);
-    EXPECT_EQ(same.mean, want.mean);
-    EXPECT_EQ(same.d_hidden, want.d_hidden);
-    EXPECT_EQ(same.d_weight, want.d_weight);
-    EXPECT_EQ(same.d_bias, want.d_bias);
+    for (const How& how : kWays) {
+      const Solution want = solve<T>(device, absent, how);
+      Problem p = absent;
+      p.row_weight.assign(p.rows, 1);
+      p.denominator = want.count;
+      const Solution same = solve<T>(device, p, how);
+      EXPECT_EQ(same.mean, want.mean);
+      EXPECT_EQ(same.d_hidden, want.d_hidden);
+      EXPECT_EQ(same.d_weight, want.d_weight);
+      EXPECT_EQ(same.d_bias, want.d_bias);
+    }
   });
 }
 
 TEST(LinearCrossEntropy, ADenominatorOfZeroIsALossOfZeroAndOneThatIsNaNPoisons) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     Problem p = random_problem<T>({6, 4, 9}, /*seed=*/43);
-    p.denominator = 0;
-    const Solution none = solve<T>(device, p);
-    EXPECT_EQ(none.mean, 0);
-    EXPECT_EQ(none.d_weight, std::vector<double>(p.weight.size()));
-    p.denominator = NAN;
-    const Solution poisoned = solve<T>(device, p);
-    EXPECT_TRUE(std::isnan(poisoned.mean) && all_nan(poisoned.d_weight));
+    for (const How& how : kWays) {
+      p.denominator = 0;
+      const Solution none = solve<T>(device, p, how);
+      EXPECT_EQ(none.mean, 0);
+      EXPECT_EQ(none.d_weight, std::vector<double>(p.weight.size()));
+      p.denominator = NAN;
+      const Solution poisoned = solve<T>(device, p, how);
+      EXPECT_TRUE(std::isnan(poisoned.mean) && all_nan(poisoned.d_weight));
+    }
   });
 }
 
@@ -189,6 +203,7 @@ TEST(LinearCrossEntropy, RefusesWhatItsContractRefuses) {
   refuses([](auto& op) { op.label_smoothing = NAN; });
   refuses([](auto& op) { op.term_weight = INFINITY; });
   refuses([](auto& op) { op.chunk_rows = -1; });
+  refuses([](auto& op) { op.chunk_words = -1; });
   refuses([](auto& op) { --op.scratch.extent[0]; });
 }
 
@@ -204,9 +219,10 @@ TEST(LinearCrossEntropy, ScratchIsWhatItSaysAndNeverMoreThanTheLimit) {
       op.d_hidden.view.data = &some;
       Accumulator<T> one{};
       op.d_bias.view.data = &one;
-      const std::int64_t rows = op.rows_per_chunk(device);
+      const auto [rows, words] = op.tile(device);
       EXPECT_LE(rows, op.hidden.extent[0]);
       EXPECT_GE(rows, std::min<std::int64_t>(op.hidden.extent[0], 1));
+      EXPECT_TRUE(1 <= words && words <= op.weight.extent[0]);
       return scratch_bytes(device, op);
     };
     for (const Size size : {Size{2048, 256, 65}, Size{100'000, 64, 5}, Size{4096, 1024, 50'257},
@@ -257,12 +273,14 @@ TEST(LinearCrossEntropy, Tf32RoundsProductsWhereItRan) {
 TEST(LinearCrossEntropy, RepeatsBitForBit) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
     const Problem p = random_problem<T>({50, 16, 65}, /*seed=*/31);
-    const Solution once = solve<T>(device, p, {.chunk_rows = 20});
-    const Solution again = solve<T>(device, p, {.chunk_rows = 20});
-    EXPECT_EQ(once.loss, again.loss);
-    EXPECT_EQ(once.d_hidden, again.d_hidden);
-    EXPECT_EQ(once.d_weight, again.d_weight);
-    EXPECT_EQ(once.d_bias, again.d_bias);
+    for (const How& how : {How{.chunk_rows = 20}, How{.chunk_rows = 40, .chunk_words = 32}}) {
+      const Solution once = solve<T>(device, p, how);
+      const Solution again = solve<T>(device, p, how);
+      EXPECT_EQ(once.loss, again.loss);
+      EXPECT_EQ(once.d_hidden, again.d_hidden);
+      EXPECT_EQ(once.d_weight, again.d_weight);
+      EXPECT_EQ(once.d_bias, again.d_bias);
+    }
   });
 }
 

@@ -23,7 +23,7 @@ using Problem = reference::LinearCrossEntropy;
 using Solution = reference::LinearCrossEntropyResult;
 
 struct How {
-  std::int64_t chunk_rows = 0;
+  std::int64_t chunk_rows = 0, chunk_words = 0;
   std::string_view accumulate{};  ///< the gradients that hold kOld and are added to
   bool gradients = true;
 
@@ -32,6 +32,10 @@ struct How {
   }
 };
 inline constexpr double kOld = 0.25;
+
+/// Both ways to cut the logits of a few rows and words, and both at once.
+inline constexpr How kWays[] = {
+    {}, {.chunk_rows = 2}, {.chunk_words = 4}, {.chunk_rows = 4, .chunk_words = 3}};
 
 /// The op's arguments on a device, outputs and scratch included.
 template <class T>
@@ -58,7 +62,8 @@ struct Arguments {
            .loss = loss.view(p.rows),
            .mean_loss = mean.view(1),
            .count = count.view(1),
-           .chunk_rows = how.chunk_rows} {
+           .chunk_rows = how.chunk_rows,
+           .chunk_words = how.chunk_words} {
     if (!p.bias.empty()) op.bias = bias.view(p.vocab);
     if (!p.row_weight.empty()) op.row_weight = row_weight.view(p.rows);
     if (p.denominator) op.denominator = denominator.view(1);

@@ -20,6 +20,7 @@ using test::linear_cross_entropy::excess;
 using test::linear_cross_entropy::expect_near;
 using test::linear_cross_entropy::How;
 using test::linear_cross_entropy::kOld;
+using test::linear_cross_entropy::kWays;
 using test::linear_cross_entropy::Problem;
 using test::linear_cross_entropy::random_problem;
 using test::linear_cross_entropy::Size;
@@ -46,8 +47,7 @@ TEST(LinearCrossEntropy, TwoRowsAndAnIgnoredOneByHand) {
 TEST(LinearCrossEntropy, GradientsAreTheDerivativesOfTheMeanLoss) {
   constexpr double kStep = 1e-5;
   Problem p = weighted(random_problem<double>({7, 5, 11}, /*seed=*/3, /*smoothing=*/0.125), 4);
-  for (const std::int64_t chunk_rows : {0, 3}) {
-    const How how{.chunk_rows = chunk_rows};
+  for (const How& how : kWays) {
     Solution s = solve<double>(Cpu{}, p, how);
     for (auto* d : {&s.d_hidden, &s.d_weight, &s.d_bias}) {
       for (double& x : *d) x /= p.term_weight;  // which the mean does not have
@@ -91,13 +91,15 @@ TEST(LinearCrossEntropy, ALongChunkOfASmallVocabularySumsItsBiasGradientInSlices
   }
 }
 
-TEST(LinearCrossEntropy, TheChunkSizeChangesNothingButRounding) {
+TEST(LinearCrossEntropy, TheTileChangesNothingButRounding) {
   on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
-    const Problem p = random_problem<T>({24, 8, 40}, /*seed=*/5);
+    const Problem p = random_problem<T>({24, 8, 40}, /*seed=*/5, /*smoothing=*/0.1);
     const Solution want = reference::linear_cross_entropy(p);
-    for (const std::int64_t chunk_rows : {1, 7, 8, 23, 24, 25}) {
-      SCOPED_TRACE(chunk_rows);
-      expect_near<T>(solve<T>(device, p, {.chunk_rows = chunk_rows}), want);
+    constexpr LogitTile kTiles[] = {{1, 0}, {7, 0},  {23, 40}, {25, 41}, {0, 1},
+                                    {0, 7}, {0, 39}, {3, 9},   {7, 32},  {24, 20}};
+    for (const auto& [rows, words] : kTiles) {
+      SCOPED_TRACE(testing::Message() << rows << " rows, " << words << " words");
+      expect_near<T>(solve<T>(device, p, {.chunk_rows = rows, .chunk_words = words}), want);
     }
   });
 }
@@ -114,7 +116,10 @@ TEST(LinearCrossEntropy, AddsToTheOneGradientWhoseFlagSaysSo) {
         SCOPED_TRACE(name);
         Solution want = reference::linear_cross_entropy(p);
         for (double& x : want.*gradient) x += kOld;
-        expect_near<T>(solve<T>(device, p, {.chunk_rows = 4, .accumulate = name}), want);
+        for (How how : kWays) {
+          how.accumulate = name;
+          expect_near<T>(solve<T>(device, p, how), want);
+        }
       }
     }
   });
@@ -124,9 +129,12 @@ TEST(LinearCrossEntropy, WithoutGradientsTheLossIsTheSameAndTheyAreLeft) {
   for (const Device& device : test::devices()) {
     const Problem p = random_problem<float>({10, 6, 70}, /*seed=*/11, /*smoothing=*/0.1);
     const Solution with = solve<float>(device, p);
-    const Solution without = solve<float>(device, p, {.gradients = false});
-    EXPECT_TRUE(close(without.loss, with.loss, kLinearCrossEntropyTolerance.f32));
-    EXPECT_TRUE(all_nan(without.d_weight));
+    for (How how : kWays) {
+      how.gradients = false;
+      const Solution without = solve<float>(device, p, how);
+      EXPECT_TRUE(close(without.loss, with.loss, kLinearCrossEntropyTolerance.f32));
+      EXPECT_TRUE(all_nan(without.d_weight));
+    }
   }
 }
 
@@ -139,7 +147,8 @@ void sweep() {
     if (seed % 2 == 1) p = weighted(std::move(p), seed);
     const Solution want = reference::linear_cross_entropy(p);
     for (const Device& device : test::devices()) {
-      const Excess e = excess<T>(solve<T>(device, p, {.chunk_rows = 1 + seed % 31}), want);
+      const How how{.chunk_rows = 1 + seed % 31, .chunk_words = seed % 3 == 0 ? 1 + seed * 5 : 0};
+      const Excess e = excess<T>(solve<T>(device, p, how), want);
       worst = {std::max(worst.loss, e.loss), std::max(worst.gradient, e.gradient)};
     }
   }
