@@ -294,6 +294,21 @@ class Fakes(unittest.TestCase):
         record = json.loads(file.read_text())["parts"]["tests"]
         self.assertEqual((record["failed"], record["left"]), ({}, ["kernel/Fill.Hangs"]))
 
+    def assert_no_command_left(self):
+        program, until = str(self.root / "build/cuda/bin").encode(), time.monotonic() + 10
+        while True:
+            left = []
+            for line in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    if program in line.read_bytes():
+                        left.append(line)
+                except OSError:  # it has ended meanwhile
+                    pass
+            if not left:
+                return
+            self.assertLess(time.monotonic(), until, left)
+            time.sleep(0.05)
+
     def test_calls_that_are_killed_at_any_moment_are_continued(self):
         names = [f"Fill.Slow{n}" for n in range(6)] + [f"Fill.N{n}" for n in range(40)]
         self.program("kernel", *names)
@@ -314,6 +329,7 @@ class Fakes(unittest.TestCase):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()
+                self.assert_no_command_left()
                 kills += 1
             file = given / "emulated.json"
             if file.is_file():  # always whole, and never less than before

@@ -1,4 +1,5 @@
 """One command with time limits; its output goes to a log."""
+import ctypes
 import os
 import select
 import signal
@@ -10,6 +11,7 @@ NEXT, ENOUGH = "a case began or ended", "the command may end"
 # Why a command was stopped.
 STUCK, TIME_UP = "stuck", "time up"
 
+_libc = ctypes.CDLL(None)
 _running = set()
 _stopping = False
 
@@ -24,7 +26,8 @@ def run(command, log, until, limit=None, seen=lambda line: None, environment=Non
         sink.flush()
         process = subprocess.Popen([str(word) for word in command], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                   env=environment, start_new_session=True)
+                                   env=environment, start_new_session=True,
+                                   preexec_fn=_end_with_parent)
         _running.add(process)
         try:
             return _watch(process, sink, until, limit, seen)
@@ -44,6 +47,12 @@ def stop_all():
 
 def stopping():
     return _stopping
+
+
+def _end_with_parent():
+    """What is killed cannot end its commands, and one left behind would use the GPU for good."""
+    set_death_signal = 1  # PR_SET_PDEATHSIG
+    _libc.prctl(set_death_signal, signal.SIGKILL)
 
 
 def _end(process):
