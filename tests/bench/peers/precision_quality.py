@@ -28,9 +28,15 @@ RATE, WEIGHT_DECAY, CLIP_NORM = 2e-3, 0.01, 1.0
 TOLERANCE = 0.02  # nats
 
 
+def whole_windows(text):
+    """Of what is left over, Carousel drops another part in each epoch."""
+    return text[:(len(text) - 1) // (BATCH * WINDOW) * BATCH * WINDOW + 1]
+
+
 def train_carousel(a, folder, every, *settings):
     """{step: validation loss}"""
-    changes = [f"data.text={pathlib.Path(a.text).resolve()}", f"train.steps={a.steps[-1]}",
+    changes = [f"data.text={folder.parent / 'train.txt'}",
+               f"data.validation={folder.parent / 'valid.txt'}", f"train.steps={a.steps[-1]}",
                f"train.evaluate_every={every}", *settings]
     subprocess.run([a.carousel, "train", ROOT / "models/configs/speed.toml", "--out", folder,
                     *(f"--set={change}" for change in changes)], check=True, capture_output=True)
@@ -88,9 +94,13 @@ def main():
     a = parser.parse_args()
     a.steps = sorted(map(int, a.steps.split(",")))
     text = pathlib.Path(a.text).read_bytes().decode()
+    split = int(len(text) * 0.9)
+    parts = {"train": whole_windows(text[:split]), "valid": whole_windows(text[split:])}
     losses = {}
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
+        for part, content in parts.items():
+            (folder / f"{part}.txt").write_bytes(content.encode())
         train_carousel(a, folder / "start", 0, "train.steps=1", "optimizer.learning_rate=0")
         start = folder / "start/checkpoints/last/model.safetensors"
         for precision in a.precisions.split(","):
@@ -98,9 +108,9 @@ def main():
                                                f"run.precision={precision}",
                                                f"model.weights={start}")
         weights, ids, _ = load(start)
-    tokens = torch.tensor([ids[character] for character in text])
-    split = int(len(tokens) * 0.9)
-    losses["PyTorch"] = train_pytorch(weights, tokens[:split], tokens[split:], a.steps)
+    tokens = (torch.tensor([ids.get(character, ids["<unk>"]) for character in content])
+              for content in parts.values())
+    losses["PyTorch"] = train_pytorch(weights, *tokens, a.steps)
     print("| step | " + " | ".join(losses) + " |\n| --- |" + " ---: |" * len(losses))
     worst = 0.0
     for step in a.steps:
