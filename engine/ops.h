@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/tape/tape.h"
+#include "kernels/activation/activation.h"
 #include "kernels/common/random.h"
 #include "kernels/pooling/pooling.h"
 #include "kernels/recurrent_sequence/cell.h"
@@ -75,6 +76,13 @@ Var concatenate(Var a, Var b);
 
 /// a + b of equal shapes; b may be a.
 Var add(Var a, Var b);
+
+/// A function of each element of x, in its shape.
+Var activation(Var x, Activation kind);
+
+/// Each row of x [..., H] with mean 0 and variance 1, times gain [H], plus bias [H], both float. A gain
+/// or bias of Var{} is absent.
+Var layer_norm(Var x, Var gain, Var bias, float epsilon = 1e-5F);
 
 /// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.

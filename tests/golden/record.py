@@ -12,6 +12,7 @@ Any Python that has torch runs this; tests/golden/setup makes one.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -149,6 +150,30 @@ def linear_cross_entropy(smoothing=0.0):
             "given": {"hidden": hidden, "target": target} | values_of(linear),
             "values": loss,
             "gradients": {"hidden": hidden.grad} | gradients(linear)}
+
+
+def layer_norm():
+    """torch.nn.LayerNorm(5) of 7 rows that lie around 0, 4 and 8. The loss is the sum of the output, each
+    element times its own given number d_output."""
+    module = nn.LayerNorm(5, eps=2**-16).double()
+    draw_parameters(module, bound=1)
+    x = leaf(draw(7, 5, bound=2, step=1 / 16) + torch.arange(7)[:, None] % 3 * 4)
+    d_output = draw(7, 5)
+    output = module(x)
+    (output * d_output).sum().backward()
+    return {"options": {"epsilon": module.eps},
+            "given": {"x": x, "d_output": d_output} | values_of(module),
+            "values": {"output": output}, "gradients": {"x": x.grad} | gradients(module)}
+
+
+def activation(function):
+    """A function of torch.nn.functional, of numbers between −8 and 8. The loss is the sum of the output,
+    each element times its own given number d_output."""
+    x, d_output = leaf(draw(40, bound=8, step=1 / 32)), draw(40)
+    output = function(x)
+    (output * d_output).sum().backward()
+    return {"options": {}, "given": {"x": x, "d_output": d_output},
+            "values": {"output": output}, "gradients": {"x": x.grad}}
 
 
 # Optimisers.
@@ -324,6 +349,9 @@ KINDS = {
 }
 CELLS_OF = {kind: ("lstm",) if "projection" in options else ("lstm", "gru", "tanh")
             for kind, options in KINDS.items()}
+ACTIVATIONS = {"gelu": functional.gelu,
+               "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
+               "relu": functional.relu, "silu": functional.silu, "tanh": torch.tanh}
 CASES = {
     **{cell: (recurrent, {"cell": cell, "B": 2, "H": 5}) for cell in CELLS},
     **{f"{cell}_{kind}": (recurrent, {"cell": cell} | options)
@@ -332,6 +360,9 @@ CASES = {
     "cross_entropy_smoothed": (cross_entropy, {"smoothing": 0.125}),
     "linear_cross_entropy": (linear_cross_entropy, {}),
     "linear_cross_entropy_smoothed": (linear_cross_entropy, {"smoothing": 0.125}),
+    "layer_norm": (layer_norm, {}),
+    **{f"activation_{name}": (activation, {"function": function})
+       for name, function in ACTIVATIONS.items()},
     "sgd": (trajectory, {"kind": "sgd", "weight_decay": 0.1, "clip_norm": 1.5}),
     "sgd_momentum": (trajectory, {"kind": "sgd", "momentum": 0.9, "weight_decay": 0.1}),
     "sgd_nesterov": (trajectory, {"kind": "sgd", "momentum": 0.9, "nesterov": True,

@@ -65,6 +65,11 @@ TEST(CpuMath, TanhIsWithinItsBoundEverywhere) {
             kCpuMathUlps);
 }
 
+TEST(CpuMath, ErfcIsWithinItsBoundEverywhere) {
+  EXPECT_LE(worst_error([](float x) { return cpu_erfc(x); }, [](double x) { return std::erfc(x); }),
+            kCpuErfcUlps);
+}
+
 /// The same for double, against long double, where no result is subnormal or infinite.
 template <class F, class Exact>
 double worst_double_error(const F& f, const Exact& exact) {
@@ -95,6 +100,11 @@ TEST(CpuMath, DoubleIsWithinTheBoundToo) {
   EXPECT_LE(worst_double_error([](double x) { return cpu_tanh(x); },
                                [](long double x) { return std::tanh(x); }),
             kCpuMathUlps);
+  EXPECT_LE(worst_double_error(
+                [](double x) { return cpu_erfc(x > 26 ? 26 : x); },  // beyond that, subnormal
+                [](long double x) { return std::erfc(x > 26 ? 26 : x); }),
+            kCpuErfcUlps);
+  EXPECT_TRUE(std::isnan(cpu_erfc(std::nan(""))));
   EXPECT_TRUE(std::isnan(cpu_exp(std::nan("")) + cpu_sigmoid(0.0)));
   EXPECT_TRUE(std::isnan(cpu_sigmoid(std::nan(""))) && std::isnan(cpu_tanh(std::nan(""))));
   EXPECT_EQ(cpu_exp(HUGE_VAL), HUGE_VAL);
@@ -115,6 +125,8 @@ TEST(CpuMath, LimitsAndZerosAreExact) {
   EXPECT_EQ(cpu_tanh(kInfinity), 1.0F);
   EXPECT_EQ(cpu_tanh(-kInfinity), -1.0F);
   EXPECT_TRUE(std::signbit(cpu_tanh(-0.0F)));
+  EXPECT_EQ(cpu_erfc(kInfinity), 0.0F);
+  EXPECT_EQ(cpu_erfc(-kInfinity), 2.0F);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "engine/ops.h"
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/layer_norm/layer_norm.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/recurrent_sequence/recurrent_sequence.h"
 #include "tests/support/close.h"
@@ -234,6 +235,31 @@ TEST_P(GoldenOps, LinearCrossEntropySmoothedAndNotWithIgnoredTargets) {
         << name;
     EXPECT_EQ(as_double(loss.count)[0], counted(golden));
     expect_gradients(golden, counted(golden), of(kLinearCrossEntropyGradientTolerance));
+  }
+}
+
+TEST_P(GoldenOps, LayerNormWithGainAndBias) {
+  const Golden golden("layer_norm");
+  const Var y = layer_norm(input(golden, "x"), vector(golden, "weight"), vector(golden, "bias"),
+                           golden.options.at("epsilon"));
+  weigh(y, golden.given.at("d_output").values);
+  tape.backward();
+  EXPECT_TRUE(close(as_double(y.value()), golden.values.at("output").values,
+                    of(kLayerNormForwardTolerance)));
+  expect_gradients(golden, 1, of(kLayerNormBackwardTolerance));
+}
+
+TEST_P(GoldenOps, EveryActivation) {
+  for (const auto& [name, kind] : activations()) {
+    SCOPED_TRACE(name);
+    const Golden golden("activation_" + std::string(name));
+    tape.clear(), arena.reset(), gradients.clear();
+    const Var y = activation(input(golden, "x"), kind);
+    weigh(y, golden.given.at("d_output").values);
+    tape.backward();
+    EXPECT_TRUE(close(as_double(y.value()), golden.values.at("output").values,
+                      of(kActivationForwardTolerance)));
+    expect_gradients(golden, 1, of(kActivationBackwardTolerance));
   }
 }
 

@@ -1,0 +1,70 @@
+// The rules of layer_norm and activation: what flows on a tape. Values are the kernels' tests' and
+// PyTorch's recordings' (golden_test.cpp).
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/ops.h"
+#include "kernels/common/check.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+#include "tests/support/tensors.h"
+
+namespace carousel {
+namespace {
+
+using Numbers = std::vector<float>;
+
+TEST(LayerNormRule, AGainOrABiasMayBeAbsentOrFixed) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor x = test::tensor_of<float>(device, {1, 2, 2}, {1, 3, 5, 9}),
+                 d_x(device, {1, 2, 2}, DType::f32), d_bias(device, {2}, DType::f32);
+    const Var leaf = tape.parameter(x, d_x), none;
+    const Var bias = tape.parameter(test::tensor_of<float>(device, {2}, {10, 20}), d_bias);
+    const Var fixed = tape.constant(test::tensor_of<float>(device, {2}, {2, 3}));
+    EXPECT_TRUE(test::close(host_floats(layer_norm(leaf, none, none, 0).value()),
+                            Numbers{-1, 1, -1, 1}, {.absolute = 1e-6}));
+    const Var y = layer_norm(leaf, fixed, bias, 0);
+    EXPECT_EQ(y.shape(), x.shape());
+    EXPECT_TRUE(test::close(host_floats(y.value()), Numbers{8, 23, 8, 23}, {.absolute = 1e-5}));
+    test::sum(y);
+    tape.backward();
+    EXPECT_EQ(host_floats(d_bias), (Numbers{2, 2}));
+    // Two columns are ±1 whatever they hold.
+    EXPECT_TRUE(test::close(host_floats(d_x), Numbers(4, 0), {.absolute = 1e-5}));
+    EXPECT_EQ(tape.labelled().at(0).label.text(), "normalized");
+  }
+}
+
+TEST(ActivationRule, ASecondUseAddsToTheGradient) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor d_x(device, {1, 3}, DType::f32);
+    const Var x = tape.parameter(test::tensor_of<float>(device, {1, 3}, {-1, 0, 2}), d_x);
+    const Var y = activation(x, Activation::relu), z = activation(x, Activation::relu);
+    EXPECT_EQ(host_floats(y.value()), (Numbers{0, 0, 2}));
+    test::sum(y);
+    test::sum(z);
+    tape.backward();
+    EXPECT_EQ(host_floats(d_x), (Numbers{0, 0, 2}));
+    EXPECT_EQ(tape.labelled().at(0).label.text(), "activation");
+  }
+}
+
+TEST(NormalizationRules, RefuseShapesAndTypesThatDisagree) {
+  Arena arena(Cpu{});
+  Tape tape(arena, false);
+  const auto value = [&](const Shape& shape, DType dtype = DType::f32) {
+    return tape.constant(Tensor(Cpu{}, shape, dtype));
+  };
+  EXPECT_THROW(layer_norm(value({2, 3}), value({2}), Var{}), ShapeError);
+  EXPECT_THROW(layer_norm(value({2, 3}), Var{}, value({3}, DType::bf16)), ShapeError);
+  EXPECT_THROW(activation(value({2}, DType::i32), Activation::gelu), std::invalid_argument);
+}
+
+}  // namespace
+}  // namespace carousel
