@@ -50,6 +50,10 @@ Var weight_drop(Var weight, float drop_probability, const RandomSource& source);
 Var embedding(Var weight, const Tensor& token, float drop_probability = 0,
               const RandomSource& source = {});
 
+/// The same rows for token [..., K], the K of a place side by side: [..., K·E].
+Var joined_embeddings(Var weight, const Tensor& token, float drop_probability = 0,
+                      const RandomSource& source = {});
+
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);
 

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "kernels/common/bf16.h"
 #include "kernels/common/device.h"
@@ -25,13 +26,16 @@ struct RowDropout {
   void check() const;
 };
 
+/// Stands where there is no token, such as before the begin of a text.
+inline constexpr std::int32_t kNoToken = std::numeric_limits<std::int32_t>::min();
+
 /// Looks up the embedding of every token:
 ///
 ///     y[n,e] = factor[token[n]] · weight[token[n], e]
 ///
 /// N = T·B tokens, V = vocabulary size, E = embedding width.
 ///
-/// Values   a token outside [0, V) gives a row of NaN and reads nothing out of bounds. A dropped NaN
+/// Values   kNoToken gives a row of zeros; any other token outside [0, V) gives a row of NaN and reads nothing out of bounds. A dropped NaN
 ///          or infinity gives NaN, as the product says.
 /// Errors   ShapeError if the extents disagree or a source that is needed has no step; ConfigError
 ///          if drop_probability is not in [0, 1]. N == 0 or E == 0 does nothing.
@@ -64,7 +68,8 @@ struct EmbeddingForward {
 /// times nor a vocabulary of 10⁶ that is hardly touched unbalances the work.
 ///
 /// Values   a row no token hit becomes 0, or stays when accumulating. A token outside [0, V)
-///          contributes nothing and writes nothing: its row of y was NaN, so the loss shows it.
+///          contributes nothing and writes nothing: its row of y was NaN, so the loss shows it, unless
+///          it was kNoToken.
 /// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹; and those of
 ///          dropout in the forward pass.
 /// Accuracy within kEmbeddingTolerance. Equal bit for bit on every device and

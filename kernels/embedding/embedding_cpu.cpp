@@ -212,7 +212,7 @@ void EmbeddingForward<T>::run(const Cpu&) const {
         to[e] = static_cast<T>(factor * static_cast<Accumulator<T>>(from[e]));
       }
     } else {
-      std::fill_n(to, width, static_cast<T>(std::numeric_limits<float>::quiet_NaN()));
+      std::fill_n(to, width, static_cast<T>(unknown_row(token(n))));
     }
   }
 }

@@ -36,7 +36,7 @@ __global__ void embedding_forward_kernel(const __grid_constant__ EmbeddingForwar
         for (int i = 0; i < kWide; ++i) values[i] *= factor;
       } else {
 #pragma unroll
-        for (int i = 0; i < kWide; ++i) values[i] = NAN;
+        for (int i = 0; i < kWide; ++i) values[i] = unknown_row(token);
       }
       store(op.y.data + n * width + c, width - c, values);
     }

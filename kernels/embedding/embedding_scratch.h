@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/common/scratch.h"
@@ -17,6 +18,9 @@ constexpr std::uint32_t embedding_outside(std::int64_t vocab) {
 constexpr bool known_token(std::int32_t token, std::int64_t vocab) {
   return token >= 0 && token < vocab;
 }
+
+/// What the row of a token outside [0, V) is filled with.
+constexpr float unknown_row(std::int32_t token) { return token == kNoToken ? 0.0F : NAN; }
 
 constexpr std::uint32_t embedding_key(std::int32_t token, std::int64_t vocab) {
   return known_token(token, vocab) ? static_cast<std::uint32_t>(token) : embedding_outside(vocab);

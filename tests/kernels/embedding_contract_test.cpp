@@ -10,6 +10,7 @@
 #include "tests/kernels/embedding_problem.h"
 #include "tests/support/buffer.h"
 #include "tests/support/device.h"
+#include "tests/support/types.h"
 
 namespace carousel {
 namespace {
@@ -20,7 +21,7 @@ using test::embedding::solve;
 
 TEST(Embedding, ATokenOutsideTheVocabularyGivesNaNAndNoGradient) {
   for (const Device& device : test::devices()) {
-    for (const std::int32_t bad : {-1, 2, 1'000'000'000, INT32_MIN, INT32_MAX}) {
+    for (const std::int32_t bad : {-1, 2, 1'000'000'000, kNoToken + 1, INT32_MAX}) {
       const auto s = solve<float>(
           device, {.vocab = 2, .width = 1, .token = {1, bad}, .weight = {3, 4}, .d_y = {5, 6}});
       EXPECT_EQ(s.y[0], 4);
@@ -28,6 +29,18 @@ TEST(Embedding, ATokenOutsideTheVocabularyGivesNaNAndNoGradient) {
       EXPECT_EQ(s.d_weight, (std::vector<float>{0, 5}));
     }
   }
+}
+
+TEST(Embedding, WhereThereIsNoTokenAreZerosAndNoGradient) {
+  test::on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    const auto s = solve<T>(device, {.vocab = 2,
+                                     .width = 3,
+                                     .token = {kNoToken, 1},
+                                     .weight = {1, 2, 3, 4, 5, 6},
+                                     .d_y = {9, 9, 9, 7, 8, 9}});
+    EXPECT_EQ(test::as_double(s.y), (std::vector<double>{0, 0, 0, 4, 5, 6}));
+    EXPECT_EQ(s.d_weight, (std::vector<float>{0, 0, 0, 7, 8, 9}));
+  });
 }
 
 TEST(Embedding, RowsOfNothingAreNone) {

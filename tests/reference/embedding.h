@@ -8,7 +8,8 @@
 
 namespace carousel::reference {
 
-/// y[n,e] = factor[token[n]] · weight[token[n], e]; NaN where there is no such row.
+/// y[n,e] = factor[token[n]] · weight[token[n], e]; NaN where there is no such row, 0 where there is no
+/// token: −2³¹.
 inline std::vector<double> embedding(const std::vector<double>& weight,
                                      const std::vector<std::int32_t>& token,
                                      const std::vector<double>& factor, std::size_t width) {
@@ -18,7 +19,8 @@ inline std::vector<double> embedding(const std::vector<double>& weight,
     const bool exists = v >= 0 && static_cast<std::size_t>(v) < vocab;
     for (std::size_t e = 0; e < width; ++e) {
       const auto row = static_cast<std::size_t>(v);
-      y.push_back(exists ? factor[row] * weight[row * width + e] : std::nan(""));
+      const double missing = v == INT32_MIN ? 0 : std::nan("");
+      y.push_back(exists ? factor[row] * weight[row * width + e] : missing);
     }
   }
   return y;
