@@ -2,6 +2,7 @@
 
 #include "models/classifier.h"
 #include "models/kneser_ney.h"
+#include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
 
 namespace carousel {
@@ -10,6 +11,9 @@ namespace {
 void take_sizes(KneserNeyConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.begin = vocabularies["token"].begin();
+}
+void take_sizes(NgramLmConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
 }
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
@@ -74,6 +78,15 @@ constexpr ModelEntry kModels[] = {
      .decodes = true,
      .scores = true,
      .fits = true},
+    {.kind = "ngram_lm",
+     .description = "language model of embedded n-grams and a hidden layer",
+     .config = make_config<NgramLm, NgramLmConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = language_metrics,
+     .decodes = true,
+     .embeds = true,
+     .scores = true},
     {.kind = "recurrent_lm",
      .description = "language model of stacked recurrent layers",
      .config = make_config<RecurrentLm, RecurrentLmConfig>,

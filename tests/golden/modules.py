@@ -92,6 +92,33 @@ class RecurrentLm(nn.Module):
         return self.output(torch.cat(steps)), state
 
 
+class NgramLm(nn.Module):
+    """Carousel's ngram_lm with exact GELU. What lies before a row's first token is a row of zeros."""
+
+    def __init__(self, context, vocabulary, embed, hidden, tied=False):
+        super().__init__()
+        self.context = context
+        self.embedding = nn.Embedding(vocabulary, embed)
+        self.hidden = nn.Linear(context * embed, hidden)
+        self.norm = nn.LayerNorm(hidden)
+        self.output = nn.Linear(hidden, vocabulary)
+        if tied:
+            self.output.weight = self.embedding.weight
+
+    def forward(self, token, reset):
+        """Logits [T, B, V] for token [T, B]; where reset [T, B] is 1, nothing lies before a token."""
+        rows = []
+        for b in range(token.shape[1]):
+            seen = []
+            for t in range(len(token)):
+                seen = [] if reset[t, b] else seen
+                seen = (seen + [self.embedding(token[t, b])])[-self.context:]
+                nothing = torch.zeros_like(seen[0])
+                rows.append(torch.cat([nothing] * (self.context - len(seen)) + seen))
+        x = torch.stack(rows).unflatten(0, token.shape[::-1]).transpose(0, 1)
+        return self.output(functional.gelu(self.norm(self.hidden(x))))
+
+
 class Classifier(nn.Module):
     """Carousel's classifier with pooling = "last", which reads in both directions."""
 

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from modules import CELLS, RecurrentLm, run
+from modules import CELLS, NgramLm, RecurrentLm, run
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 1
@@ -307,6 +307,34 @@ def recurrent_lm(cell, clip_norm, tied=False):
             "given": given, "values": result, "gradients": first_gradients}
 
 
+def ngram_lm(tied=False):
+    """A whole n-gram language model, torch.nn.Embedding, Linear, LayerNorm, gelu and Linear, over a text
+    with ignored targets and resets that is cut into two windows: the logits of all its steps, the loss
+    (rows, mean) of each window, and all gradients of the sum of both means."""
+    T, B, V, H, context = 5, 2, 11, 4, 3
+    E = H if tied else 3
+    module = NgramLm(context, V, E, H, tied).double()
+    draw_parameters(module, bound=0.5)
+    with torch.no_grad():  # larger at both ends, so that gradients are not small
+        module.embedding.weight.copy_(draw(V, E, bound=2, step=1 / 128))
+        if not tied:
+            module.output.weight.copy_(draw(V, H, bound=2, step=1 / 128))
+    token, target = torch.randint(0, V, (2 * T, B)), torch.randint(0, V, (2 * T, B))
+    reset = (torch.rand(2 * T, B) < 0.15).int()
+    target[2, 1], reset[T + 1, 0] = IGNORED, 1
+    logits = module(token, reset)
+    losses = [loss_of(logits[part].flatten(0, 1), target[part].flatten(), 0.0)
+              for part in (slice(0, T), slice(T, 2 * T))]
+    sum(loss["mean"] for loss in losses).backward()
+    values = {"logits": logits} | {key: torch.stack([loss[key] for loss in losses])
+                                   for key in ("rows", "mean")}
+    return {"options": {"context": context, "vocabulary": V, "embed": E, "hidden": H,
+                        "tie_weights": tied},
+            "given": {"token": token.unflatten(0, (2, T)), "target": target.unflatten(0, (2, T)),
+                      "reset": reset.unflatten(0, (2, T))} | values_of(module),
+            "values": values, "gradients": gradients(module)}
+
+
 def initial_values(cell):
     """The distribution of initial weights, as [least, greatest, mean, variance] of each parameter
     of Embedding(200, 96), two layers of a cell, 96 inputs and 128 units, and Linear(128, 200).
@@ -386,6 +414,8 @@ CASES = {
     **{f"{cell}_lm": (recurrent_lm, {"cell": cell, "clip_norm": limit}) for cell, limit in (
         ("lstm", 0.4), ("gru", 1.0), ("tanh", 1.5), ("relu", 0.5), ("linear", 2.75))},
     "lstm_lm_tied": (recurrent_lm, {"cell": "lstm", "clip_norm": 0.4, "tied": True}),
+    "ngram_lm": (ngram_lm, {}),
+    "ngram_lm_tied": (ngram_lm, {"tied": True}),
     **{f"{cell}_initial_values": (initial_values, {"cell": cell}) for cell in ("lstm", "gru")},
 }
 

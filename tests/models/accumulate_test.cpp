@@ -58,6 +58,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, Accumulated, testing::ValuesIn(test::devices()
 TEST_P(Accumulated, MicroBatchesMakeTheStepOfOneBatchOfAllRows) {
   // Learnt initial states mark rows of the state; windows are drawn, so that shapes change.
   const std::vector<std::pair<std::string, std::vector<std::string>>> models{
+      {"ngram_lm", {"train.window_deviation=1", "train.reset_probability=0.3"}},
       {"recurrent_lm",
        {"model.learn_initial_state=true", "train.window_deviation=1", "train.reset_probability=0.3",
         "train.random_start=true"}},

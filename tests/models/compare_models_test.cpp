@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "kernels/activation/activation.h"
 #include "models/encoder.h"
 #include "tests/models/compared_side.h"
 #include "tests/support/device.h"
@@ -19,6 +20,9 @@ std::vector<Case> cases() {
   for (const CellKind cell : cell_kinds()) {
     if (!cell->variant.empty()) continue;
     result.push_back({"recurrent_lm", "model.cell=" + std::string(cell->name)});
+  }
+  for (const auto& [name, kind] : activations()) {
+    result.push_back({"ngram_lm", "model.activation=" + std::string(name)});
   }
   for (const char* const pooling : {"last", "mean", "max"}) {
     result.push_back({"classifier", std::string("model.pooling=") + pooling});

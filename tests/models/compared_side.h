@@ -37,8 +37,8 @@ struct Side {
 
   static std::string text(const std::string& kind) {
     return "[model]\nkind = '" + kind +
-           "'\nembed = 6\nhidden = 9\nlayers = 2\ndropout = 0.3\nlabel_smoothing = 0.1\n"
-           "[data]\nkind = '" +
+           "'\nembed = 6\nhidden = 9\ndropout = 0.3\nlabel_smoothing = 0.1\n" +
+           (kind == "ngram_lm" ? "" : "layers = 2\n") + "[data]\nkind = '" +
            (kind == "classifier" ? "labelled" : "text") +
            "'\ntext = 'unread'\n[train]\nbatch = 5\nwindow = 7\n[optimizer]\nkind = 'adamw'\n";
   }

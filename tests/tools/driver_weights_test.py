@@ -4,6 +4,7 @@
     driver_weights_test.py CAROUSEL DEVICE [TEST...]
 """
 
+import json
 import pathlib
 import shutil
 import sys
@@ -144,6 +145,39 @@ class DriverWeightsTest(DriverCase):
         compared = run("compare", self.here / "config.toml", "--steps", "2", "--devices", "cpu,cpu",
                        "--set", f"model.embedding_from={self.here / 'run'}")
         self.assertIn("embeddings are those of", compared.stderr)
+
+    def test_an_ngram_model_takes_over_embeddings_and_does_all_that_a_language_model_does(self):
+        self.train()
+        config = self.here / "config.toml"
+        config.write_text(CONFIG.replace("recurrent_lm", "ngram_lm").replace("layers = 2\n", ""))
+        embeddings = ("--set", f"model.embedding_from={self.here / 'run'}",
+                      "--set", "optimizer.groups=embedding.weight: frozen")
+        result = self.train(*embeddings, out="ngram")
+        self.assertIn("embeddings are those of", result.stderr)
+        blocks = [safetensors_file.read(self.model_file(out))[1]["embedding.weight"]
+                  for out in ("run", "ngram")]
+        self.assertEqual(*blocks)
+
+        self.train(*embeddings, "--set", "train.steps=8", out="short")
+        run("resume", self.here / "short", "--set", "train.steps=12")
+        last = [(self.here / name / "checkpoints/last/state.safetensors").read_bytes()
+                for name in ("ngram", "short")]
+        self.assertEqual(*last)
+
+        text = self.here / "text.txt"
+        whole = json.loads(run("eval", self.here / "ngram", "--data", text, "--json").stdout)
+        self.assertEqual(whole["tokens"], len(TEXT) - 1)
+        line = self.here / "line.txt"
+        line.write_text(TEXT.splitlines()[7] + "\n")
+        alone = json.loads(run("eval", self.here / "ngram", "--data", line, "--json").stdout)
+        score = json.loads(run("score", self.here / "ngram", "--data", line, "--json").stdout)
+        self.assertAlmostEqual(score["perplexity"] / alone["perplexity"], 1, places=5)
+        written = [run("generate", self.here / "ngram", "--prompt", prompt, "--tokens", "20",
+                       "--greedy").stdout[len(prompt):] for prompt in ("the isle of", "ships: isle of")]
+        self.assertTrue(written[0])
+        self.assertEqual(*written)  # the last four characters count
+        run("embed", self.here / "ngram", "--data", line, "--out", self.here / "states.npy")
+        self.assertTrue((self.here / "states.npy").exists())
 
     def test_weights_that_do_not_name_their_tokens_are_taken_with_a_warning(self):
         self.train()
