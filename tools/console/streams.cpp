@@ -13,6 +13,20 @@
 #include "tools/console/terminal.h"
 
 namespace carousel {
+namespace {
+
+/// Past stdio, which loses what it holds if a signal interrupts its write. False: errno tells why.
+bool write_all(int stream, std::string_view text) {
+  while (!text.empty()) {
+    const ssize_t written = ::write(stream, text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    text.remove_prefix(static_cast<std::size_t>(written));
+  }
+  return true;
+}
+
+}  // namespace
 
 void prepare_standard_streams() {
   for (int stream = 0; stream <= STDERR_FILENO; ++stream) {
@@ -34,15 +48,14 @@ void talk(std::string_view text) noexcept {
 }
 
 void talk_verbatim(std::string_view text) noexcept {
-  std::fwrite(text.data(), 1, text.size(), stderr);
   std::fflush(stderr);
+  write_all(STDERR_FILENO, text);  // there is nowhere to report a failure
 }
 
 void print(std::string_view text) { write_output(wrapped(text, terminal_width(STDOUT_FILENO))); }
 
 void write_output(std::string_view text) {
-  const std::size_t written = std::fwrite(text.data(), 1, text.size(), stdout);
-  if (written == text.size() && std::fflush(stdout) == 0) return;
+  if (std::fflush(stdout) == 0 && write_all(STDOUT_FILENO, text)) return;
   throw std::system_error(errno, std::generic_category(), "writing standard output");
 }
 
