@@ -8,7 +8,6 @@
 #include <new>
 #include <sstream>
 #include <string>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -279,19 +278,15 @@ int run_command_line(int argc, char** argv) {
 int main(int argc, char** argv) {
   carousel::prepare_standard_streams();
   int status = 1;
-  int error = 0;
   std::string fault;
   try {
     status = carousel::run_command_line(argc, argv);
   } catch (const std::bad_alloc&) {
     fault = "out of memory";
-  } catch (const std::system_error& e) {
-    fault = e.what();
-    error = e.code().value();
   } catch (const std::exception& e) {
     fault = e.what();
   }
-  if (const std::string output = carousel::output_fault(error); !output.empty()) fault = output;
+  if (const std::string output = carousel::output_fault(); !output.empty()) fault = output;
   if (fault.empty()) return status;
   carousel::talk(fmt::format("carousel: {}\n", fault));
   return 1;

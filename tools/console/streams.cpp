@@ -15,6 +15,8 @@
 namespace carousel {
 namespace {
 
+int output_error = 0;  ///< errno of a write to standard output that failed
+
 /// Past stdio, which loses what it holds if a signal interrupts its write. False: errno tells why.
 bool write_all(int stream, std::string_view text) {
   while (!text.empty()) {
@@ -56,19 +58,19 @@ void print(std::string_view text) { write_output(wrapped(text, terminal_width(ST
 
 void write_output(std::string_view text) {
   if (std::fflush(stdout) == 0 && write_all(STDOUT_FILENO, text)) return;
-  throw std::system_error(errno, std::generic_category(), "writing standard output");
+  output_error = errno;
+  throw std::system_error(output_error, std::generic_category(), "writing standard output");
 }
 
-std::string output_fault(int error) {
-  const bool flushed = std::fflush(stdout) == 0;
-  if (flushed && std::ferror(stdout) == 0) return {};
-  if (!flushed) error = errno;
-  if (error == EPIPE) {
+std::string output_fault() {
+  if (output_error == 0 && std::fflush(stdout) != 0) output_error = errno;
+  if (output_error == 0 && std::ferror(stdout) == 0) return {};
+  if (output_error == EPIPE) {
     std::signal(SIGPIPE, SIG_DFL);
     std::raise(SIGPIPE);
   }
   return std::string("writing standard output: ") +
-         (error == 0 ? "not everything arrived" : std::strerror(error));
+         (output_error == 0 ? "not everything arrived" : std::strerror(output_error));
 }
 
 }  // namespace carousel

@@ -23,9 +23,9 @@ void print(std::string_view text);
 /// it cannot be written.
 void write_output(std::string_view text);
 
-/// Writes what is buffered. Returns what keeps standard output from being written, or nothing;
-/// `error` is the errno of a write that failed before. A reader that went away
+/// Writes what is buffered. Returns what keeps, or kept, standard output from being written, or
+/// nothing. A reader that went away
 /// (`carousel generate … | head`) is nothing to talk about: the process ends by SIGPIPE.
-std::string output_fault(int error);
+std::string output_fault();
 
 }  // namespace carousel
