@@ -17,12 +17,12 @@ struct BackwardPass : SequenceShape {
   Acc *d_h, *d_direct;  // of ĥ, from the step after: [B, P] by its products,
   std::array<Acc*, kMostStates - 1> d_state{};  // [B, H] past them if kept; [B, H] of ĉ …
   // A slice's part of these holds its rows that have the step, packed.
-  T* d_recurrent;                           // [B, columns] if kept: δu, where it lies nowhere else
-  Acc *d_link, *d_packed_h;                 // [B, H], [B, P] if rows have ranges
-  std::array<Acc*, 2> d_zoned{};            // [B, H]
-  Acc* d_m;                                 // [B, H] if there is a projection
-  Acc *wide, *d_gain;                       // [B, 2·G·H] each if normalized
-  Acc* d_parameter;                         // [B, parameters·H]
+  T* d_recurrent;                 // [B, room_columns] if kept: δu, where it lies nowhere else
+  Acc *d_link, *d_packed_h;       // [B, H], [B, P] if rows have ranges
+  std::array<Acc*, 2> d_zoned{};  // [B, H]
+  Acc* d_m;                       // [B, H] if there is a projection
+  Acc *wide, *d_gain;             // [B, 2·G·H] each if normalized
+  Acc* d_parameter;               // [B, parameters·H]
   std::array<Acc*, kMostStates> d_start{};  // [B, P], [B, H] … if wanted
   Acc *scale, *ones, *zeros, *sums;  // [B, P] of `variational`; [P], [max(P, H)], [(G + split)·H]
   T *zero_h, *start_h;               // [max(P, H)], and where h starts
@@ -53,7 +53,7 @@ struct BackwardPass : SequenceShape {
     const auto stored = [&](bool kept, std::int64_t n) { return cut.take<T>(kept ? all * n : 0); };
     for (int s = 0; s < states; ++s) d_state[at(s)] = units(true, width);
     d_recurrent =
-        cut.take<T>(keeps_d_recurrent(cell) || rows.present() ? batch * most_columns() : 0);
+        cut.take<T>(keeps_d_recurrent(cell) || rows.present() ? batch * room_columns() : 0);
     d_link = units(cell.phases > 1, width);
     d_packed_h = units(rows.present(), output);
     for (Acc*& zoned : d_zoned) zoned = units(regularized && cell.phases > 1, width);
@@ -265,9 +265,11 @@ struct BackwardPass : SequenceShape {
     }
   }
 
+  /// δu of a phase, or the δh of a projection, which may be wider.
+  std::int64_t room_columns() const { return std::max(most_columns(), projects ? output : 0); }
   /// A slice's part of `d_recurrent`.
   T* room(std::int64_t first) const {
-    return d_recurrent == nullptr ? nullptr : d_recurrent + first * most_columns();
+    return d_recurrent == nullptr ? nullptr : d_recurrent + first * room_columns();
   }
   /// Step t of a buffer [T, B, n], of the `count` rows of a slice.
   const T* step_of(const T* sequence, std::int64_t n, std::int64_t t, std::int64_t first,
