@@ -9,8 +9,9 @@ namespace carousel {
 /// The most units in the last place by which the functions below miss the exact value. Measured over
 /// every seventh float: exp 1.1, sigmoid 2.47, tanh 2.42.
 inline constexpr double kCpuMathUlps = 2.5;
-/// The same of erfc, whose tail is a product of several rounded factors. Measured 6.62 in float.
-inline constexpr double kCpuErfcUlps = 7;
+/// The same of erfc, whose tail is a product of several rounded factors. Measured 6.62 and 7.12 in
+/// float: which products are fused is for the compiler to say.
+inline constexpr double kCpuErfcUlps = 8;
 
 // exp, the logistic function and its logarithm, tanh, and the complementary error function for the
 // loops of the CPU path: plain arithmetic without calls or branches, so that the compiler turns a loop
