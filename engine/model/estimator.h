@@ -23,6 +23,8 @@ struct Fit {
   /// An iteration is over, of an estimator that takes several: its number, from 1, and the mean loss
   /// on the training data before it.
   std::function<void(std::int64_t iteration, double loss)> iterated;
+  /// Iterations that load()'s tables have behind them, of a fit that goes on.
+  std::int64_t taken = 0;
 };
 
 /// What a model without gradients can besides: it is fitted to a corpus, on the CPU, instead of
@@ -31,8 +33,12 @@ struct Fit {
 class Estimator {
  public:
   virtual ~Estimator() = default;
-  /// Learns the training part of the corpus. False if it was stopped before there was a model.
+  /// Learns the training part of the corpus. False if it was stopped before there was a model. When
+  /// `iterated` is called, tables() are those that the iteration left: the run saves them. A fit that
+  /// goes on from them ends, to the last bit, as one that was not interrupted.
   virtual bool fit(const Fit& fit) = 0;
+  /// Whether the fit is over after so many iterations, of which the last one left the tables.
+  virtual bool is_over(std::int64_t iterations) const { return iterations > 0; }
   /// All that was fitted: what a checkpoint keeps instead of weights.
   virtual std::vector<NamedTensor> tables() const = 0;
   /// The inverse of tables(). FormatError for a file that does not have them, or whose values no fit

@@ -164,7 +164,7 @@ void RunConfig::describe_as_fitted() {
       fmt::format("model.kind = {} is fitted, not trained in steps", entry->kind);
   const std::string on_cpu = fmt::format("model.kind = {} runs on the CPU", entry->kind);
   for (const char* const section : {"train", "optimizer", "schedule"}) {
-    options_.section(section).without_effect(why, {"seed"});
+    options_.section(section).without_effect(why, {"seed", "keep"});
   }
   options_.section("model").without_effect(why, {"kind"});
   options_.section("run").without_effect(on_cpu, {"device", "threads"});

@@ -4,14 +4,12 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <limits>
 #include <optional>
 #include <utility>
 
 #include "engine/batches/micro_batches.h"
-#include "engine/model/estimator.h"
+#include "engine/run/fitting.h"
 #include "engine/run/opened_run.h"
 #include "engine/run/trained_model.h"
 #include "engine/training/parameter_groups.h"
@@ -57,7 +55,8 @@ std::unique_ptr<BatchSource> batches_to_train(const RunConfig& config, const Cor
   return shares.size() == 1 ? std::move(shares.front()) : in_turn(std::move(shares));
 }
 
-/// The deciding score of an Evaluation::cost(); nothing of infinity, which stands for none.
+}  // namespace
+
 std::optional<Score> best_score(const RunConfig& config, const Vocabularies& vocabularies,
                                 double cost) {
   if (!std::isfinite(cost)) return {};
@@ -66,8 +65,6 @@ std::optional<Score> best_score(const RunConfig& config, const Vocabularies& voc
   score.value = metrics.front()->higher_is_better() ? -cost : cost;
   return score;
 }
-
-}  // namespace
 
 Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
     : config(of),
@@ -116,104 +113,10 @@ RunStatus Training::status() const {
   return status;
 }
 
-namespace {
-
-const std::atomic<bool>& stop_of(const TrainOptions& options) {
+const std::atomic<bool>& TrainOptions::stop_flag() const {
   static const std::atomic<bool> never{false};
-  return options.stop != nullptr ? *options.stop : never;
+  return stop != nullptr ? *stop : never;
 }
-
-/// A fit from the beginning: how it ended, with what was learnt in `status`.
-RunEnd fit_and_report(OpenedRun& opened, const std::atomic<bool>& stop, RunStatus& status,
-                      RunMetrics& observer) {
-  const std::int64_t tokens = opened.corpus.train["token"].count;
-  const auto began = std::chrono::steady_clock::now();
-  const auto report = [&](std::int64_t iteration, std::optional<double> loss) {
-    status.step = iteration;
-    status.tokens = iteration * tokens;
-    status.seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
-    observer.on_fit({status.step, status.tokens, status.seconds, loss});
-  };
-  const bool fitted = status.model.estimator()->fit(
-      {.corpus = opened.corpus,
-       .scratch = opened.folder.path(),
-       .stop = stop,
-       .progress = [&](auto... phase) { observer.on_progress(phase...); },
-       .iterated = report});
-  if (fitted && status.step == 0) report(1, {});
-  return stop ? RunEnd::interrupted : RunEnd::finished;
-}
-
-/// Saves the tables of what was fitted; with an evaluation they are the best there is.
-void save_fit(OpenedRun& opened, const RunStatus& status,
-              const std::optional<Evaluation>& evaluation) {
-  CheckpointData data{.weights = status.model.estimator()->tables(),
-                      .state = {},
-                      .metadata = run_metadata(opened.config, opened.corpus.vocabularies),
-                      .scalars = {}};
-  const double cost = evaluation ? evaluation->cost() : std::numeric_limits<double>::infinity();
-  data.scalars.set("tokens", status.tokens);
-  data.scalars.set("best_loss", cost);
-  opened.checkpoints.expect_room(data);
-  try {
-    opened.checkpoints.save(status.step, data, std::isfinite(cost));
-  } catch (const IoError&) {
-    opened.folder.keep();
-    throw;
-  }
-}
-
-/// What train() does with an estimator.
-RunEnd fit(OpenedRun& opened, const TrainOptions& options) {
-  const RunConfig& config = opened.config;
-  const Corpus& corpus = opened.corpus;
-  const std::unique_ptr<Model> model =
-      config.model->make(corpus.vocabularies, opened.device, DType::f32, config.seed());
-  std::unique_ptr<BatchSource> validation;
-  if (!corpus.validation.empty()) {
-    validation = config.entry->sampler(corpus, corpus.validation,
-                                       config.sampler_options(opened.device, false));
-  }
-  RunStatus status{.config = config,
-                   .corpus = corpus,
-                   .device = opened.device,
-                   .model = *model,
-                   .batches = nullptr,
-                   .validation = validation.get()};
-  const auto end = [&](RunEnd how) {
-    if (options.end) options.end(status, how, opened.folder.path());
-    return how;
-  };
-  if (opened.former) {
-    const Scalars& scalars = opened.former->saved.scalars();
-    status.step = opened.former->saved.step();
-    status.tokens = scalars.count("tokens");
-    status.best = best_score(config, corpus.vocabularies, scalars.real("best_loss"));
-    if (options.begin) options.begin(status);
-    return end(RunEnd::nothing_to_do);
-  }
-  opened.write_config();
-  RunMetrics observer(opened.metrics_file(), -1, options.observer);
-  if (options.begin) options.begin(status);
-  for (const std::string& notice : config.without_effect()) observer.on_notice(notice);
-  const RunEnd how = fit_and_report(opened, stop_of(options), status, observer);
-  if (status.step == 0) return end(how);
-  std::optional<Evaluation> evaluation;
-  if (validation) {
-    Arena arena(opened.device);
-    evaluation = evaluate(*model, *validation, arena,
-                          [&] { return config.entry->metrics(corpus.vocabularies); });
-    status.best = best_score(config, corpus.vocabularies, evaluation->cost());
-    observer.on_fit({status.step, status.tokens, status.seconds, {}, evaluation});
-  }
-  opened.find_folder(observer);
-  observer.before_save();
-  save_fit(opened, status, evaluation);
-  return end(how);
-}
-
-}  // namespace
 
 RunEnd train(const RunConfig& config, const std::filesystem::path& path,
              const TrainOptions& options) {
@@ -253,7 +156,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   const bool nothing_to_do = !trainer.anything_due();
   const TrainEnd how = [&] {
     try {
-      return trainer.train(stop_of(options));
+      return trainer.train(options.stop_flag());
     } catch (const IoError&) {
       opened.folder.keep();
       throw;

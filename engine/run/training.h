@@ -63,10 +63,16 @@ struct TrainOptions {
   /// the run's folder, which may have been renamed.
   std::function<void(const RunStatus&)> begin = {};
   std::function<void(const RunStatus&, RunEnd, const std::filesystem::path&)> end = {};
+
+  const std::atomic<bool>& stop_flag() const;  ///< never set if `stop` is null
 };
 
-/// Trains as the config says, or fits an estimator, in the folder of the run: config.toml, metrics.jsonl, checkpoints/,
-/// and the tokens of its texts in cache/. ConfigError for a folder that has something else in it or
+/// The deciding score of an Evaluation::cost(); nothing of infinity, which stands for none.
+std::optional<Score> best_score(const RunConfig& config, const Vocabularies& vocabularies,
+                                double cost);
+
+/// Trains as the config says, or fits an estimator, in the folder of the run: config.toml,
+/// metrics.jsonl, checkpoints/, and the tokens of its texts in cache/. ConfigError for a folder that has something else in it or
 /// whose run was another's, IoError for one that is in use.
 RunEnd train(const RunConfig& config, const std::filesystem::path& folder,
              const TrainOptions& options = {});

@@ -159,7 +159,7 @@ std::string table(const std::vector<RunSummary>& runs, const std::vector<RunColu
 Json json_of(const RunSummary& run, const std::vector<RunColumn>& columns) {
   Json json;
   for (const RunColumn& column : columns) json[column.name] = column.value(run);
-  json["steps"] = run.steps;
+  json["steps"] = run.steps == 0 ? Json() : Json(run.steps);  // a fit has no number of them
   json["tokens"] = run.tokens;
   json["best_metric"] = run.best ? Json(run.best->metric) : Json();
   json["best_step"] = run.best ? Json(run.best->step) : Json();

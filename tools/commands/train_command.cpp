@@ -118,14 +118,14 @@ std::string result_json(const RunStatus& run, RunEnd how, const std::filesystem:
   return json_line(json);
 }
 
-/// How the fit of an estimator ended.
+/// How the fit of an estimator ended, unless it can go on.
 std::string fit_end_text(const RunStatus& run, RunEnd how, const std::filesystem::path& folder) {
   if (how == RunEnd::nothing_to_do) {
     return fmt::format("{} is fitted; there is nothing to go on with", folder.string());
   }
   if (run.step == 0) return "stopped before there was a model; nothing is kept";
-  return fmt::format("{}: {} from {} in {}{}", how == RunEnd::interrupted ? "stopped" : "done",
-                     run.model.estimator()->summary(), about(run.tokens, counted_name(run.corpus)),
+  return fmt::format("done: {} from {} in {}{}", run.model.estimator()->summary(),
+                     about(run.corpus.train["token"].count, counted_name(run.corpus)),
                      duration_text(run.seconds), best_text(run));
 }
 
@@ -133,12 +133,13 @@ std::string fit_end_text(const RunStatus& run, RunEnd how, const std::filesystem
 void print_end(ProgressBar& progress, const RunStatus& run, RunEnd how,
                const std::filesystem::path& folder) {
   progress.clear();
-  if (run.batches == nullptr) {
+  const bool is_fit = run.batches == nullptr;
+  if (how == RunEnd::interrupted && (!is_fit || run.step > 0)) {
+    progress.verbatim(fmt::format("stopped after {} {} and saved; to go on:\n  carousel resume {}",
+                                  is_fit ? "iteration" : "step", run.step,
+                                  shell_word(folder.string())));
+  } else if (is_fit) {
     progress.line(fit_end_text(run, how, folder));
-  } else if (how == RunEnd::interrupted) {
-    progress.verbatim(
-        fmt::format("stopped after step {} and saved; to go on:\n  carousel resume {}", run.step,
-                    shell_word(folder.string())));
   } else if (how == RunEnd::nothing_to_do) {
     progress.line(fmt::format("{} has done its {}; a larger train.steps goes on", folder.string(),
                               counted(run.step, "step")));

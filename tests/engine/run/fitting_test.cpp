@@ -4,6 +4,7 @@
 #include <atomic>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -31,14 +32,15 @@ class Counter final : public test::ScriptedModel, public Estimator {
         taken_(test::tensor_of<float>(Cpu{}, {1}, {0})) {}
   Estimator* estimator() override { return this; }
   bool fit(const Fit& fit) override {
-    for (std::int64_t i = 1; i <= iterations_; ++i) {
+    for (std::int64_t i = fit.taken + 1; i <= iterations_; ++i) {
       fit.progress("counting", i, iterations_);
       if (fit.stop) return i > 1;
-      *static_cast<float*>(taken_.mutable_data()) = static_cast<float>(i);
+      *static_cast<float*>(taken_.mutable_data()) += 1;
       fit.iterated(i, 10 - static_cast<double>(i));
     }
     return true;
   }
+  bool is_over(std::int64_t iterations) const override { return iterations >= iterations_; }
   std::vector<NamedTensor> tables() const override { return {{"taken", taken_}}; }
   void load(const SafetensorsFile& file) override { file.read_into("taken", taken_); }
   std::string summary() const override { return "a count"; }
@@ -51,7 +53,7 @@ class Counter final : public test::ScriptedModel, public Estimator {
 class CounterConfig final : public ModelConfig {
  public:
   void describe(OptionSection& section) override {
-    section.add("iterations", iterations_, "over the corpus");
+    section.add("iterations", iterations_, "over the corpus").may_change();
   }
   std::unique_ptr<Model> make(const Vocabularies&, const Device&, DType,
                               const Beginning&) const override {
@@ -85,18 +87,22 @@ class FittedRun : public testing::Test {
             kModels,
             {.set = std::move(set)}};
   }
-  /// How the run ended. It is stopped in the progress of iteration `stop_at`.
-  RunEnd train(const RunConfig& config, bool resume = false, std::int64_t stop_at = -1) {
+  /// How the run ended. It is stopped in the progress of iteration `stop_at`, or killed in that of
+  /// `kill_at`.
+  RunEnd train(const RunConfig& config, bool resume = false, std::int64_t stop_at = -1,
+               std::int64_t kill_at = -1) {
     struct Stopper final : TrainObserver {
       void on_progress(std::string_view, std::int64_t done, std::int64_t) override {
+        if (done == killed_at) throw std::runtime_error("killed");
         if (done == at) stop = true;
       }
       void on_notice(const std::string& what) override { notices.push_back(what); }
       std::atomic<bool> stop = false;
-      std::int64_t at = 0;
+      std::int64_t at = 0, killed_at = 0;
       std::vector<std::string> notices;
     } stopper;
     stopper.at = stop_at;
+    stopper.killed_at = kill_at;
     const RunEnd end = carousel::train(config, run_,
                                        {.resume = resume,
                                         .observer = &stopper,
@@ -150,17 +156,63 @@ TEST_F(FittedRun, ResumedHasNothingToDo) {
   EXPECT_EQ(step_, 3);
   EXPECT_EQ(best_, 3);
   EXPECT_EQ(test::file_content(run_ / "metrics.jsonl"), before);
-  EXPECT_THROW(train(config({"model.iterations=4"}), /*resume=*/true), ConfigError);
+  EXPECT_EQ(train(config({"model.iterations=2"}), /*resume=*/true), RunEnd::nothing_to_do);
 }
 
-TEST_F(FittedRun, StoppedKeepsWhatThereIs) {
+TEST_F(FittedRun, GoesOnToMoreIterations) {
+  train(config());
+  EXPECT_EQ(train(config({"model.iterations=5"}), /*resume=*/true), RunEnd::finished);
+  EXPECT_EQ(step_, 5);
+  EXPECT_EQ(best_, 3) << "the loss of this model rises";
+  EXPECT_EQ(notices_, std::vector<std::string>{"resumed with model.iterations is 5, was 3"});
+  EXPECT_EQ(fs::read_symlink(run_ / "checkpoints/last"), "step-5");
+  EXPECT_EQ(fs::read_symlink(run_ / "checkpoints/best"), "step-3");
+  EXPECT_EQ(metrics().size(), 5U);
+  EXPECT_EQ(metrics().back()["validation_loss"], 5);
+}
+
+/// The lines without what the clock decides.
+std::string timeless(std::vector<nlohmann::json> lines) {
+  std::string text;
+  for (nlohmann::json& line : lines) {
+    for (const char* const key : {"seconds", "tokens_per_second"}) line.erase(key);
+    text += line.dump() + "\n";
+  }
+  return text;
+}
+
+TEST_F(FittedRun, InterruptedOrKilledGoesOnWithTheNextIteration) {
+  EXPECT_EQ(train(config()), RunEnd::finished);
+  const std::string lines = timeless(metrics());
+  const auto tables = [&] {
+    return test::file_content(run_ / "checkpoints/last/model.safetensors");
+  };
+  const std::string unbroken = tables();
+  for (const bool killed : {false, true}) {
+    fs::remove_all(run_);
+    if (killed) {
+      EXPECT_THROW(train(config(), false, -1, 3), std::runtime_error);
+    } else {
+      EXPECT_EQ(train(config(), false, 3), RunEnd::interrupted);
+      EXPECT_EQ(step_, 2);
+    }
+    EXPECT_EQ(fs::read_symlink(run_ / "checkpoints/last"), "step-2");
+    EXPECT_FALSE(metrics().back().contains("validation_loss")) << "it is due after the last";
+    const double seconds = metrics().back()["seconds"];
+    EXPECT_EQ(train(config(), /*resume=*/true), RunEnd::finished);
+    EXPECT_EQ(step_, 3);
+    EXPECT_EQ(best_, 3);
+    EXPECT_EQ(timeless(metrics()), lines);
+    EXPECT_GE(metrics().back()["seconds"], seconds);
+    EXPECT_EQ(tables(), unbroken);
+    EXPECT_EQ(fs::read_symlink(run_ / "checkpoints/best"), "step-3");
+  }
+}
+
+TEST_F(FittedRun, StoppedInTheFirstIterationLeavesNothing) {
   EXPECT_EQ(train(config(), false, 1), RunEnd::interrupted);
   EXPECT_EQ(step_, 0);
   EXPECT_FALSE(fs::exists(run_)) << "nothing was fitted";
-  EXPECT_EQ(train(config(), false, 3), RunEnd::interrupted);
-  EXPECT_EQ(step_, 2);
-  EXPECT_EQ(fs::read_symlink(run_ / "checkpoints/last"), "step-2");
-  EXPECT_EQ(metrics().back()["validation_loss"], 2);
 }
 
 TEST_F(FittedRun, KeysOfTrainingAreToldInALine) {
