@@ -7,22 +7,17 @@
 #include <utility>
 
 #include "kernels/common/check.h"
-#include "kernels/cross_entropy/cross_entropy.h"
+#include "models/token_by_token.h"
 
 namespace carousel {
 namespace {
 
-template <class T>
-std::span<T> values(const Tensor& tensor) {
-  return {static_cast<T*>(tensor.mutable_data()), static_cast<std::size_t>(tensor.size())};
-}
-
 /// Part i of a table that is cut at `begin`.
 template <class T>
 std::span<const T> part(const Tensor& table, const Tensor& begin, std::size_t i) {
-  const auto cuts = values<const std::int64_t>(begin);
+  const auto cuts = cpu_values<const std::int64_t>(begin);
   const auto first = static_cast<std::size_t>(cuts[i]);
-  return values<const T>(table).subspan(first, static_cast<std::size_t>(cuts[i + 1]) - first);
+  return cpu_values<const T>(table).subspan(first, static_cast<std::size_t>(cuts[i + 1]) - first);
 }
 
 /// The place of a token in ascending ones; their number if it is not there.
@@ -32,10 +27,11 @@ std::size_t place(std::span<const std::int32_t> tokens, std::int32_t token) {
   return static_cast<std::size_t>(there ? found - tokens.begin() : std::ssize(tokens));
 }
 
-/// A row of the state as a history, to be read on and written back.
+/// Row b of a state's histories, to be read on and written back.
 class History {
  public:
-  History(std::span<std::int32_t> row, std::int32_t boundary) : row_(row), boundary_(boundary) {
+  History(const Tensor& rows, std::int64_t b, const KneserNey& model, std::int32_t boundary)
+      : row_(cpu_values<std::int32_t>(rows.slice(b, 1))), model_(model), boundary_(boundary) {
     for (std::int32_t& token : row_) --token;
     if (!row_.empty() && row_.front() < 0) restart();
   }
@@ -47,30 +43,13 @@ class History {
 
   void restart() { std::fill(row_.begin(), row_.end(), boundary_); }
   void read(std::int32_t token) { read_on(row_, token, boundary_); }
+  double nats(std::int32_t target) const { return -std::log(model_.probability(row_, target)); }
   std::span<const std::int32_t> tokens() const { return row_; }
 
  private:
   std::span<std::int32_t> row_;
+  const KneserNey& model_;
   std::int32_t boundary_;
-};
-
-/// The rows of a state's copy, which the pass carries.
-class Histories {
- public:
-  Histories(Pass& pass, const State& state) : rows_(state.at("history").value) {
-    const Tensor copied = pass.tape().tensor(rows_.shape(), DType::i32);
-    copy(rows_, copied);
-    pass.carry(copied, rows_);
-    rows_ = copied;
-  }
-  History row(std::int64_t b, std::int32_t boundary) const {
-    const auto width = static_cast<std::size_t>(rows_.shape()[1]);
-    return {values<std::int32_t>(rows_).subspan(static_cast<std::size_t>(b) * width, width),
-            boundary};
-  }
-
- private:
-  Tensor rows_;
 };
 
 void expect_valid(bool valid, const SafetensorsFile& file, const std::string& name,
@@ -83,7 +62,7 @@ void expect_valid(bool valid, const SafetensorsFile& file, const std::string& na
 /// Cuts of a table of `size` entries into `parts` parts, none of which is empty.
 void expect_cuts(const SafetensorsFile& file, const std::string& name, const Tensor& cuts,
                  std::int64_t parts, std::int64_t size) {
-  const auto all = values<const std::int64_t>(cuts);
+  const auto all = cpu_values<const std::int64_t>(cuts);
   const bool rise = std::adjacent_find(all.begin(), all.end(), std::greater_equal<>()) == all.end();
   expect_valid(rise && std::ssize(all) == parts + 1 && all.front() == 0 && all.back() == size, file,
                name, "rising offsets of the table they cut");
@@ -140,8 +119,8 @@ void KneserNey::each_context(std::span<const std::int32_t> history, F&& f) const
       const auto farthest = part<std::int32_t>(ngrams.context, ngrams.context_begin, context);
       const std::size_t found = place(farthest, history[k - 1]);
       if (found == farthest.size()) return;
-      context = found +
-                static_cast<std::size_t>(values<const std::int64_t>(ngrams.context_begin)[context]);
+      context = found + static_cast<std::size_t>(
+                            cpu_values<const std::int64_t>(ngrams.context_begin)[context]);
     }
     f(Context{.token = part<std::int32_t>(ngrams.token, ngrams.token_begin, context),
               .count = part<std::int64_t>(ngrams.count, ngrams.token_begin, context),
@@ -177,55 +156,21 @@ void KneserNey::probabilities(std::span<const std::int32_t> history, std::span<d
 }
 
 Objective KneserNey::objective(Pass& pass, const Batch& batch, const State& state) {
-  const Tensor &token = batch["token"], &target = batch["target"];
-  const std::int64_t steps = token.shape()[0], rows = token.shape()[1];
-  const auto tokens = values<const std::int32_t>(token),
-             targets = values<const std::int32_t>(target);
-  const auto resets = batch.reset ? values<const std::int32_t>(batch.reset) : decltype(tokens){};
-  Tape& tape = pass.tape();
-  const Tensor losses = tape.tensor({steps, rows}, DType::f32), mean = tape.tensor({1}, DType::f32),
-               counted = tape.tensor({1}, DType::i32);
-  const auto loss = values<float>(losses);
-  const Histories histories(pass, state);
-  double sum = 0;
-  std::int32_t count = 0;
-  for (std::int64_t b = 0; b < rows; ++b) {
-    History history = histories.row(b, boundary_);
-    for (std::int64_t t = 0; t < steps; ++t) {
-      const auto i = static_cast<std::size_t>(t * rows + b);
-      if (!resets.empty() && resets[i] != 0) history.restart();
-      history.read(tokens[i]);
-      loss[i] = 0;
-      if (targets[i] == kIgnoreTarget) continue;
-      const double nats = -std::log(probability(history.tokens(), targets[i]));
-      loss[i] = static_cast<float>(nats);
-      sum += nats;
-      ++count;
-    }
-  }
-  values<float>(mean)[0] = static_cast<float>(sum / std::max(count, 1));
-  values<std::int32_t>(counted)[0] = count;
-  return {
-      .terms = {{"loss",
-                 {.mean = tape.constant(mean), .rows = tape.constant(losses), .count = counted}}}};
+  const Tensor histories = carried_copy(pass, state.at("history").value);
+  return objective_token_by_token(
+      pass, batch, [&](std::int64_t b) { return History(histories, b, *this, boundary_); });
 }
 
 Tensor KneserNey::logits(Pass& pass, const Field& token, const State& state) {
-  const std::int64_t steps = token.values.shape()[0], rows = token.values.shape()[1];
-  const auto tokens = values<const std::int32_t>(token.values);
+  const std::int64_t rows = token.values.shape()[1];
   const Tensor logits = pass.tape().tensor({rows, config_.vocabulary}, DType::f32);
-  const Histories histories(pass, state);
+  const Tensor histories = carried_copy(pass, state.at("history").value);
   std::vector<double> all(static_cast<std::size_t>(config_.vocabulary));
   for (std::int64_t b = 0; b < rows; ++b) {
-    History history = histories.row(b, boundary_);
-    const std::int64_t length =
-        token.lengths ? values<const std::int32_t>(token.lengths)[static_cast<std::size_t>(b)]
-                      : steps;
-    for (std::int64_t t = 0; t < length; ++t) {
-      history.read(tokens[static_cast<std::size_t>(t * rows + b)]);
-    }
+    History history(histories, b, *this, boundary_);
+    read_row(token, b, history);
     probabilities(history.tokens(), all);
-    std::transform(all.begin(), all.end(), values<float>(logits.slice(b, 1)).begin(),
+    std::transform(all.begin(), all.end(), cpu_values<float>(logits.slice(b, 1)).begin(),
                    [](double probability) { return static_cast<float>(std::log(probability)); });
   }
   return logits;
@@ -249,7 +194,7 @@ void KneserNey::take(std::vector<NgramOrder> orders) {
   orders_.clear();
   for (NgramOrder& ngrams : orders) {
     Order& order = orders_.emplace_back();
-    const auto counts = values<const std::int64_t>(ngrams.count);
+    const auto counts = cpu_values<const std::int64_t>(ngrams.count);
     const auto ones = static_cast<double>(std::count(counts.begin(), counts.end(), 1)),
                twos = static_cast<double>(std::count(counts.begin(), counts.end(), 2));
     order.discount = ones > 0 ? ones / (ones + 2 * twos) : 0.5;
@@ -290,7 +235,7 @@ void KneserNey::load(const SafetensorsFile& file) {
     file.read_into(name, tensor);
     return tensor;
   };
-  boundary_ = values<std::int32_t>(read("boundary", DType::i32))[0];
+  boundary_ = cpu_values<std::int32_t>(read("boundary", DType::i32))[0];
   expect_valid(boundary_ >= -1 && boundary_ < config_.vocabulary, file, "boundary",
                "a token or -1");
   std::vector<NgramOrder> orders;
@@ -312,7 +257,7 @@ void KneserNey::load(const SafetensorsFile& file) {
     }
     expect_cuts(file, name_of(k, "token_begin"), ngrams.token_begin, below, ngrams.token.size());
     expect_tokens(file, name_of(k, "token"), ngrams.token, ngrams.token_begin, config_.vocabulary);
-    const auto counts = values<const std::int64_t>(ngrams.count);
+    const auto counts = cpu_values<const std::int64_t>(ngrams.count);
     // Sums of a context stay far from overflow, as those of any text do.
     constexpr std::int64_t kMost = std::int64_t{1} << 40;
     expect_valid(counts.size() == static_cast<std::size_t>(ngrams.token.size()) &&
