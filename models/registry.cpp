@@ -1,6 +1,7 @@
 #include "models/registry.h"
 
 #include "models/classifier.h"
+#include "models/hmm/hmm.h"
 #include "models/kneser_ney.h"
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
@@ -8,6 +9,10 @@
 namespace carousel {
 namespace {
 
+void take_sizes(HmmConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
+  config.begin = vocabularies["token"].begin();
+}
 void take_sizes(KneserNeyConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.begin = vocabularies["token"].begin();
@@ -69,6 +74,16 @@ constexpr ModelEntry kModels[] = {
      .metrics = class_metrics,
      .predicts = true,
      .embeds = true},
+    {.kind = "hmm",
+     .description = "hidden Markov model",
+     .config = make_config<Hmm, HmmConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = language_metrics,
+     .decodes = true,
+     .tracks = true,
+     .scores = true,
+     .fits = true},
     {.kind = "kneser_ney",
      .description = "n-gram language model with interpolated Kneser-Ney smoothing",
      .config = make_config<KneserNey, KneserNeyConfig>,

@@ -100,9 +100,14 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
 
 CLI::App* add_predict(CLI::App& app, Arguments& a) {
   CLI::App* command =
-      app.add_subcommand("predict", "label lines of text: label<TAB>probability for each");
+      app.add_subcommand("predict",
+                         "label lines of text: label<TAB>probability for each; or tell the hidden "
+                         "states they came from");
   add_run(*command, a.predict);
   add_lines(*command, a.predict.data);
+  command->add_option("--what", a.predict.what,
+                      "of hidden states: path, the likeliest sequence (default); filter or smooth, "
+                      "each state given the tokens up to it or the whole line");
   add_common(*command, a.common);
   return command;
 }

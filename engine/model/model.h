@@ -103,6 +103,7 @@ class Embedder {
 };
 
 class Estimator;
+class StateTracker;
 
 /// What training and evaluation need of a model; what else it can do it gives on request.
 class Model {
@@ -121,6 +122,7 @@ class Model {
   virtual Predictor* predictor() { return nullptr; }
   virtual Embedder* embedder() { return nullptr; }
   virtual Estimator* estimator() { return nullptr; }
+  virtual StateTracker* state_tracker() { return nullptr; }
 };
 
 }  // namespace carousel

@@ -34,6 +34,7 @@ struct EvalArguments : RunArguments {
 
 struct PredictArguments : RunArguments {
   std::string data;  ///< data empty or "-": standard input
+  std::string what;  ///< of hidden states; empty: the path
 };
 
 struct ScoreArguments : RunArguments {
