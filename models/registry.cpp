@@ -1,5 +1,9 @@
 #include "models/registry.h"
 
+#include <fmt/format.h>
+
+#include "engine/text/prompt.h"
+#include "kernels/common/check.h"
 #include "models/classifier.h"
 #include "models/hmm/hmm.h"
 #include "models/kneser_ney.h"
@@ -10,8 +14,23 @@ namespace carousel {
 namespace {
 
 void take_sizes(HmmConfig& config, const Vocabularies& vocabularies) {
-  config.vocabulary = vocabularies["token"].size();
-  config.begin = vocabularies["token"].begin();
+  const Vocabulary& tokens = vocabularies["token"];
+  config.vocabulary = tokens.size();
+  config.begin = tokens.begin();
+  config.unknown = tokens.unknown();
+  config.line_end = line_end_token(tokens);
+  if (config.emission != Emission::keyboard) return;
+  if (tokens.rules().kind == TokenKind::word) {
+    throw ConfigError("model.emission is keyboard, and data.tokens is word, expected char or byte");
+  }
+  if (tokens.size() > HmmConfig::kMostStates) {
+    throw ConfigError(
+        fmt::format("model.emission is keyboard, and the vocabulary has {} tokens, "
+                    "expected at most {}, of which each is a state",
+                    tokens.size(), HmmConfig::kMostStates));
+  }
+  config.states = tokens.size();
+  for (std::int32_t id = 0; id < tokens.size(); ++id) config.texts.push_back(tokens.token(id));
 }
 void take_sizes(KneserNeyConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();

@@ -11,6 +11,7 @@
 #include "kernels/common/random.h"
 #include "models/hmm/baum_welch.h"
 #include "models/hmm/forward_backward.h"
+#include "models/hmm/keyboard.h"
 #include "models/token_by_token.h"
 
 namespace carousel {
@@ -95,17 +96,32 @@ void expect_distribution(const SafetensorsFile& file, const char* name,
 }  // namespace
 
 void HmmConfig::describe(OptionSection& section) {
-  section.add("states", states, "hidden states", {1, 1 << 14});
-  section.add("iterations", iterations, "of Baum-Welch, at most", {1, 1 << 20}).may_change();
+  section.add("emission", emission,
+              "learnt from the text; or keyboard: states are the tokens that were meant, and keys "
+              "beside theirs are hit by mistake",
+              {{"learnt", Emission::learnt}, {"keyboard", Emission::keyboard}});
+  section
+      .add("typo_probability", typo_probability, "keyboard: with which a key beside is hit",
+           {.least = 0, .most = 1, .below_most = true})
+      .when([this] { return emission == Emission::keyboard; }, "model.emission is learnt");
+  const auto learns = [this] { return emission == Emission::learnt; };
+  const std::string otherwise = "model.emission is keyboard, whose tables are counted";
+  section.add("states", states, "hidden states", {1, kMostStates}).when(learns, otherwise);
+  section.add("iterations", iterations, "of Baum-Welch, at most", {1, 1 << 20})
+      .may_change()
+      .when(learns, otherwise);
   section
       .add("tolerance", tolerance,
            "Baum-Welch ends when an iteration gains less than this, in nats per token",
            {.least = 0})
-      .may_change();
+      .may_change()
+      .when(learns, otherwise);
   section.add("smoothing", smoothing,
               "added to the expected number of each start, transition and token", {.least = 0});
-  section.add("block", block, "tokens; in the fit, a stream is cut into sequences of so many",
-              {2, std::int64_t{1} << 40});
+  section
+      .add("block", block, "tokens; in the fit, a stream is cut into sequences of so many",
+           {2, std::int64_t{1} << 40})
+      .when(learns, otherwise);
 }
 
 Hmm::Hmm(const HmmConfig& config, const Device& device, DType, const Beginning& beginning)
@@ -169,8 +185,29 @@ void Hmm::begin_randomly(const Corpus& corpus) {
   probabilities_ = reestimated(probabilities_, counts, 0, config_.begin);
 }
 
+void Hmm::count_typist(const Corpus& corpus) {
+  const TokenRange& text = corpus.train["token"];
+  const std::vector<std::int64_t> bigrams = count_bigrams(text, config_.vocabulary);
+  // A sequence begins with what follows a boundary, or else the end of a line, or with any token.
+  const std::int32_t before = boundary_ >= 0 ? boundary_ : config_.line_end;
+  std::vector<std::int64_t> starts = token_counts(text, config_.vocabulary);
+  if (before >= 0) {
+    std::copy_n(bigrams.begin() + before * config_.vocabulary, config_.vocabulary, starts.begin());
+  }
+  const Typist typist{.texts = config_.texts,
+                      .typo_probability = config_.typo_probability,
+                      .smoothing = config_.smoothing,
+                      .never = config_.begin,
+                      .unknown = config_.unknown};
+  probabilities_ = typist.tables(starts, bigrams);
+}
+
 bool Hmm::fit(const Fit& fit) {
   boundary_ = fit.corpus.lines ? config_.begin : fit.corpus.document_end;
+  if (states_are_tokens()) {
+    count_typist(fit.corpus);
+    return true;
+  }
   if (fit.taken == 0) begin_randomly(fit.corpus);
   const std::vector<TextSequence> sequences =
       training_sequences(fit.corpus, boundary_, config_.block);
@@ -187,6 +224,7 @@ bool Hmm::fit(const Fit& fit) {
 }
 
 bool Hmm::is_over(std::int64_t iterations) const {
+  if (states_are_tokens()) return iterations > 0;
   return iterations >= config_.iterations ||
          (iterations > 1 && losses_[1] - losses_[0] < config_.tolerance);
 }

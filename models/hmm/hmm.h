@@ -13,15 +13,25 @@
 
 namespace carousel {
 
+/// What states emit: whatever the text says; or a state is a token that was meant, where keys beside it
+/// are hit by mistake (Typist).
+enum class Emission : std::uint8_t { learnt, keyboard };
+
 struct HmmConfig {
-  std::int64_t vocabulary = 0;  ///< V, from the data
-  std::int32_t begin = -1;      ///< <bos>, from the data
-  std::int64_t states = 16;     ///< S
+  std::int64_t vocabulary = 0;       ///< V, from the data
+  std::int32_t begin = -1;           ///< <bos>, from the data
+  std::vector<std::string> texts{};  ///< of the tokens, from the data
+  std::int32_t unknown = -1;         ///< <unk>, from the data
+  std::int32_t line_end = -1;        ///< the token that ends a line, from the data
+  Emission emission = Emission::learnt;
+  double typo_probability = 0.05;
+  std::int64_t states = 16;  ///< S; of a keyboard V
   std::int64_t iterations = 50;
   double tolerance = 1e-4;
   double smoothing = 0.01;
   std::int64_t block = 1024;
 
+  static constexpr std::int64_t kMostStates = 1 << 14;
   void describe(OptionSection& section);
 };
 
@@ -29,7 +39,8 @@ struct HmmConfig {
 ///
 ///     p(x₁ … x_T) = Σ_{z₁ … z_T} π(z₁) b(x₁ | z₁) · Π_t a(z_t | z_{t−1}) b(x_t | z_t)
 ///
-/// π, a and b are fitted by Baum-Welch, from random ones. A line is a sequence, <bos> is no token of
+/// π, a and b are fitted by Baum-Welch, from random ones; of a keyboard, π and a are counted in the text,
+/// whose tokens are states, and b is that of a Typist. A line is a sequence, <bos> is no token of
 /// it; and so is a document of a stream. In the fit a stream is cut into blocks, of which each begins
 /// with π. Computed in double precision.
 ///
@@ -58,12 +69,13 @@ class Hmm final : public Model, public Decoder, public Estimator, public StateTr
   std::int64_t states() const override { return probabilities_.states; }
   std::vector<TrackedStates> track(std::span<const std::vector<std::int32_t>> sequences,
                                    StateQuestion question) const override;
-  bool states_are_tokens() const override { return false; }
+  bool states_are_tokens() const override { return config_.emission == Emission::keyboard; }
 
   const HmmTables& probabilities() const { return probabilities_; }
   std::int32_t boundary() const { return boundary_; }
 
  private:
+  void count_typist(const Corpus& corpus);
   void begin_randomly(const Corpus& corpus);
 
   HmmConfig config_;

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import unittest
+from random import Random
 
 TESTS = pathlib.Path(__file__).resolve().parents[1]
 sys.path.append(str(TESTS / "support"))
@@ -247,6 +248,104 @@ class HmmTest(DriverCase):
         weights.write_bytes(content)
         self.assert_one_line(run("score", self.here / "run", "--checkpoint", "last", status=1,
                                  input=LINES), "damaged")
+
+
+# The keys that touch each letter's, with the same shift, as far as they are letters.
+KEYS = {"a": "qwsz", "b": "vghn", "c": "xdfv", "d": "serfcx", "e": "wsdr", "f": "drtgvc",
+        "g": "ftyhbv", "h": "gyujnb", "i": "ujko", "j": "huikmn", "k": "jiolm", "l": "kop",
+        "m": "njk", "n": "bhjm", "o": "iklp", "p": "ol", "q": "wa", "r": "edft", "s": "awedxz",
+        "t": "rfgy", "u": "yhji", "v": "cfgb", "w": "qase", "x": "zsdc", "y": "tghu", "z": "asx"}
+BIBLE = pathlib.Path("/usr/bin/bible")
+SPELLER = """
+[model]
+kind = "hmm"
+emission = "keyboard"
+typo_probability = 0.1
+[data]
+text = "kjv.txt"
+tokens = "char"
+"""
+
+
+def typed(text, probability, random):
+    """The text with one of the keys beside instead of a letter's, now and then."""
+    letters = []
+    for letter in text:
+        beside = KEYS.get(letter.lower())
+        if beside and random.random() < probability:
+            slip = random.choice(beside)
+            letter = slip.upper() if letter.isupper() else slip
+        letters.append(letter)
+    return "".join(letters)
+
+
+class SpellerTest(DriverCase):
+    FILES = {"config.toml": SPELLER}
+
+    def verses(self, passage):
+        answer = subprocess.run([BIBLE, "-f", passage], capture_output=True, text=True, check=True)
+        return [line.split(" ", 1)[1] for line in answer.stdout.splitlines()]
+
+    @unittest.skipUnless(BIBLE.exists(), "SKIPPED: package bible-kjv is not installed")
+    def test_it_corrects_more_letters_than_it_breaks(self):
+        (self.here / "kjv.txt").write_text("\n".join(self.verses("Gen1:1-Mal4:6")) + "\n")
+        self.train()
+        meant = self.verses("Mark1:1-Mark16:20")
+        random = Random(1)
+        text = [typed(line, 0.1, random) for line in meant]
+        gained = {}
+        for what in ("path", "smooth"):
+            answer = run("predict", self.here / "run", "--what", what,
+                         input="\n".join(text) + "\n").stdout.splitlines()
+            self.assertEqual([len(line) for line in answer], [len(line) for line in meant])
+            letters = [(m, t, a) for lines in zip(meant, text, answer, strict=True)
+                       for m, t, a in zip(*lines, strict=True) if m.isalpha()]
+            wrong = sum(t != m for m, t, a in letters)
+            corrected = sum(t != m == a for m, t, a in letters)
+            broken = sum(t == m != a for m, t, a in letters)
+            told = f"{what}: {len(letters)} letters, {wrong} wrong, {corrected} corrected, {broken} broken"
+            print(told, file=sys.stderr)
+            self.assertGreater(wrong, 0.09 * len(letters))
+            self.assertGreater(corrected, 4 * broken, told)
+            gained[what] = corrected - broken
+        self.assertGreater(gained["smooth"], gained["path"], "it makes the fewest mistakes expected")
+
+    def test_it_tells_what_was_meant_in_text(self):
+        (self.here / "kjv.txt").write_text("the cat sat on the mat\na cat and a hat\n" * 50)
+        for more in ((), ("--set", "data.unit=line"), ("--set", "data.tokens=byte")):
+            with self.subTest(more):
+                out = "run" + "".join(more[1:])
+                told = self.train(*more, "--set", "model.states=9", out=out).stderr
+                self.assertIn("model.states = 9 has no effect: model.emission is keyboard", told)
+                typed_text = "the cst sat on tge mat\n\na cat"
+                answer = run("predict", self.here / out, input=typed_text).stdout
+                self.assertEqual(answer, "the cat sat on the mat\n\na cat\n")
+                line = json.loads(run("predict", self.here / out, "--what", "smooth", "--json",
+                                      input="a cst\n").stdout)
+                self.assertEqual(line["text"], "a cat")
+                self.assertEqual(len(line["probabilities"]), 5)
+                self.assertEqual(len(set(line["states"])), 4)
+                self.assertIn("there is nothing to go on with", run("resume", self.here / out).stderr)
+
+    def test_it_simulates_a_typist(self):
+        text = "the cat sat on the mat\na cat and a hat\n" * 50
+        (self.here / "kjv.txt").write_text(text)
+        pairs = {text[i:i + 2] for i in range(len(text) - 1)}
+        for probability, has_slips in ((0, False), (0.5, True)):
+            out = f"run{probability}"
+            self.train("--set", f"model.typo_probability={probability}", "--set",
+                       "model.smoothing=0", out=out)
+            written = run("generate", self.here / out, "--tokens", 300, "--prompt", "t").stdout
+            new = [written[i:i + 2] for i in range(299) if written[i:i + 2] not in pairs]
+            self.assertEqual(bool(new), has_slips, new)
+
+    def test_mistakes(self):
+        (self.here / "kjv.txt").write_text("the cat sat on the mat\n")
+        for more, parts in (
+                ("data.tokens=word", ("model.emission is keyboard", "data.tokens is word", "char")),
+                ("model.typo_probability=1", ("model.typo_probability", "below 1")),
+                ("model.emission=mouse", ("model.emission", "learnt", "keyboard"))):
+            self.assert_one_line(self.train("--set", more, status=1), *parts)
 
 
 if __name__ == "__main__":
