@@ -1,7 +1,6 @@
 // The driver: parses the command line, calls the command, turns any error into one line.
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <CLI/CLI.hpp>
 #include <exception>
 #include <functional>
@@ -11,9 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "engine/config/nearest.h"
+#include "tools/command_fault.h"
 #include "tools/commands/commands.h"
 #include "tools/console/streams.h"
+#include "tools/inspect_options.h"
 
 namespace carousel {
 namespace {
@@ -28,6 +28,7 @@ struct Arguments {
   EmbedArguments embed;
   CompareArguments compare;
   GenerateArguments generate;
+  InspectArguments inspect;
   RunsArguments runs;
 };
 
@@ -127,7 +128,11 @@ CLI::App* add_embed(CLI::App& app, Arguments& a) {
       app.add_subcommand("embed", "write a model's hidden states of lines, or token embeddings");
   add_run(*command, a.embed);
   add_lines(*command, a.embed.data);
-  command->add_option("--out", a.embed.out, "the file: its name ends in .safetensors or .npy")
+  command
+      ->add_option(
+          "--out", a.embed.out,
+          "the file: its name ends in .safetensors or .npy; of tokens also in .vec or .txt "
+          "(word2vec's text) or .bin (its binary form)")
       ->required();
   command
       ->add_option("--what", a.embed.what,
@@ -216,32 +221,6 @@ CLI::App* add_models(CLI::App& app, Arguments& a) {
   return command;
 }
 
-/// The word of a command line that nothing takes, and what it may mean; else what CLI11 says.
-std::string fault_of(const CLI::App& app, const CLI::ParseError& error) {
-  const std::vector<std::string> unknown = app.remaining(/*recurse=*/true);
-  if (unknown.empty()) return error.what();
-  const std::vector<CLI::App*> chosen = app.get_subcommands();
-  const std::string name = chosen.empty() ? "carousel" : "carousel " + chosen[0]->get_name();
-  const auto option = std::find_if(unknown.begin(), unknown.end(),
-                                   [](const std::string& word) { return word.starts_with('-'); });
-  const bool is_command = chosen.empty() && option != unknown.begin();
-  if (!is_command && option == unknown.end()) {
-    return fmt::format("{}: nothing takes '{}'", name, unknown.front());
-  }
-  const std::string word = is_command ? unknown.front() : option->substr(0, option->find('='));
-  std::vector<std::string> known;
-  if (is_command) {
-    for (const CLI::App* one : app.get_subcommands({})) known.push_back(one->get_name());
-  } else {
-    for (const CLI::Option* one : (chosen.empty() ? &app : chosen[0])->get_options()) {
-      for (const std::string& own : one->get_lnames()) known.push_back("--" + own);
-    }
-  }
-  const std::string meant = nearest(word, known);
-  return fmt::format("{} has no {} '{}'{}", name, is_command ? "command" : "option", word,
-                     meant.empty() ? "" : fmt::format(", did you mean '{}'?", meant));
-}
-
 int run_command_line(int argc, char** argv) {
   CLI::App app{"Carousel trains and runs sequence models.", "carousel"};
   app.require_subcommand(1);
@@ -258,6 +237,7 @@ int run_command_line(int argc, char** argv) {
       {add_embed(app, a), [&] { return embed_command(a.embed, a.common); }},
       {add_compare(app, a), [&] { return compare_command(a.compare, a.common); }},
       {add_generate(app, a), [&] { return generate_command(a.generate, a.common); }},
+      {add_inspect(app, a.inspect, a.common), [&] { return inspect_command(a.inspect, a.common); }},
       {add_runs(app, a), [&] { return runs_command(a.runs, a.common); }},
       {add_models(app, a), [&] { return models_command(a.common); }}};
   try {

@@ -20,12 +20,18 @@ std::string bytes_of(T value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
-void expect_new(const std::filesystem::path& path) {
+void expect_new_matrix(const std::filesystem::path& path) {
   const std::string ending = path.extension().string();
   if (ending != ".npy" && ending != ".safetensors") {
     throw ConfigError(
         fmt::format("{}: expected a name that ends in .safetensors or .npy", path.string()));
   }
+  expect_new_file(path);
+}
+
+}  // namespace
+
+void expect_new_file(const std::filesystem::path& path) {
   if (std::filesystem::exists(path)) {
     throw ConfigError(fmt::format("{} exists already, expected a new file", path.string()));
   }
@@ -36,14 +42,12 @@ void expect_new(const std::filesystem::path& path) {
   }
 }
 
-}  // namespace
-
 bool MatrixFile::is_numpy(const std::filesystem::path& path) { return path.extension() == ".npy"; }
 
 MatrixFile::MatrixFile(std::filesystem::path path, std::int64_t columns, Names names,
                        SystemCalls& calls)
     : path_(std::move(path)), columns_(columns), names_(std::move(names)), calls_(calls) {
-  expect_new(path_);
+  expect_new_matrix(path_);
   header_bytes_ =
       is_numpy(path_) ? kNumpyHeaderBytes : safetensors_header(/*steps=*/1).size() + kMoreDigits;
   file_.emplace(path_, calls_);

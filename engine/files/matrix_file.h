@@ -11,6 +11,9 @@
 
 namespace carousel {
 
+/// ConfigError unless nothing is there yet, and there is a folder for it.
+void expect_new_file(const std::filesystem::path& path);
+
 /// A new file of one matrix [rows, columns] of floats, whose rows are written as they come: no more
 /// of them need be in memory than one call gives. It appears complete and durable, or not at all.
 ///

@@ -122,7 +122,28 @@ void describe(OptionSection& section, Schedule& schedule) {
       .of(schedule.kind, {"plateau"});
 }
 
+void apply_overrides(Config& config, const Overrides& overrides) {
+  for (const std::string& assignment : overrides.set) config.set(assignment);
+  const auto set = [&](const char* key, const std::string& value, const std::string& typed) {
+    config.set(fmt::format("run.{}={}", key, value),
+               typed.empty() ? fmt::format("--{} {}", key, value) : typed);
+  };
+  if (overrides.device) set("device", *overrides.device, overrides.device_typed);
+  if (overrides.precision) set("precision", *overrides.precision, overrides.precision_typed);
+  if (overrides.threads) set("threads", std::to_string(*overrides.threads), {});
+}
+
 }  // namespace
+
+MachineConfig machine_config(const Overrides& overrides) {
+  MachineConfig machine;
+  Options options;
+  machine.describe(options.section("run", "where it runs"));
+  Config config = Config::parse("", "the command line", {});
+  apply_overrides(config, overrides);
+  options.apply(config);
+  return machine;
+}
 
 RunConfig::RunConfig(const std::filesystem::path& file, Models models, const Overrides& overrides) {
   apply(Config::read(file), models, overrides);
@@ -142,9 +163,10 @@ void RunConfig::describe() {
       .may_change();  // a checkpoint's weights have taken its place
   section
       .add("embedding_from", embedding_from,
-           "a run or a safetensors file of Carousel's, whose embeddings tokens of the same text "
-           "begin "
-           "with; optimizer.groups can freeze \"embedding.weight\"")
+           "a run, or a file of vectors (.vec, .txt, .bin, or a safetensors file of Carousel's), "
+           "whose "
+           "embeddings tokens of the same text begin with; optimizer.groups can freeze "
+           "\"embedding.weight\"")
       .may_change();
   OptionSection& learnt = options_.section("data", "what it learns");
   learnt.add("kind", data_kind, "the kind of data: `carousel models` lists all");
@@ -178,14 +200,7 @@ void RunConfig::visit_common(const std::function<void(const Options&)>& visit) {
 }
 
 void RunConfig::apply(Config config, Models models, const Overrides& overrides) {
-  for (const std::string& assignment : overrides.set) config.set(assignment);
-  const auto set = [&](const char* key, const std::string& value, const std::string& typed) {
-    config.set(fmt::format("run.{}={}", key, value),
-               typed.empty() ? fmt::format("--{} {}", key, value) : typed);
-  };
-  if (overrides.device) set("device", *overrides.device, overrides.device_typed);
-  if (overrides.precision) set("precision", *overrides.precision, overrides.precision_typed);
-  if (overrides.threads) set("threads", std::to_string(*overrides.threads), {});
+  apply_overrides(config, overrides);
   const Setting* const rate = config.find("optimizer", "learning_rate");
   rate_is_typed_ = overrides.is_own || (rate != nullptr && rate->from_command_line);
   entry = &find_model(models, config.text("model", "kind", ""));

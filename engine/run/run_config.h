@@ -29,6 +29,9 @@ struct Overrides {
   bool is_own = false;  ///< the config is the one that the run has written: it has what was typed
 };
 
+/// Section [run] as the command line has it: for a command that reads no config.
+MachineConfig machine_config(const Overrides& overrides);
+
 /// Everything a config file says, with defaults for the rest. The kinds of models that it may name
 /// are given; those of data are data_kinds().
 class RunConfig {

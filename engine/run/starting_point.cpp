@@ -51,33 +51,24 @@ bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies,
   return own.contains("token");
 }
 
-std::int64_t take_embeddings(const SafetensorsFile& file, const Vocabulary& vocabulary,
-                             Model& model) {
+std::int64_t take_embeddings(const VectorFile& file, const Vocabulary& vocabulary, Model& model) {
   if (model.embedder() == nullptr) {
     throw ConfigError("model.embedding_from: the model has no embedding");
   }
-  const Vocabularies given = vocabularies_of(file);
-  if (!given.contains("token")) {
-    throw FormatError(
-        fmt::format("{}: no vocabulary among its metadata, by which embeddings are "
-                    "found",
-                    file.path().string()));
-  }
-  const Vocabulary& theirs = given["token"];
   const Tensor own = model.embedder()->token_embeddings();  // [V, E]
   const std::int64_t width = own.shape()[1];
-  const Tensor read(Cpu{}, {theirs.size(), width}, DType::f32);
-  file.read_into("embedding.weight", read);
-
-  std::vector<float> rows = host_floats(own);
-  const std::vector<float> source = host_floats(read);
-  std::int64_t found = 0;
-  for (std::int32_t id = 0; id < vocabulary.size(); ++id) {
-    const std::int32_t from = theirs.id(vocabulary.token(id));
-    if (from < 0) continue;
-    std::copy_n(source.begin() + from * width, width, rows.begin() + id * width);
-    ++found;
+  if (file.width() != width) {
+    throw FormatError(fmt::format("{}: its vectors have {} numbers, and embedding.weight is {}",
+                                  file.path().string(), file.width(), own.shape().text()));
   }
+  std::vector<float> rows = host_floats(own);
+  std::int64_t found = 0;
+  file.read([&](std::string_view word, std::span<const float> vector) {
+    const std::int32_t id = vocabulary.id(word);
+    if (id < 0) return;
+    std::copy(vector.begin(), vector.end(), rows.begin() + id * width);
+    ++found;
+  });
   copy_from_host(own, rows.data());
   model.parameters().refresh_working();
   return found;
@@ -98,7 +89,9 @@ StartingPoint::StartingPoint(const RunConfig& config, const SavedCheckpoint* res
   }
   if (!has_weights) return;
   if (!config.weights.empty()) weights_ = weights_of(config.weights);
-  if (!config.embedding_from.empty()) embedding_ = weights_of(config.embedding_from);
+  if (!config.embedding_from.empty()) {
+    embedding_ = VectorFile::open(find_weights(config.embedding_from));
+  }
 }
 
 Corpus StartingPoint::open_corpus(const std::string& cache) const {

@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "engine/files/safetensors.h"
 #include "engine/run/run_config.h"
+#include "engine/vectors/vector_file.h"
 
 namespace carousel {
 
@@ -21,10 +23,9 @@ Vocabularies read_vocabularies(const std::filesystem::path& path);
 bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model);
 
 /// Gives the model the embeddings of those of its tokens that the file has too, by their text, and
-/// leaves the others. Returns how many. FormatError for a file without "embedding.weight" of this
-/// width or without a vocabulary, ConfigError for a model without an embedding.
-std::int64_t take_embeddings(const SafetensorsFile& file, const Vocabulary& vocabulary,
-                             Model& model);
+/// leaves the others. Returns how many. FormatError for vectors of another width, ConfigError for a
+/// model without an embedding.
+std::int64_t take_embeddings(const VectorFile& file, const Vocabulary& vocabulary, Model& model);
 
 /// What a new run takes over from others: data.vocabulary, model.weights, model.embedding_from.
 class StartingPoint {
@@ -40,7 +41,8 @@ class StartingPoint {
  private:
   const RunConfig& config_;
   Vocabularies vocabularies_;
-  std::optional<SafetensorsFile> weights_, embedding_;
+  std::optional<SafetensorsFile> weights_;
+  std::unique_ptr<VectorFile> embedding_;
 };
 
 }  // namespace carousel

@@ -123,6 +123,25 @@ std::string utf8(char32_t code) {
   return {reinterpret_cast<const char*>(bytes), static_cast<std::size_t>(count)};
 }
 
+std::string lower_case(std::string_view text) {
+  std::string result;
+  while (!text.empty()) {
+    const Utf8Sequence s = utf8_sequence(text);
+    if (s.status == Utf8Sequence::Status::whole) {
+      result +=
+          utf8(static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(s.code))));
+    } else {
+      result += text.substr(0, s.bytes);
+    }
+    text.remove_prefix(s.bytes);
+  }
+  return result;
+}
+
+char32_t upper_case(char32_t code) {
+  return static_cast<char32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(code)));
+}
+
 bool is_white_space(char32_t code) {
   if (code < 0x80) return code == ' ' || (code >= '\t' && code <= '\r');
   return code == 0x85 || code == 0xA0 || code == 0x1680 || (code >= 0x2000 && code <= 0x200A) ||

@@ -26,6 +26,12 @@ bool is_utf8(std::string_view text);
 /// The UTF-8 form of a code point.
 std::string utf8(char32_t code);
 
+/// The text with each letter that has a lower case in it. What is not UTF-8 stays.
+std::string lower_case(std::string_view text);
+
+/// A code point's upper case, or itself if it has none of one code point.
+char32_t upper_case(char32_t code);
+
 /// Whether a code point has Unicode's property White_Space, as the separators of words have.
 bool is_white_space(char32_t code);
 

@@ -38,7 +38,7 @@ rule 'device memory has one owner, class Memory' 'cuda(Malloc|Free)' "${no_memor
 rule 'the host waits in few, named places' 'cudaDeviceSynchronize' "${no_tests[@]}"
 rule 'kernels know nothing of the engine' '#include "(engine|models|tools)/' "${kernels[@]}"
 rule 'the engine knows no model' '#include "(models|tools)/' "${engine[@]}"
-rooms=(tape files config text batches data ops model training comparison run)  # lowest first
+rooms=(tape files config text vectors batches data ops model training comparison run)  # lowest first
 for ((i = 0; i + 1 < ${#rooms[@]}; ++i)); do
   mapfile -t room < <(sources "engine/${rooms[i]}/*")
   above=$(IFS='|'; echo "${rooms[*]:i+1}")

@@ -72,7 +72,8 @@ EXAMPLES = "x\tab\ny\tcd\nx\tae\ny\tcf\n"
 def run(*arguments, status=0, **options):
     """Runs the driver; every failure must be one line on standard error and nothing else there."""
     command = [CAROUSEL, *map(str, arguments)]
-    if arguments and arguments[0] in ("train", "resume", "eval", "generate", "predict", "score", "embed"):
+    if arguments and arguments[0] in ("train", "resume", "eval", "generate", "predict", "score", "embed",
+                                      "inspect"):
         command += ["--device", DEVICE, "--threads", "1"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
     if result.returncode != status:

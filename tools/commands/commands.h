@@ -64,6 +64,15 @@ struct GenerateArguments : RunArguments {
   std::uint64_t seed = 1;
 };
 
+struct InspectArguments : RunArguments {  ///< `run` may be a file of vectors
+  std::string what;                       ///< neighbours, analogy, similarity, analogies or map
+  std::vector<std::string> words;         ///< one; three; none; none; those on the map
+  std::string file;                       ///< of similarity and analogies: of questions
+  std::string out;                        ///< of map; empty: standard output
+  std::int64_t top = 10, most_frequent = 0;
+  bool ignore_case = false;
+};
+
 struct RunsArguments {
   std::vector<std::string> folders;
   std::string sort;  ///< a column; empty: in the order of the folders
@@ -79,6 +88,7 @@ int score_command(const ScoreArguments& arguments, const CommonArguments& common
 int embed_command(const EmbedArguments& arguments, const CommonArguments& common);
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
+int inspect_command(const InspectArguments& arguments, const CommonArguments& common);
 int runs_command(const RunsArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);
 

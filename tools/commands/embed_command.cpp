@@ -8,6 +8,7 @@
 #include "engine/files/matrix_file.h"
 #include "engine/run/trained_model.h"
 #include "engine/text/line_encoder.h"
+#include "engine/vectors/vector_file.h"
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands/commands.h"
@@ -104,26 +105,31 @@ std::size_t checked(const EmbedArguments& arguments) {
   return static_cast<std::size_t>(found - std::begin(kWhat));
 }
 
-void report(const EmbedArguments& arguments, const MatrixFile& file,
-            const std::optional<Counts>& counts) {
-  if (counts) {
+/// What a file was made of.
+struct Written {
+  std::int64_t rows = 0, columns = 0;
+  std::optional<Counts> counts{};  ///< of lines
+};
+
+void report(const EmbedArguments& arguments, const Written& written) {
+  if (const auto& counts = written.counts) {
     tell_unknown("embed", counts->unknown);
     if (counts->empty > 0) {
       talk(fmt::format("embed: {} of {} without tokens: {}\n", counted(counts->empty, "line"),
                        counts->lines, arguments.what == "all" ? "no rows" : "zeros"));
     }
   }
-  write_output(fmt::format("{}: [{}, {}]\n", arguments.out, file.rows(), file.columns()));
+  write_output(fmt::format("{}: [{}, {}]\n", arguments.out, written.rows, written.columns));
 }
 
 void report_json(const EmbedArguments& arguments, const TrainedModel& trained,
-                 const MatrixFile& file, const std::optional<Counts>& counts) {
+                 const Written& written) {
   nlohmann::ordered_json result{{"checkpoint", trained.checkpoint()},
                                 {"step", trained.step()},
                                 {"file", arguments.out},
                                 {"what", arguments.what},
-                                {"shape", {file.rows(), file.columns()}}};
-  if (counts) {
+                                {"shape", {written.rows, written.columns}}};
+  if (const auto& counts = written.counts) {
     result.update({{"lines", counts->lines},
                    {"empty_lines", counts->empty},
                    {"tokens", counts->tokens},
@@ -132,40 +138,63 @@ void report_json(const EmbedArguments& arguments, const TrainedModel& trained,
   write_output(json_line(result));
 }
 
+Metadata metadata_of(const EmbedArguments& arguments, const TrainedModel& trained) {
+  return {{"format", "pt"},
+          {"carousel.embedding", arguments.what},
+          {"step", std::to_string(trained.step())}};
+}
+
+Written write_tokens(const EmbedArguments& arguments, const TrainedModel& trained) {
+  const Tensor table = trained.embedder().token_embeddings();
+  const Vocabulary& vocabulary = trained.vocabularies()["token"];
+  const std::int64_t rows = table.shape()[0], width = table.shape()[1];
+  const std::vector<float> numbers = host_floats(table);
+  if (VectorWriter::writes(arguments.out)) {
+    VectorWriter file(arguments.out, rows, width);
+    for (std::int32_t id = 0; id < rows; ++id) {
+      file.add(vocabulary.token(id),
+               std::span(numbers).subspan(static_cast<std::size_t>(id * width),
+                                          static_cast<std::size_t>(width)));
+    }
+    file.finish();
+  } else {
+    Metadata metadata = metadata_of(arguments, trained);
+    trained.vocabularies().write(metadata);
+    MatrixFile file(arguments.out, width, {.matrix = "embedding.weight", .metadata = metadata});
+    file.append(numbers);
+    file.finish();
+  }
+  return {rows, width};
+}
+
 }  // namespace
 
 int embed_command(const EmbedArguments& arguments, const CommonArguments& common) {
   const std::size_t what = checked(arguments);
-  const bool tokens = arguments.what == "tokens";
   TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   expect_ability(trained.config().entry->embeds, "embed", *trained.config().entry);
-  const Embedder& embedder = trained.embedder();
-  Metadata metadata{{"format", "pt"},
-                    {"carousel.embedding", arguments.what},
-                    {"step", std::to_string(trained.step())}};
-  if (tokens) trained.vocabularies().write(metadata);
-  std::optional<LineInput> input;
-  if (!tokens) input.emplace(arguments.data);
-  MatrixFile file(arguments.out,
-                  tokens ? embedder.token_embeddings().shape()[1] : embedder.units().all(),
-                  {.matrix = tokens ? "embedding.weight" : "hidden", .metadata = metadata});
-  watch_interrupts(Waiting::ends);
-  if (!common.json) tell_checkpoint("embed", trained);
-  std::optional<Counts> counts;
-  if (tokens) {
-    file.append(host_floats(embedder.token_embeddings()));
-    file.finish();
+  Written written;
+  if (arguments.what == "tokens") {
+    written = write_tokens(arguments, trained);
+    if (!common.json) tell_checkpoint("embed", trained);
   } else {
-    counts = write_lines(trained, *input, static_cast<LineEmbedding>(what), file);
+    LineInput input(arguments.data);
+    MatrixFile file(arguments.out, trained.embedder().units().all(),
+                    {.matrix = "hidden", .metadata = metadata_of(arguments, trained)});
+    watch_interrupts(Waiting::ends);
+    if (!common.json) tell_checkpoint("embed", trained);
+    const std::optional<Counts> counts =
+        write_lines(trained, input, static_cast<LineEmbedding>(what), file);
     if (!counts) {
       talk(fmt::format("embed: stopped; {} is not written\n", arguments.out));
       return 130;
     }
+    written = {file.rows(), file.columns(), counts};
   }
   if (common.json) {
-    report_json(arguments, trained, file, counts);
+    report_json(arguments, trained, written);
   } else {
-    report(arguments, file, counts);
+    report(arguments, written);
   }
   return 0;
 }
