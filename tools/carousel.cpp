@@ -183,6 +183,8 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   command->add_flag("--interactive", generate.interactive,
                     "answer each line of standard input with what follows it; the state is kept, "
                     "but for a model of lines");
+  command->add_flag("--tidy", generate.tidy,
+                    "of words: no blanks before marks, and a capital where a sentence begins");
   command->add_option("--temperature", generate.temperature, "below 1: safer; above: bolder")
       ->capture_default_str();
   command->add_option("--top-k", generate.top_k, "choose among the k likeliest; 0: all")

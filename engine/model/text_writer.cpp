@@ -60,8 +60,8 @@ void TextWriter::begin(const std::vector<std::int32_t>& prompt) {
   read(prompt, /*anew=*/true);
   for (Row& text : texts_) {
     text.decoder.finish();
-    // So that it knows where in a line the text goes on.
-    for (const std::int32_t id : prompt) text.decoder.next(id);
+    text.tidy = {};
+    put_behind(prompt, text);
   }
 }
 
@@ -71,16 +71,21 @@ void TextWriter::go_on(const std::vector<std::int32_t>& prompt) {
   if (!writes_lines(vocabulary_) && line_end >= 0 && last_ != line_end) all.push_back(line_end);
   all.insert(all.end(), prompt.begin(), prompt.end());
   read(all, /*anew=*/false);
-  for (Row& text : texts_) {
-    for (const std::int32_t id : prompt) text.decoder.next(id);
-  }
+  for (Row& text : texts_) put_behind(prompt, text);
+}
+
+void TextWriter::put_behind(const std::vector<std::int32_t>& prompt, Row& text) const {
+  // The decoder knows then where in a line the text goes on.
+  std::string shown;
+  for (const std::int32_t id : prompt) shown += text.decoder.next(id);
+  text.tidy.read(shown);
 }
 
 void TextWriter::take(std::size_t row, std::int32_t id, const Show& show) {
   Row& text = texts_[row];
   const bool line_is_over = writes_lines(vocabulary_) && id == vocabulary_.end();
   if (!line_is_over) {
-    const std::string shown = text.stops.next(text.decoder.next(id));
+    const std::string shown = text.stops.next(tidied(text.decoder.next(id), text));
     if (!shown.empty()) show(row, shown);
   }
   if (!line_is_over && !text.stops.found()) return;
@@ -106,7 +111,9 @@ void TextWriter::write(const Show& show, const Proceed& proceed) {
     Row& text = texts_[row];
     if (!text.ended) text.end = proceeding ? TextEnd::length : TextEnd::interrupted;
     const bool stopped = text.ended && text.end == TextEnd::stop;
-    std::string rest = text.stops.next(text.decoder.finish());
+    std::string last = tidied(text.decoder.finish(), text);
+    if (options_.tidy) last += text.tidy.finish();
+    std::string rest = text.stops.next(last);
     rest += text.stops.finish();
     if (!stopped && !rest.empty()) show(row, rest);
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "engine/model/generator.h"
+#include "engine/model/tidy_text.h"
 #include "engine/text/vocabulary.h"
 
 namespace carousel {
@@ -38,6 +39,7 @@ struct WritingOptions {
   std::int64_t tokens = 200;        ///< of each text, at most
   bool graph = true;                ///< on CUDA, a step is one graph; the same texts
   std::vector<std::string> stop{};  ///< these end it, and do not belong to it; none is empty
+  bool tidy = false;                ///< of words: blanks and capitals as people write (TidyText)
 };
 
 /// Texts that a model writes side by side, each with random numbers of its own.
@@ -70,12 +72,18 @@ class TextWriter {
     Row(const Vocabulary& vocabulary, const std::vector<std::string>& stop)
         : decoder(vocabulary), stops(stop) {}
     TextDecoder decoder;
+    TidyText tidy;
     StopSearch stops;
     bool ended = false;
     TextEnd end = TextEnd::length;
   };
   void read(std::vector<std::int32_t> prompt, bool anew);
   void take(std::size_t row, std::int32_t id, const Show& show);
+  /// Reads a prompt into a text that goes on behind it.
+  void put_behind(const std::vector<std::int32_t>& prompt, Row& text) const;
+  std::string tidied(std::string piece, Row& text) const {
+    return options_.tidy ? text.tidy.next(piece) : piece;
+  }
 
   const Vocabulary& vocabulary_;
   const WritingOptions options_;

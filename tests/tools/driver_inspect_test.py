@@ -190,6 +190,21 @@ class DriverInspectTest(DriverCase):
         for word in own:
             self.assertEqual(theirs.get(word) == own[word], word in common, word)
 
+    def test_a_text_is_written_as_people_write(self):
+        (self.here / "text.txt").write_text("the ship ( an old one ) sails , it 's home .\n" * 60)
+        self.train("--set", "train.steps=150", "--set", "optimizer.learning_rate=3e-2",
+                   "--set", "train.evaluate_every=150")
+        asked = ("generate", self.here / "run", "--prompt", "the ship", "--greedy", "--tokens", 14)
+        plain, tidy = (run(*asked, *more).stdout for more in ((), ("--tidy",)))
+        self.assertEqual(plain, "the ship ( an old one ) sails , it 's home .\nthe ship\n")
+        self.assertEqual(tidy, "the ship (an old one) sails, it's home.\nThe ship\n")
+        both = json.loads(run(*asked, "--tidy", "--json").stdout)
+        self.assertEqual(both["text"] + "\n", tidy)
+        (self.here / "config.toml").write_text(SMALL_CONFIG)
+        self.train(out="characters")
+        self.assert_one_line(run("generate", self.here / "characters", "--tidy", status=1),
+                             "--tidy is for models of words")
+
     def test_mistakes(self):
         self.train()
         def refused(*arguments, parts, status=1):

@@ -60,7 +60,7 @@ struct GenerateArguments : RunArguments {
   std::int64_t tokens = 200, count = 1;
   double temperature = 1, top_p = 1;
   std::int64_t top_k = 0;
-  bool greedy = false, interactive = false;
+  bool greedy = false, interactive = false, tidy = false;
   std::uint64_t seed = 1;
 };
 

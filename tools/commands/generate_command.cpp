@@ -105,6 +105,9 @@ class Generation {
         common_(common),
         trained_(arguments.run, model_registry(), common, arguments.checkpoint) {
     expect_ability(trained_.config().entry->decodes, "generate", *trained_.config().entry);
+    if (arguments.tidy && vocabulary().rules().kind != TokenKind::word) {
+      throw ConfigError("--tidy is for models of words, and data.tokens of this one is not word");
+    }
     writer_.emplace(trained_.model(), vocabulary(),
                     WritingOptions{.sampling = {.temperature = arguments.temperature,
                                                 .top_k = arguments.top_k,
@@ -113,7 +116,8 @@ class Generation {
                                                 .seed = arguments.seed},
                                    .tokens = arguments.tokens,
                                    .graph = trained_.config().machine.graph,
-                                   .stop = arguments.stop},
+                                   .stop = arguments.stop,
+                                   .tidy = arguments.tidy},
                     arguments.count);
   }
 
