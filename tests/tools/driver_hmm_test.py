@@ -181,7 +181,7 @@ class HmmTest(DriverCase):
         self.train(out="whole")
         for how, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
             out = str(how)
-            (self.here / "text.txt").write_text(TEXT * 60)  # long enough to be stopped
+            (self.here / "text.txt").write_text(TEXT * 250)  # long enough to be stopped
             if how == signal.SIGKILL:
                 self.train(out="long")
             command = [CAROUSEL, "train", self.here / "config.toml", "--out", self.here / out,
