@@ -7,6 +7,7 @@
 
 #include "engine/tape/tape.h"
 #include "kernels/activation/activation.h"
+#include "kernels/adaptive_softmax/adaptive_softmax.h"
 #include "kernels/common/random.h"
 #include "kernels/pooling/pooling.h"
 #include "kernels/recurrent_sequence/cell.h"
@@ -70,6 +71,27 @@ struct Loss {
 /// absent.
 Loss linear_cross_entropy(Var hidden, Var weight, Var bias, const Tensor& target,
                           const LossOptions& options = {});
+
+/// The weights of an adaptive softmax, laid out as PyTorch's nn.AdaptiveLogSoftmaxWithLoss, which
+/// names them "head", "tail.k.0" and "tail.k.1".
+struct AdaptiveParameters {
+  struct Tail {
+    Var projection;  ///< [E, H]
+    Var weight;      ///< [words of the cluster, E]
+  };
+  AdaptiveCutoffs cutoffs;
+  Var head;                 ///< [S + K, H]
+  Var head_bias = {};       ///< [S + K], may be absent
+  std::vector<Tail> tails;  ///< of the K clusters
+};
+/// −log p(target) for hidden [N, H], where p is the adaptive softmax of kernels/adaptive_softmax;
+/// writes the gradients of the mean at once. The mean is the sum divided by the denominator [1] or,
+/// if that is empty, by the count. On the CPU only the rows of a cluster pay for it; on CUDA, where a
+/// captured step has fixed shapes, each cluster costs what it would cost with all rows.
+Loss adaptive_softmax(Var hidden, const AdaptiveParameters& parameters, const Tensor& target,
+                      const Tensor& denominator = {});
+/// log p of all V words, float [N, V], on a tape that does not record.
+Tensor adaptive_log_probabilities(Var hidden, const AdaptiveParameters& parameters);
 
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].

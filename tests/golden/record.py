@@ -152,6 +152,24 @@ def linear_cross_entropy(smoothing=0.0):
             "gradients": {"hidden": hidden.grad} | gradients(linear)}
 
 
+def adaptive_softmax(biased=False):
+    """torch.nn.AdaptiveLogSoftmaxWithLoss(8, 25, cutoffs=[4, 11], div_value=2) of 12 rows, four of them
+    in each part of the vocabulary: the loss of each row, the mean and its gradients, and the
+    log-probabilities of all words."""
+    V, cutoffs, div_value = 25, [4, 11], 2.0
+    module = nn.AdaptiveLogSoftmaxWithLoss(8, V, cutoffs, div_value, head_bias=biased).double()
+    draw_parameters(module, bound=1)
+    hidden = leaf(draw(12, 8))
+    target = torch.cat([torch.randint(low, high, (4,))
+                        for low, high in itertools.pairwise([0, *cutoffs, V])])[torch.randperm(12)]
+    output, mean = module(hidden, target)
+    mean.backward()
+    return {"options": {"vocabulary": V, "cutoffs": cutoffs, "div_value": div_value},
+            "given": {"hidden": hidden, "target": target} | values_of(module),
+            "values": {"rows": -output, "mean": mean, "log_probabilities": module.log_prob(hidden)},
+            "gradients": {"hidden": hidden.grad} | gradients(module)}
+
+
 def layer_norm():
     """torch.nn.LayerNorm(5) of 7 rows that lie around 0, 4 and 8. The loss is the sum of the output, each
     element times its own given number d_output."""
@@ -388,6 +406,8 @@ CASES = {
     "cross_entropy_smoothed": (cross_entropy, {"smoothing": 0.125}),
     "linear_cross_entropy": (linear_cross_entropy, {}),
     "linear_cross_entropy_smoothed": (linear_cross_entropy, {"smoothing": 0.125}),
+    "adaptive_softmax": (adaptive_softmax, {}),
+    "adaptive_softmax_biased": (adaptive_softmax, {"biased": True}),
     "layer_norm": (layer_norm, {}),
     **{f"activation_{name}": (activation, {"function": function})
        for name, function in ACTIVATIONS.items()},
