@@ -12,6 +12,7 @@
 #include "kernels/pooling/pooling.h"
 #include "kernels/recurrent_sequence/cell.h"
 #include "kernels/recurrent_sequence/options.h"
+#include "kernels/sampled_loss/sampled_loss.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op
 // computes, and what it does with bad input, stands in its contract, kernels/<op>/<op>.h.
@@ -63,7 +64,7 @@ Var linear(Var x, Var weight, Var bias);
 struct Loss {
   Var mean;        ///< [1] nats, weighted, per unit of denominator
   Var rows{};      ///< in the shape of the target: nats, not weighted, 0 where ignored
-  Tensor count{};  ///< [1] i32: targets that are not ignored
+  Tensor count{};  ///< [1] i32: targets that are not ignored; empty of a sampled loss
 };
 
 /// The cross-entropy of hidden [N, H]·weight [V, H]ᵀ + bias [V] and target [N], without ever
@@ -92,6 +93,21 @@ Loss adaptive_softmax(Var hidden, const AdaptiveParameters& parameters, const Te
                       const Tensor& denominator = {});
 /// log p of all V words, float [N, V], on a tape that does not record.
 Tensor adaptive_log_probabilities(Var hidden, const AdaptiveParameters& parameters);
+
+/// How an output layer is trained on few of its words: kernels/sampled_loss/sampled_loss.h.
+struct SampledOptions {
+  SampledKind kind = SampledKind::softmax;
+  std::int64_t samples = 0;  ///< S words that all targets share
+  Tensor table = {};         ///< [V] int64: the columns of the AliasTable that they are drawn from
+  Tensor log_expected = {};  ///< [V] float: the log of how often each is expected among them
+  RandomSource random = {};
+  Tensor denominator = {};  ///< [1] float; empty: the count of targets that are not ignored
+};
+/// The loss of hidden [N, H] and target [N] from the rows of weight [V, H] and bias [V, 1] that belong
+/// to the targets and to words drawn at random; both may be row-sparse. Writes the gradient of hidden
+/// at once. The sum is divided by the denominator.
+Loss sampled_loss(Var hidden, Var weight, Var bias, const Tensor& target,
+                  const SampledOptions& options);
 
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].

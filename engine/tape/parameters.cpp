@@ -167,7 +167,8 @@ Var Parameters::on(Tape& tape, std::size_t index) {
   }
   Entry& entry = entries_[index];
   if (!entry.var.present()) {
-    const bool rounded = working_ && entry.shape.rank() >= 2;
+    const bool vector = entry.shape.rank() < 2 || entry.shape.back() == 1;
+    const bool rounded = working_ && !vector;
     const Tensor& value = rounded ? entry.working : entry.weight;
     const bool frozen = entry.options.group.frozen;
     entry.var = frozen       ? tape.constant(value)

@@ -64,7 +64,7 @@ class Parameters {
 
   /// The parameter on a tape, the same Var however often it is asked for in a step, so that uses
   /// of one weight in two places (tied embeddings) share their gradient. Matrices come in the
-  /// compute type, vectors (biases) in float.
+  /// compute type, vectors (biases, also as matrices of one column) in float.
   Var on(Tape& tape, std::size_t index);
 
   std::size_t count() const { return entries_.size(); }
