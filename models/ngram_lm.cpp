@@ -45,6 +45,7 @@ void NgramLmConfig::describe(OptionSection& section) {
               probability);
   section.add("tie_weights", tie_weights, "use the embedding as output matrix");
   section.add("label_smoothing", label_smoothing, "share of the target spread evenly", probability);
+  output.describe(section);
 }
 
 NgramLm::NgramLm(const NgramLmConfig& config, const Device& device, DType compute,
@@ -61,11 +62,12 @@ NgramLm::NgramLm(const NgramLmConfig& config, const Device& device, DType comput
   hidden_bias_ = parameters_.declare("hidden.bias", {H}, bias_of(joined));
   gain_ = parameters_.declare("norm.weight", {H}, {.kind = Kind::constant, .scale = 1});
   bias_ = parameters_.declare("norm.bias", {H}, {});
-  if (!config.tie_weights) {
-    output_weight_ = parameters_.declare("output.weight", {V, H}, kMatrix);
-  }
-  output_bias_ = parameters_.declare("output.bias", {V}, bias_of(H));
+  output_.emplace(config.output, OutputLayer::Sizes{V, H},
+                  OutputLayer::Beginnings{kMatrix, bias_of(H)}, parameters_,
+                  config.tie_weights ? &embedding_ : nullptr);
+  output_->expect_smoothing(config.label_smoothing);
   parameters_.materialize(device, compute, beginning);
+  output_->materialize();
 }
 
 State NgramLm::initial_state(std::int64_t batch) const {
@@ -110,13 +112,7 @@ Var NgramLm::hidden_units(Pass& pass, const Tensor& context) {
 
 Objective NgramLm::objective(Pass& pass, const Batch& batch, const State& state) {
   const Var h = hidden_units(pass, contexts(pass, batch, state));  // [T, B, H]
-  const Tape::Layer layer(pass.tape(), "output");
-  const double smoothing = pass.training() ? config_.label_smoothing : 0;
-  return {.terms = {{"loss", linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
-                                                  parameters_.on(pass.tape(), output_bias_),
-                                                  batch["target"],
-                                                  {.label_smoothing = static_cast<float>(smoothing),
-                                                   .denominator = pass.denominator()})}}};
+  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}}};
 }
 
 Tensor NgramLm::logits(Pass& pass, const Field& token, const State& state) {
@@ -131,10 +127,7 @@ Tensor NgramLm::logits(Pass& pass, const Field& token, const State& state) {
                               .last = last.mutable_view<std::int32_t, 2>(),
                               .after = after.mutable_view<std::int32_t, 2>()});
   pass.carry(after, before);
-  const Var h = hidden_units(pass, last);  // [B, H]
-  const Tape::Layer layer(tape, "output");
-  return linear(h, parameters_.on(tape, output_weight()), parameters_.on(tape, output_bias_))
-      .value();
+  return output_->logits(pass, hidden_units(pass, last));  // [B, H]
 }
 
 Tensor NgramLm::hidden(Pass& pass, const Batch& batch, const State& state) {

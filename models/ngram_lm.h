@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "engine/config/options.h"
 #include "engine/model/model.h"
+#include "models/output_layer.h"
 
 namespace carousel {
 
@@ -17,6 +19,7 @@ struct NgramLmConfig {
   double dropout = 0;        ///< of the joined embeddings and of the hidden units
   bool tie_weights = false;  ///< the output matrix is the embedding's; asks for embed == hidden
   double label_smoothing = 0;
+  OutputConfig output{};
 
   void describe(OptionSection& section);
 };
@@ -25,7 +28,7 @@ struct NgramLmConfig {
 ///
 ///     x_t = embedding[token_{t−K+1}], …, embedding[token_t] side by side
 ///     h_t = gelu(layer_norm(W_h x_t + b_h))
-///     p(token_{t+1} | token_{t−K+1} … token_t) = softmax(W h_t + b)
+///     p(token_{t+1} | token_{t−K+1} … token_t) = softmax(W h_t + b), or as model.output says
 ///
 /// Before the begin of a text or a document there are no tokens: zeros stand for their embeddings.
 ///
@@ -33,7 +36,7 @@ struct NgramLmConfig {
 ///          connections from x to the output, and with normalization before the hidden units: Ba,
 ///          Kiros & Hinton 2016, arXiv:1607.06450. Their hidden units are tanh, an option here.
 ///          Parameters have the names of PyTorch's nn.Embedding "embedding", nn.Linear "hidden",
-///          nn.LayerNorm "norm" and nn.Linear "output".
+///          nn.LayerNorm "norm" and the output layer's "output".
 class NgramLm : public Model, public Decoder, public Embedder {
  public:
   NgramLm(const NgramLmConfig& config, const Device& device, DType compute,
@@ -57,13 +60,12 @@ class NgramLm : public Model, public Decoder, public Embedder {
   /// What the output layer reads of each context [..., K]: [..., H].
   Var hidden_units(Pass& pass, const Tensor& context);
   Var drop(Pass& pass, Var x, std::uint64_t place) const;
-  std::size_t output_weight() const { return config_.tie_weights ? embedding_ : output_weight_; }
 
   NgramLmConfig config_;
   Device device_;
   Parameters parameters_;
   std::size_t embedding_, hidden_weight_, hidden_bias_, gain_, bias_;
-  std::size_t output_weight_ = 0, output_bias_;
+  std::optional<OutputLayer> output_;
 };
 
 }  // namespace carousel

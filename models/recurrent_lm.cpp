@@ -32,6 +32,7 @@ void RecurrentLmConfig::describe(OptionSection& section) {
   section.add("tie_weights", tie_weights, "use the embedding as output matrix");
   section.add("label_smoothing", label_smoothing, "share of the target spread evenly",
               {.least = 0, .most = 1, .below_most = true});
+  output.describe(section);
 }
 
 RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
@@ -39,13 +40,13 @@ RecurrentLm::RecurrentLm(const RecurrentLmConfig& config, const Device& device, 
     : config_(config),
       device_(device),
       embedding_(declare_embedding(config, parameters_)),
-      encoder_(config.encoder, config.embed, parameters_) {
-  const std::int64_t V = config.vocabulary, H = config.encoder.output_width();
-  if (!config.tie_weights) {
-    output_weight_ = parameters_.declare("output.weight", {V, H}, config.encoder.matrix(1));
-  }
-  output_bias_ = parameters_.declare("output.bias", {V}, config.encoder.vector());
+      encoder_(config.encoder, config.embed, parameters_),
+      output_(config.output, {config.vocabulary, config.encoder.output_width()},
+              {config.encoder.matrix(1), config.encoder.vector()}, parameters_,
+              config.tie_weights ? &embedding_ : nullptr) {
+  output_.expect_smoothing(config.label_smoothing);
   parameters_.materialize(device, compute, beginning);
+  output_.materialize();
 }
 
 State RecurrentLm::initial_state(std::int64_t batch) const {
@@ -65,24 +66,14 @@ Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& st
                           : Field{.name = "token", .values = batch["token"]};
   const auto [h, penalties] =
       encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
-  const Tape::Layer layer(pass.tape(), "output");
-  const double smoothing = pass.training() ? config_.label_smoothing : 0;
   Objective objective{
-      .terms = {
-          {"loss", linear_cross_entropy(h, parameters_.on(pass.tape(), output_weight()),
-                                        parameters_.on(pass.tape(), output_bias_), batch["target"],
-                                        {.label_smoothing = static_cast<float>(smoothing),
-                                         .denominator = pass.denominator()})}}};
+      .terms = {{"loss", output_.loss(pass, h, batch["target"], config_.label_smoothing)}}};
   objective.terms.insert(objective.terms.end(), penalties.begin(), penalties.end());
   return objective;
 }
 
 Tensor RecurrentLm::logits(Pass& pass, const Field& token, const State& state) {
-  const Var h = encode(pass, token, {}, state, Encoder::Output::last).output;  // [B, H]
-  const Tape::Layer layer(pass.tape(), "output");
-  return linear(h, parameters_.on(pass.tape(), output_weight()),
-                parameters_.on(pass.tape(), output_bias_))
-      .value();
+  return output_.logits(pass, encode(pass, token, {}, state, Encoder::Output::last).output);
 }
 
 Tensor RecurrentLm::hidden(Pass& pass, const Batch& batch, const State& state) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "models/encoder.h"
+#include "models/output_layer.h"
 
 namespace carousel {
 
@@ -13,6 +14,7 @@ struct RecurrentLmConfig {
   EncoderConfig encoder{};
   bool tie_weights = false;  ///< the output matrix is the embedding's; asks for embed == hidden
   double label_smoothing = 0;
+  OutputConfig output{};
 
   void describe(OptionSection& section);
 };
@@ -20,12 +22,12 @@ struct RecurrentLmConfig {
 /// Language model of stacked recurrent layers: embedding, encoder, softmax over the next token.
 ///
 ///     x_t = embedding[token_t];   h_t = encoder(x_1 … x_t)
-///     p(token_{t+1} | token_1 … token_t) = softmax(W h_t + b)
+///     p(token_{t+1} | token_1 … token_t) = softmax(W h_t + b), or as model.output says
 ///
 /// Source   Mikolov et al. 2010, Interspeech, 1045–1048 (the recurrent language model); Zaremba,
 ///          Sutskever & Vinyals 2014, arXiv:1409.2329 (stacked LSTMs with dropout); Press & Wolf
 ///          2017, arXiv:1608.05859 (tied weights). Parameters have the names of PyTorch's
-///          nn.Embedding "embedding", the cell's module and nn.Linear "output".
+///          nn.Embedding "embedding", the cell's module and the output layer's "output".
 class RecurrentLm : public Model, public Decoder, public Embedder {
  public:
   RecurrentLm(const RecurrentLmConfig& config, const Device& device, DType compute,
@@ -45,13 +47,12 @@ class RecurrentLm : public Model, public Decoder, public Embedder {
  private:
   Encoder::Result encode(Pass& pass, const Field& token, const Tensor& reset, const State& state,
                          Encoder::Output output);
-  std::size_t output_weight() const { return config_.tie_weights ? embedding_ : output_weight_; }
-
   RecurrentLmConfig config_;
   Device device_;
   Parameters parameters_;
-  std::size_t embedding_, output_weight_ = 0, output_bias_ = 0;
+  std::size_t embedding_;
   Encoder encoder_;
+  OutputLayer output_;
 };
 
 }  // namespace carousel

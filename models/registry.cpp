@@ -38,9 +38,11 @@ void take_sizes(KneserNeyConfig& config, const Vocabularies& vocabularies) {
 }
 void take_sizes(NgramLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
+  config.output.take(vocabularies["token"]);
 }
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
+  config.output.take(vocabularies["token"]);
 }
 void take_sizes(ClassifierConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();

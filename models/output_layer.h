@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "engine/config/options.h"
+#include "engine/model/model.h"
+#include "engine/text/vocabulary.h"
+
+namespace carousel {
+
+/// How the output layer of a language model is made and trained.
+struct OutputConfig {
+  enum class Kind : std::uint8_t { full, adaptive, sampled, nce };
+  enum class Sampler : std::uint8_t { log_uniform, unigram };
+
+  Kind kind = Kind::full;
+  std::string cutoffs = "2000, 10000";  ///< first words of the clusters
+  double div_value = 4;                 ///< of each cluster's width, over that of the one before
+  std::int64_t samples = 1024;          ///< S words drawn for a batch
+  Sampler sampler = Sampler::log_uniform;
+  /// Of the vocabulary: whether its words are in order of falling frequency, and how often each
+  /// occurs.
+  bool by_count = true;
+  std::vector<std::int64_t> counts{};
+
+  bool draws() const { return kind == Kind::sampled || kind == Kind::nce; }
+
+  void describe(OptionSection& section);
+  void take(const Vocabulary& vocabulary);
+  /// ConfigError "<what>, and bytes are not in order of frequency …" unless by_count.
+  void expect_by_count(const char* what) const;
+};
+
+/// The layer that gives p(next word) for hidden units [.., H].
+///
+///     full      softmax(weight·h + bias); PyTorch's nn.Linear "output"
+///     adaptive  kernels/adaptive_softmax, cluster k of width H / div_value^(k + 1); PyTorch's
+///               nn.AdaptiveLogSoftmaxWithLoss "output" with head_bias
+///     sampled   a full layer trained by the sampled softmax of kernels/sampled_loss
+///     nce       a full layer trained by noise-contrastive estimation, the same op
+///
+/// sampled and nce draw S words for a batch, w in proportion to log((w + 2) / (w + 1)) or as often
+/// as it occurs. Their matrix [V, H] and bias [V, 1] are row-sparse; a tied matrix is dense. With
+/// nce the bias begins at −log V, so that the normaliser is near the 1 that it is taken for.
+///
+/// Evaluation has the exact loss, −log p(target) in nats, of each kind.
+class OutputLayer {
+ public:
+  struct Sizes {
+    std::int64_t vocabulary = 0, width = 0;  ///< V, H
+  };
+  /// How weights begin.
+  struct Beginnings {
+    Initializer matrix, bias;
+  };
+  /// Declares the parameters. `tied`, a parameter [V, H], takes the place of the matrix of a full
+  /// layer. ConfigError where that is none or the cutoffs do not suit the vocabulary.
+  OutputLayer(const OutputConfig& config, const Sizes& sizes, const Beginnings& beginnings,
+              Parameters& parameters, const std::size_t* tied);
+  /// Makes the table that words are drawn from. Once the parameters are materialised.
+  void materialize();
+
+  /// ConfigError if label smoothing is asked for and the kind has none.
+  void expect_smoothing(double label_smoothing) const;
+
+  /// The mean loss of a batch; its gradients are written.
+  Loss loss(const Pass& pass, Var hidden, const Tensor& target, double label_smoothing) const;
+  /// Unnormalised log-probabilities [B, V] for hidden [B, H].
+  Tensor logits(const Pass& pass, Var hidden) const;
+
+ private:
+  void declare_clusters(const Sizes& sizes, const Beginnings& beginnings);
+  void declare_full(const Sizes& sizes, const Beginnings& beginnings, const std::size_t* tied);
+  Loss sampled(const Pass& pass, Var hidden, const Tensor& target) const;
+  Var bias(Tape& tape) const;
+  AdaptiveParameters clusters(Tape& tape) const;
+
+  OutputConfig config_;
+  Parameters& parameters_;
+  std::size_t weight_ = 0, bias_ = 0;  ///< of a full layer, or of the head
+  AdaptiveCutoffs cutoffs_{};
+  std::vector<std::size_t> projections_, tails_;
+  Tensor table_, log_expected_;  ///< [V] of the sampler
+};
+
+}  // namespace carousel
