@@ -9,10 +9,10 @@
 #include "kernels/common/bf16.h"
 #include "kernels/common/cpu_math.h"
 
-// One row of logits on the CPU, for the two ops that need it: cross_entropy and
-// linear_cross_entropy. Everything works on blocks of kLanes numbers, so that loops become vector
-// code without licence to reorder sums: a sum is kLanes sums, added at the end in order, whatever
-// the vector width of the machine.
+// One row of numbers on the CPU: what cross_entropy, linear_cross_entropy and layer_norm need of it.
+// Everything works on blocks of kLanes numbers, so that loops become vector code without licence to
+// reorder sums: a sum is kLanes sums, added at the end in order, whatever the vector width of the
+// machine.
 namespace carousel::row {
 
 inline constexpr int kLanes = 16;

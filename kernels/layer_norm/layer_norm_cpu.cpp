@@ -7,6 +7,7 @@
 
 #include "kernels/common/check.h"
 #include "kernels/common/cpu_parallel.h"
+#include "kernels/cross_entropy/row.h"
 #include "kernels/layer_norm/layer_norm.h"
 #include "kernels/reduce/column_sum.h"
 
@@ -26,6 +27,24 @@ const Accumulator<T>* widened(const T* row, std::int64_t count,
   }
 }
 
+/// Σ a(c)·b(c) over [0, columns) in the lanes of row.h, each product fused: rounded alike in every
+/// build.
+template <class Acc, class A, class B>
+Acc row_sum(std::int64_t columns, const A& a, const B& b) {
+  row::Block<Acc> sum{};
+  std::int64_t first = 0;
+  for (; first + row::kLanes <= columns; first += row::kLanes) {
+#pragma omp simd
+    for (int l = 0; l < row::kLanes; ++l) {
+      sum.lane[l] = std::fma(a(first + l), b(first + l), sum.lane[l]);
+    }
+  }
+  for (int l = 0; first + l < columns; ++l) {
+    sum.lane[l] = std::fma(a(first + l), b(first + l), sum.lane[l]);
+  }
+  return row::total(sum);
+}
+
 /// Calls body(n, x, d) for each row, on all threads; x and d are buffers of a row.
 template <class Acc, class Body>
 void for_rows(std::int64_t rows, std::int64_t columns, const Body& body) {
@@ -43,12 +62,12 @@ void normalize_row(const LayerNormForward<T>& op, std::int64_t n,
   using Acc = Accumulator<T>;
   const std::int64_t columns = op.x.extent[1];
   const Acc* const x = widened(op.x.data + n * columns, columns, buffer);
-  Acc sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-  for (std::int64_t c = 0; c < columns; ++c) sum += x[c];
-  const Acc mean = sum / static_cast<Acc>(columns);
-#pragma omp simd reduction(+ : squares)
-  for (std::int64_t c = 0; c < columns; ++c) squares += (x[c] - mean) * (x[c] - mean);
+  const auto one = [](std::int64_t) { return Acc{1}; };
+  const Acc mean = row_sum<Acc>(
+                       columns, [=](std::int64_t c) { return x[c]; }, one) /
+                   static_cast<Acc>(columns);
+  const auto centered = [=](std::int64_t c) { return x[c] - mean; };
+  const Acc squares = row_sum<Acc>(columns, centered, centered);
   const Acc factor =
       1 / std::sqrt(squares / static_cast<Acc>(columns) + static_cast<Acc>(op.epsilon));
   op.mean(n) = mean;
@@ -76,19 +95,16 @@ void normalize_row_backward(const LayerNormBackward<T>& op, std::int64_t n,
   for (std::int64_t c = 0; c < columns; ++c) {
     d[c] = static_cast<Acc>(d_y[c]) * (gain != nullptr ? gain[c] : Acc{1});
   }
-  Acc sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-  for (std::int64_t c = 0; c < columns; ++c) {
-    sum += d[c];
-    along += d[c] * (x[c] - mean);
-  }
-  const Acc shift = sum / static_cast<Acc>(columns);
+  const auto d_of = [=](std::int64_t c) { return d[c]; };
+  const Acc shift =
+      row_sum<Acc>(columns, d_of, [](std::int64_t) { return Acc{1}; }) / static_cast<Acc>(columns);
+  const Acc along = row_sum<Acc>(columns, d_of, [=](std::int64_t c) { return x[c] - mean; });
   const Acc slope = along * factor * factor / static_cast<Acc>(columns);
   T* const d_x = op.d_x.view.data + n * columns;
   const bool accumulate = op.d_x.accumulate;
 #pragma GCC ivdep
   for (std::int64_t c = 0; c < columns; ++c) {
-    const Acc gradient = factor * (d[c] - shift - (x[c] - mean) * slope);
+    const Acc gradient = factor * std::fma(mean - x[c], slope, d[c] - shift);
     d_x[c] = static_cast<T>(accumulate ? gradient + static_cast<Acc>(d_x[c]) : gradient);
   }
 }
@@ -151,7 +167,8 @@ void LayerNormBackward<T>::run(const Cpu&) const {
 #pragma GCC ivdep
           for (std::int64_t c = 0; c < width; ++c) {
             const Acc d = static_cast<Acc>(d_row[c]);
-            gain_part[c] += d * ((static_cast<Acc>(x_row[c]) - center) * factor);
+            gain_part[c] =
+                std::fma(d, (static_cast<Acc>(x_row[c]) - center) * factor, gain_part[c]);
             bias_part[c] += d;
           }
         });

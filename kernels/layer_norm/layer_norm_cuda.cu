@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
       float v[N];
       load(x + first, count, v, mean);  // a tail is filled with what adds nothing
 #pragma unroll
-      for (int i = 0; i < N; ++i) squares += (v[i] - mean) * (v[i] - mean);
+      for (int i = 0; i < N; ++i) squares = fmaf(v[i] - mean, v[i] - mean, squares);
     });
     squares = sum_of_row<kRowThreads>(squares, shared.sum);
     const float factor = 1.0F / sqrtf(squares * share + op.epsilon);
@@ -107,14 +107,13 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
     const T* const x_row = op.x.data + n * columns;
     const float factor = op.inverse_deviation(n);
     SumPair sums;
-    row::for_each_piece<kRowThreads, N>(x_row, columns,
-                                        [&](std::int64_t first, std::int64_t count) {
-                                          float d[N], x[N];
-                                          load_piece(op, n, first, count, d, x);
+    row::for_each_piece<kRowThreads, N>(
+        x_row, columns, [&](std::int64_t first, std::int64_t count) {
+          float d[N], x[N];
+          load_piece(op, n, first, count, d, x);
 #pragma unroll
-                                          for (int i = 0; i < N; ++i)
-                                            sums = sums + SumPair{d[i], d[i] * x[i]};
-                                        });
+          for (int i = 0; i < N; ++i) sums = {sums.first + d[i], fmaf(d[i], x[i], sums.second)};
+        });
     sums = sum_of_row<kRowThreads>(sums, shared.pair);
     const float shift = sums.first * share, slope = sums.second * factor * factor * share;
     row::for_each_piece<kRowThreads, N>(x_row, columns,
@@ -125,7 +124,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
                                           if (op.d_x.accumulate) load(d_x, count, before);
 #pragma unroll
                                           for (int i = 0; i < N; ++i) {
-                                            d[i] = factor * (d[i] - shift - x[i] * slope);
+                                            d[i] = factor * fmaf(-x[i], slope, d[i] - shift);
                                             if (op.d_x.accumulate) d[i] += before[i];
                                           }
                                           store(d_x, count, d);
@@ -145,7 +144,7 @@ __global__ void layer_norm_parameters_kernel(const __grid_constant__ LayerNormBa
     load<N>(op.d_y.data + n * columns + column, columns - column, d);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      sum[0][i] += d[i] * ((x[i] - mean) * factor);
+      sum[0][i] = fmaf(d[i], (x[i] - mean) * factor, sum[0][i]);
       sum[1][i] += d[i];
     }
   });
