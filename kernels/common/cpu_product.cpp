@@ -1,8 +1,11 @@
 #include "kernels/common/cpu_product.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/common/cpu_few_rows.h"
 #include "kernels/common/journal.h"
 #include "kernels/common/onednn.h"
 
@@ -45,6 +48,32 @@ void bias_only(std::int64_t m, std::int64_t n, const Acc* bias, Out* c, std::int
   }
 }
 
+template <class T, class Out>
+void note(const CpuProduct<T, Out>& p, const char* algorithm) {
+  Journal* const journal = Journal::mine();
+  if (journal == nullptr) return;
+  const ProductNote product{.type = std::is_same_v<T, bf16> ? "bf16" : "f32",
+                            .transpose_a = p.transpose_a,
+                            .transpose_b = p.transpose_b,
+                            .accumulate = p.accumulate,
+                            .bias = p.bias != nullptr,
+                            .m = p.m,
+                            .n = p.n,
+                            .k = p.k};
+  journal->note(fmt::format("{}: {}", product.text(), algorithm));
+}
+
+template <class Out>
+void multiply_few_rows(const CpuProduct<bf16, Out>& p) {
+  note(p, "loops for few rows");
+  float* const a = Workspace::mine().a.floats(p.m * few_rows::padded(p.k));
+  few_rows::widen_rows(p.a, p.row_of_a(), p.m, p.k, a);
+#pragma omp parallel for schedule(static) if (p.n * p.k > kParallelElements)
+  for (std::int64_t first = 0; first < p.n; first += few_rows::kPiece) {
+    few_rows::multiply_columns(p, a, first, std::min(first + few_rows::kPiece, p.n));
+  }
+}
+
 /// Chooses between two functions of oneDNN, as measured (Zen 5, two threads). sgemm needs no
 /// compiled primitive: it is up to 2× faster for tiny m and 10 % faster for large untransposed
 /// products. The compiled primitive adds the bias while it writes C; it is up to 2.8× faster for
@@ -83,17 +112,7 @@ void multiply_float(const CpuProduct<float>& p) {
   if (compile_pays(p)) {
     return multiply_as_stored(p);
   }
-  if (Journal* const journal = Journal::mine()) {
-    const ProductNote product{.type = "f32",
-                              .transpose_a = p.transpose_a,
-                              .transpose_b = p.transpose_b,
-                              .accumulate = p.accumulate,
-                              .bias = p.bias != nullptr,
-                              .m = p.m,
-                              .n = p.n,
-                              .k = p.k};
-    journal->note(product.text() + ": oneDNN sgemm");
-  }
+  note(p, "oneDNN sgemm");
   const bool adds = p.accumulate || p.bias != nullptr;
   if (p.bias != nullptr) bias_only(p.m, p.n, p.bias, p.c, p.row_of_c(), p.accumulate);
   dnnl::error::wrap_c_api(
@@ -112,6 +131,7 @@ void for_matrix(From* from, std::int64_t row, To* to, std::int64_t rows, std::in
 
 template <class Out>
 void multiply_bf16(const CpuProduct<bf16, Out>& p) {
+  if (p.m <= few_rows::kMost && p.transpose_b && !p.transpose_a) return multiply_few_rows(p);
   if (multiplies_bf16()) {
     return multiply_as_stored(p);
   }

@@ -17,9 +17,9 @@ namespace carousel {
 /// The CPU's counterpart of kernels/common/cuda/gemm.h, computed by oneDNN.
 ///
 /// bf16 inputs are multiplied by the CPU's own instructions where multiplies_bf16(); else they are
-/// widened to float, which is exact, and multiplied in float. Either way sums are float and are
-/// rounded once if Out is bf16. double is a plain loop, for gradient checks. Repeats bit for bit with
-/// the same number of threads.
+/// widened to float, which is exact, and multiplied in float; at most four rows of A meet a transposed
+/// B in loops that read B once. Either way sums are float and are rounded once if Out is bf16. double
+/// is a plain loop, for gradient checks. Repeats bit for bit with the same number of threads.
 template <class T, class Out = T>
 struct CpuProduct {
   bool transpose_a = false, transpose_b = false, accumulate = false;

@@ -78,12 +78,15 @@ std::vector<Out> product(const Case& x, const Problem<T, Out>& p) {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  // Both of oneDNN's ways, each side of every threshold between them, and every empty extent.
+  // Both of oneDNN's ways, each side of every threshold between them, loops for few rows with and
+  // without a rest of each kind, and every empty extent.
   for (const auto& [m, n, k] : std::vector<std::array<std::int64_t, 3>>{{0, 3, 4},
                                                                         {3, 0, 4},
                                                                         {3, 4, 0},
                                                                         {1, 1, 1},
                                                                         {1, 65, 31},
+                                                                        {2, 70, 100},
+                                                                        {4, 130, 64},
                                                                         {8, 33, 17},
                                                                         {9, 257, 40},
                                                                         {33, 50, 129},
