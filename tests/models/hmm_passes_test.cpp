@@ -94,6 +94,20 @@ TEST(HmmPasses, AgreeWithLogarithmsOfLongSequences) {
       }
     }
     EXPECT_LT(worst, 1e-12) << states;
+    HmmCounts counts(tables);
+    passes.count(counts);
+    for (std::size_t i = 0; i < states; ++i) {
+      for (std::size_t z = 0; z < states; ++z) {
+        long double sum = 0;
+        for (std::size_t t = 1; t < tokens.size(); ++t) {
+          sum += expected.transition(hmm, tokens, t, i, z);
+        }
+        const std::size_t place = i * static_cast<std::size_t>(tables.width) + z;
+        EXPECT_NEAR(counts.transition[place] * tables.transition[place], static_cast<double>(sum),
+                    1e-12 * static_cast<double>(tokens.size()))
+            << i << ' ' << z;
+      }
+    }
   }
 }
 
@@ -117,7 +131,7 @@ TEST(HmmPasses, ATokenThatCannotComeTellsNothing) {
 TEST(HmmPasses, ALogOfAProductIsTheSumOfTheLogs) {
   LogProduct product;
   double sum = 0;
-  for (const double factor : {0.5, 1e-99, 1e-99, 1e-99, 1e-300, 1e-101, 1.0, 0.3}) {
+  for (const double factor : {0.5, 1e-99, 1e-99, 1e-300, 1e-99, 1e-101, 1.0, 0.3}) {
     product.multiply(factor);
     sum += std::log(factor);
     EXPECT_NEAR(product.value() / sum, 1, 1e-14);

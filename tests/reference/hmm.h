@@ -114,6 +114,12 @@ struct LogPasses {
   long double filtered(std::size_t t, std::size_t z) const {
     return std::exp(forward[t][z] - log_sum(forward[t]));
   }
+  /// p(state t − 1 = i and state t = z | all tokens), for t > 0.
+  long double transition(const Hmm& hmm, const std::vector<int>& tokens, std::size_t t,
+                         std::size_t i, std::size_t z) const {
+    const double step = hmm.transition[i][z] * hmm.emission[z][static_cast<std::size_t>(tokens[t])];
+    return std::exp(forward[t - 1][i] + std::log(0.0L + step) + backward[t][z] - log_probability);
+  }
   std::vector<std::vector<long double>> forward, backward;  ///< [T][S]
   long double log_probability = 0;
 };
