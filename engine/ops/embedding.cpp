@@ -1,29 +1,11 @@
 #include "kernels/embedding/embedding.h"
 
 #include "engine/ops.h"
+#include "engine/ops/row_gradient.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
 namespace {
-
-/// Gives the row-sparse gradient memory of this step and queues its sums.
-template <class T>
-void row_backward(Var weight, const Tensor& d_y, const Tensor& token, const RowDropout& dropout,
-                  RowGradient& to) {
-  Tape& tape = weight.tape();
-  const Shape& shape = weight.shape();
-  to = {.row = tape.tensor({token.size()}, DType::i32),
-        .count = tape.tensor({1}, DType::i32),
-        .values = tape.tensor({token.size(), shape[1]}, dtype_of<Accumulator<T>>())};
-  tape.run_with_scratch(
-      EmbeddingRowBackward<T>{.vocab = shape[0],
-                              .d_y = d_y.view<T, 2>(),
-                              .token = token.view<std::int32_t, 1>(),
-                              .row = to.row.mutable_view<std::int32_t, 1>(),
-                              .row_count = to.count.mutable_view<std::int32_t, 1>(),
-                              .d_row = to.values.mutable_view<Accumulator<T>, 2>(),
-                              .dropout = dropout});
-}
 
 /// The shape of `token` with a dimension of `width` behind it.
 Shape with_width(const Shape& token, std::int64_t width) {
@@ -51,21 +33,9 @@ Var look_up(Var weight, const Tensor& token, const Shape& shape, const RowDropou
                                            .y = y.reshaped(each).mutable_view<T, 2>(),
                                            .dropout = dropout});
   });
-  const Var result =
-      tape.record(y, {weight}, [weight, token, each, dropout](const Tensor& d_value) {
-        const Tensor d_y = d_value.reshaped(each);
-        visit_float(d_y.dtype(), [&]<class T>(std::type_identity<T>) {
-          if (RowGradient* const rows = weight.row_gradient()) {
-            row_backward<T>(weight, d_y, token, dropout, *rows);
-            return;
-          }
-          weight.tape().run_with_scratch(
-              EmbeddingBackward<T>{.d_y = d_y.view<T, 2>(),
-                                   .token = token.view<std::int32_t, 1>(),
-                                   .d_weight = weight.gradient().as<Accumulator<T>, 2>(),
-                                   .dropout = dropout});
-        });
-      });
+  const Var result = tape.record(y, {weight}, [=](const Tensor& d_value) {
+    row_gradient(weight, {.d_y = d_value.reshaped(each), .token = token, .dropout = dropout});
+  });
   // Rows are copied; between precisions they differ by the rounding of a bf16 matrix and, with
   // dropout, by that of the scaled rows.
   tape.label(result,

@@ -58,31 +58,34 @@ struct EmbeddingForward {
 
 /// The gradient of the weight, given d_y = ∂L/∂y: every row sums the gradients of its token,
 ///
-///     d_weight[v,e] (+)= factor[v] · Σ_{n: token[n] = v} d_y[n,e]
+///     d_weight[v,e] (+)= factor[v] · Σ_{n: token[n] = v} coefficient[n] · d_y[⌊n / P⌋, e]
 ///
-/// in a fixed order. The positions n, sorted stably by token, are cut into tiles of
+/// where P tokens share a row of d_y, and P and the coefficients are 1 where there are none. The sum
+/// has a fixed order. The positions n, sorted stably by token, are cut into tiles of
 /// embedding_tile(N) positions; the terms of one token within a tile are added in order of n, and
-/// so are the sums of the tiles, and the sum is multiplied by its factor; when accumulating, this
-/// product and what was there are one fused multiply-add.
+/// so are the sums of the tiles, and the sum is multiplied by its factor. A coefficient is part of
+/// the addition, as one fused multiply-add, and when accumulating so is the factor.
 /// Tiles hold equally many positions whatever the tokens are, so neither a token that occurs 10⁵
 /// times nor a vocabulary of 10⁶ that is hardly touched unbalances the work.
 ///
 /// Values   a row no token hit becomes 0, or stays when accumulating. A token outside [0, V)
 ///          contributes nothing and writes nothing: its row of y was NaN, so the loss shows it, unless
 ///          it was kNoToken.
-/// Errors   ShapeError if the extents disagree, scratch is too small, or N ≥ 2³¹; and those of
-///          dropout in the forward pass.
-/// Accuracy within kEmbeddingTolerance. Equal bit for bit on every device and
+/// Errors   ShapeError if the extents disagree, if N is no multiple of the rows of d_y, scratch is too
+///          small, or N ≥ 2³¹; and those of dropout in the forward pass.
+/// Accuracy within kEmbeddingTolerance; with coefficients, whose products have all digits of a float,
+///          within its f32 for every T, if they are at most 1. Equal bit for bit on every device and
 ///          for every number of threads: additions in the order above and one product.
 /// Memory   reads d_y once, writes d_weight once (and reads it once when accumulating), sorts N
 ///          pairs, and keeps at most 2·N / embedding_tile(N) partial rows in scratch.
 template <class T>
 struct EmbeddingBackward {
-  View<const T, 2> d_y;                  ///< [N, E]
-  View<const std::int32_t, 1> token;     ///< [N]    as in the forward pass
-  Gradient<Accumulator<T>, 2> d_weight;  ///< [V, E] out
-  RowDropout dropout{};                  ///< as in the forward pass
-  View<std::byte, 1> scratch{};          ///< scratch_bytes(device, op), aligned to 256
+  View<const T, 2> d_y;                         ///< [N / P, E]
+  View<const std::int32_t, 1> token;            ///< [N]    as in the forward pass
+  View<const Accumulator<T>, 1> coefficient{};  ///< [N]    absent: 1 each, and P = 1
+  Gradient<Accumulator<T>, 2> d_weight;         ///< [V, E] out
+  RowDropout dropout{};                         ///< as in the forward pass
+  View<std::byte, 1> scratch{};                 ///< scratch_bytes(device, op), aligned to 256
   void check() const;
   void run(const Cpu&) const;
   void run(const Cuda&) const;
@@ -94,7 +97,7 @@ struct EmbeddingBackward {
 /// V. With v_0 < v_1 < … the distinct tokens inside [0, V):
 ///
 ///     row_count[0] = how many there are,   row[r] = v_r
-///     d_row[r,e] = factor[v_r] · Σ_{n: token[n] = v_r} d_y[n,e]
+///     d_row[r,e] = factor[v_r] · Σ_{n: token[n] = v_r} coefficient[n] · d_y[⌊n / P⌋, e]
 ///
 /// summed in the order of EmbeddingBackward, and so equal to its rows bit for bit.
 ///
@@ -106,14 +109,15 @@ struct EmbeddingBackward {
 ///          2·N / embedding_tile(N) partial rows in scratch.
 template <class T>
 struct EmbeddingRowBackward {
-  std::int64_t vocab = 0;             ///< V
-  View<const T, 2> d_y;               ///< [N, E]
-  View<const std::int32_t, 1> token;  ///< [N] as in the forward pass
-  View<std::int32_t, 1> row;          ///< [N] out
-  View<std::int32_t, 1> row_count;    ///< [1] out
-  View<Accumulator<T>, 2> d_row;      ///< [N, E] out
-  RowDropout dropout{};               ///< as in the forward pass
-  View<std::byte, 1> scratch{};       ///< scratch_bytes(device, op), aligned to 256
+  std::int64_t vocab = 0;                       ///< V
+  View<const T, 2> d_y;                         ///< [N / P, E]
+  View<const std::int32_t, 1> token;            ///< [N] as in the forward pass
+  View<const Accumulator<T>, 1> coefficient{};  ///< [N] as of EmbeddingBackward
+  View<std::int32_t, 1> row;                    ///< [N] out
+  View<std::int32_t, 1> row_count;              ///< [1] out
+  View<Accumulator<T>, 2> d_row;                ///< [N, E] out
+  RowDropout dropout{};                         ///< as in the forward pass
+  View<std::byte, 1> scratch{};                 ///< scratch_bytes(device, op), aligned to 256
   void check() const;
   void run(const Cpu&) const;
   void run(const Cuda&) const;

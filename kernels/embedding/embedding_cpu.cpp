@@ -24,10 +24,10 @@ constexpr std::int64_t kColumns = 512;
 constexpr std::int64_t kAhead = 4;
 
 /// Least significant digit first; every pass is a stable counting sort, so the whole is. The cost
-/// does not depend on V beyond its number of digits.
+/// does not depend on V beyond its number of digits. Tokens outside [0, V), which may be most, take
+/// no part: their keys fill up the end, and no position of theirs is read.
 template <class T>
 void sort_by_token(const EmbeddingSum<T>& s) {
-  const std::int64_t tokens = s.tokens;
   const int bits = s.key_bits();
   const int passes = std::max(1, (bits + 10) / 11);
   const int digit_bits = (bits + passes - 1) / passes;
@@ -37,10 +37,13 @@ void sort_by_token(const EmbeddingSum<T>& s) {
   auto *keys = s.unsorted_keys, *other_keys = s.keys;
   auto *positions = s.unsorted_positions, *other_positions = s.positions;
   if (passes % 2 == 0) std::swap(keys, other_keys), std::swap(positions, other_positions);
-  for (std::int64_t n = 0; n < tokens; ++n) {
-    keys[n] = embedding_key(s.token[n], s.vocab);
-    positions[n] = static_cast<std::int32_t>(n);
+  std::int64_t tokens = 0;
+  for (std::int64_t n = 0; n < s.tokens; ++n) {
+    if (!known_token(s.token[n], s.vocab)) continue;
+    keys[tokens] = static_cast<std::uint32_t>(s.token[n]);
+    positions[tokens++] = static_cast<std::int32_t>(n);
   }
+  std::fill(s.keys + tokens, s.keys + s.tokens, s.outside);
 
   std::array<std::int32_t, 2048> start{};
   for (int pass = 0; pass < passes; ++pass) {
@@ -68,9 +71,23 @@ struct SumTarget {
   bool accumulate = false;
 };
 
-/// Sums `count` rows, row(i) giving the i-th, in order.
-template <class A, class Row>
-void sum_rows(const SumTarget<A>& target, std::int64_t count, const Row& row) {
+/// Coefficients that are all 1.
+struct Ones {
+  static constexpr bool kAreOne = true;
+};
+/// Those of sorted positions.
+template <class A>
+struct Coefficients {
+  static constexpr bool kAreOne = false;
+  const A* of;
+  const std::int32_t* position;
+  A operator()(std::int64_t i) const { return of[position[i]]; }
+};
+
+/// Sums `count` rows times their coefficients, row(i) giving the i-th, in order.
+template <class A, class Row, class Coefficient = Ones>
+void sum_rows(const SumTarget<A>& target, std::int64_t count, const Row& row,
+              const Coefficient& coefficient = {}) {
   const auto [to, width, factor, accumulate] = target;
   std::array<A, kColumns> sum;
   for (std::int64_t first = 0; first < width; first += kColumns) {
@@ -84,9 +101,18 @@ void sum_rows(const SumTarget<A>& target, std::int64_t count, const Row& row) {
           __builtin_prefetch(next + b);
         }
       }
+      if constexpr (Coefficient::kAreOne) {
 #pragma omp simd
-      for (std::int64_t c = 0; c < columns; ++c) {
-        sum[static_cast<std::size_t>(c)] += static_cast<A>(from[c]);
+        for (std::int64_t c = 0; c < columns; ++c) {
+          sum[static_cast<std::size_t>(c)] += static_cast<A>(from[c]);
+        }
+      } else {
+        const A times = coefficient(i);
+#pragma omp simd
+        for (std::int64_t c = 0; c < columns; ++c) {
+          A& to_column = sum[static_cast<std::size_t>(c)];
+          to_column = std::fma(times, static_cast<A>(from[c]), to_column);
+        }
       }
     }
     for (std::int64_t c = 0; c < columns; ++c) {
@@ -109,13 +135,17 @@ void sum_tile(const EmbeddingSum<T>& s, std::int64_t k) {
 
     const bool enters = i == begin && i > 0 && s.keys[i - 1] == key;
     const bool goes_on = last == end && end < s.tokens && s.keys[end] == key;
-    const auto row = [&](std::int64_t j) { return s.d_y + s.positions[i + j] * width; };
+    SumTarget<A> target{s.row_of(i, key), width, s.factor(key), s.accumulate};
     if (enters) {
-      sum_rows<A>({s.head + k * width, width}, last - i, row);
+      target = {s.head + k * width, width};
     } else if (goes_on) {
-      sum_rows<A>({s.tail + k * width, width}, last - i, row);
+      target = {s.tail + k * width, width};
+    }
+    const auto row = [&](std::int64_t j) { return s.gradient_of(s.positions[i + j]); };
+    if (s.coefficient == nullptr) {
+      sum_rows(target, last - i, row);
     } else {
-      sum_rows<A>({s.row_of(i, key), width, s.factor(key), s.accumulate}, last - i, row);
+      sum_rows(target, last - i, row, Coefficients<A>{s.coefficient, s.positions + i});
     }
     i = last;
   }
@@ -138,10 +168,11 @@ void join_from(const EmbeddingSum<T>& s, std::int64_t k) {
       [&](std::int64_t i) { return i == 0 ? s.tail + k * width : s.head + (k + i) * width; });
 }
 
-/// All sums, each to its row; the tokens are sorted.
+/// All sums, each to its row; the tokens are sorted. Threads take turns, because the last tiles may
+/// have no token.
 template <class T>
 void sum_runs(const EmbeddingSum<T>& s) {
-#pragma omp parallel for schedule(static) if (s.tokens * s.width > kWorthThreads)
+#pragma omp parallel for schedule(static, 1) if (s.tokens * s.width > kWorthThreads)
   for (std::int64_t k = 0; k < s.tiles; ++k) sum_tile(s, k);
 #pragma omp parallel for schedule(dynamic) if (s.tokens * s.width > kWorthThreads)
   for (std::int64_t k = 0; k < s.tiles; ++k) join_from(s, k);
@@ -166,12 +197,20 @@ void zero_missed(const EmbeddingSum<T>& s) {
   }
 }
 
-template <class T>
-void check_backward(const View<const T, 2>& d_y, const View<const std::int32_t, 1>& token) {
-  expect_extent("embedding: d_y rows", d_y.extent[0], token.extent[0]);
-  if (d_y.extent[0] > std::numeric_limits<std::int32_t>::max()) {
-    throw ShapeError(
-        fmt::format("embedding: d_y rows is {}, expected fewer than 2^31", d_y.extent[0]));
+template <class Op>
+void check_backward(const Op& op) {
+  const std::int64_t rows = op.d_y.extent[0], tokens = op.token.extent[0];
+  if (op.coefficient.present()) {
+    expect_extent("embedding: coefficient elements", op.coefficient.extent[0], tokens);
+    if (rows == 0 ? tokens != 0 : tokens % rows != 0) {
+      throw ShapeError(fmt::format("embedding: tokens is {}, expected a multiple of d_y rows, {}",
+                                   tokens, rows));
+    }
+  } else {
+    expect_extent("embedding: d_y rows", rows, tokens);
+  }
+  if (tokens > std::numeric_limits<std::int32_t>::max()) {
+    throw ShapeError(fmt::format("embedding: tokens is {}, expected fewer than 2^31", tokens));
   }
 }
 
@@ -219,7 +258,7 @@ void EmbeddingForward<T>::run(const Cpu&) const {
 
 template <class T>
 void EmbeddingBackward<T>::check() const {
-  check_backward(d_y, token);
+  check_backward(*this);
   expect_extent("embedding: d_weight columns", d_weight.view.extent[1], d_y.extent[1]);
   dropout.check();
 }
@@ -244,10 +283,10 @@ void EmbeddingBackward<T>::run(const Cpu& cpu) const {
 
 template <class T>
 void EmbeddingRowBackward<T>::check() const {
-  check_backward(d_y, token);
-  expect_extent("embedding: row elements", row.extent[0], d_y.extent[0]);
+  check_backward(*this);
+  expect_extent("embedding: row elements", row.extent[0], token.extent[0]);
   expect_extent("embedding: row_count elements", row_count.extent[0], 1);
-  expect_extent("embedding: d_row rows", d_row.extent[0], d_y.extent[0]);
+  expect_extent("embedding: d_row rows", d_row.extent[0], token.extent[0]);
   expect_extent("embedding: d_row columns", d_row.extent[1], d_y.extent[1]);
   dropout.check();
   if (vocab > std::int64_t{1} << 31) {

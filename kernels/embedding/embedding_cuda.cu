@@ -151,6 +151,10 @@ struct RunSum {
 #pragma unroll
     for (int i = 0; i < N; ++i) value[i] += row[i];
   }
+  __device__ void add(const float (&row)[N], float coefficient) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) value[i] = fmaf(coefficient, row[i], value[i]);
+  }
   __device__ void write(float* to, std::int64_t columns, float factor = 1,
                         bool accumulate = false) const {
     float result[N];
@@ -165,7 +169,7 @@ struct RunSum {
 
 // One row of threads per tile and block of columns. Runs within the tile are complete and go to
 // their row; the one that enters from the left and the one that goes on to the right go to scratch.
-template <class T>
+template <class T, bool kWeighted>
 __global__ void embedding_tile_kernel(const __grid_constant__ Plan<T> plan) {
   constexpr int kWide = kVector<T>;
   const EmbeddingSum<T>& s = plan.s;
@@ -192,11 +196,18 @@ __global__ void embedding_tile_kernel(const __grid_constant__ Plan<T> plan) {
     for (std::int64_t i = begin; i < end; i += kBatch) {
       float row[kBatch][kWide];
       std::uint32_t row_key[kBatch];
+      [[maybe_unused]] float coefficient[kBatch];
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
         if (i + j >= end) continue;
         row_key[j] = s.keys[i + j];
-        load(s.d_y + s.positions[i + j] * width + column, columns, row[j]);
+        const std::int32_t position = s.positions[i + j];
+        if constexpr (kWeighted) {
+          coefficient[j] = s.coefficient[position];
+          load(s.gradient_of(position) + column, columns, row[j]);
+        } else {
+          load(s.d_y + position * width + column, columns, row[j]);
+        }
       }
 #pragma unroll
       for (int j = 0; j < kBatch; ++j) {
@@ -207,7 +218,11 @@ __global__ void embedding_tile_kernel(const __grid_constant__ Plan<T> plan) {
           enters = false;
           key = row_key[j];
         }
-        sum.add(row[j]);
+        if constexpr (kWeighted) {
+          sum.add(row[j], coefficient[j]);
+        } else {
+          sum.add(row[j]);
+        }
       }
     }
     finish_run(end - 1, end < s.tokens && s.keys[end] == key);
@@ -274,7 +289,12 @@ void sum_runs(const Cuda& device, const EmbeddingSum<T>& s) {
   if (s.tokens == 0) return;
   const RowGrid rows(s.width, kVector<T>, kThreads);
   const Plan<T> plan{s, rows.columns_each, rows.column_blocks};
-  launch(device, rows.launch_for(s.tiles * rows.column_blocks), embedding_tile_kernel<T>, plan);
+  const Grid grid = rows.launch_for(s.tiles * rows.column_blocks);
+  if (s.coefficient == nullptr) {
+    launch(device, grid, embedding_tile_kernel<T, false>, plan);
+  } else {
+    launch(device, grid, embedding_tile_kernel<T, true>, plan);
+  }
   launch(device, rows.launch_for((s.tiles - 1) * rows.column_blocks), embedding_join_kernel<T>,
          plan);
 }

@@ -47,11 +47,13 @@ struct RowFactor {
 /// sparse). The arrays lie in scratch memory. Private to the op.
 template <class T>
 struct EmbeddingSum {
-  const T* d_y;                ///< [N, E]
+  const T* d_y;                ///< [N / P, E]
   const std::int32_t* token;   ///< [N]
   std::int64_t tokens, width;  ///< N, E
   std::int64_t vocab;
-  std::uint32_t outside;  ///< the key of tokens that are none
+  std::uint32_t outside;              ///< the key of tokens that are none
+  const Accumulator<T>* coefficient;  ///< [N] or null
+  std::int32_t sharing;               ///< P: tokens that share a row of d_y
   Accumulator<T>* to;
   bool accumulate = false;
   RowFactor factor;  ///< of the row that a key names
@@ -67,12 +69,11 @@ struct EmbeddingSum {
   std::int32_t* rank = nullptr;  ///< [N] of the sorted key at i: distinct keys up to it; if sparse
 
   EmbeddingSum(ScratchCutter& cut, const EmbeddingBackward<T>& op)
-      : EmbeddingSum(cut, op.d_y, op.token, op.d_weight.view.extent[0], op.d_weight.view.data,
-                     op.dropout) {
+      : EmbeddingSum(cut, op, op.d_weight.view.extent[0], op.d_weight.view.data) {
     accumulate = op.d_weight.accumulate;
   }
   EmbeddingSum(ScratchCutter& cut, const EmbeddingRowBackward<T>& op)
-      : EmbeddingSum(cut, op.d_y, op.token, op.vocab, op.d_row.data, op.dropout) {
+      : EmbeddingSum(cut, op, op.vocab, op.d_row.data) {
     rank = cut.take<std::int32_t>(tokens);
   }
 
@@ -83,22 +84,28 @@ struct EmbeddingSum {
   constexpr Accumulator<T>* row_of(std::int64_t i, std::uint32_t key) const {
     return to + (rank != nullptr ? std::int64_t{rank[i]} - 1 : std::int64_t{key}) * width;
   }
+  /// The row of d_y, from its first column on, of the token that was at `position`.
+  constexpr const T* gradient_of(std::int32_t position) const {
+    return d_y + std::int64_t{position / sharing} * width;
+  }
   /// Whether the sorted position i is the first of its key, one inside [0, V).
   constexpr bool begins_run(std::int64_t i) const {
     return keys[i] != outside && (i == 0 || keys[i - 1] != keys[i]);
   }
 
  private:
-  EmbeddingSum(ScratchCutter& cut, View<const T, 2> gradient, View<const std::int32_t, 1> of,
-               std::int64_t vocabulary, Accumulator<T>* target, const RowDropout& dropout)
-      : d_y(gradient.data),
-        token(of.data),
-        tokens(gradient.extent[0]),
-        width(gradient.extent[1]),
+  template <class Op>
+  EmbeddingSum(ScratchCutter& cut, const Op& op, std::int64_t vocabulary, Accumulator<T>* target)
+      : d_y(op.d_y.data),
+        token(op.token.data),
+        tokens(op.token.extent[0]),
+        width(op.d_y.extent[1]),
         vocab(vocabulary),
         outside(embedding_outside(vocabulary)),
+        coefficient(op.coefficient.data),
+        sharing(op.d_y.extent[0] == 0 ? 1 : static_cast<std::int32_t>(tokens / op.d_y.extent[0])),
         to(target),
-        factor(dropout),
+        factor(op.dropout),
         tile(embedding_tile(tokens)),
         tiles((tokens + tile - 1) / tile),
         unsorted_keys(cut.take<std::uint32_t>(tokens)),

@@ -107,6 +107,13 @@ TEST(Embedding, RefusesWhatItsContractRefuses) {
   EXPECT_NO_THROW(backward(3, 2).check());
   EXPECT_THROW(backward(2, 2).check(), ShapeError);
   EXPECT_THROW(backward(3, 3).check(), ShapeError);
+  EmbeddingBackward<float> shared = backward(6, 2);
+  shared.coefficient = numbers.view(6);
+  EXPECT_NO_THROW(shared.check());
+  shared.coefficient = numbers.view(5);
+  EXPECT_THROW(shared.check(), ShapeError);
+  shared.coefficient = numbers.view(5), shared.token = token.view(5);
+  EXPECT_THROW(shared.check(), ShapeError);
   const auto rows = [&](std::int64_t tokens, std::int64_t columns) {
     return EmbeddingRowBackward<float>{.vocab = 4,
                                        .d_y = numbers.view(3, 2),

@@ -19,15 +19,29 @@ struct Problem {
   std::size_t vocab = 0, width = 0;
   std::vector<std::int32_t> token{};
   std::vector<double> weight{}, d_y{};
-  std::vector<double> before{};  ///< what the backward pass adds to; empty: it overwrites
+  std::vector<double> before{};       ///< what the backward pass adds to; empty: it overwrites
+  std::vector<double> coefficient{};  ///< of the backward pass; empty: 1 each
   float drop_probability = 0;
   reference::Draw draw{};
 
+  /// So many tokens share a row of d_y.
+  std::size_t sharing() const { return d_y.empty() ? 1 : token.size() * width / d_y.size(); }
   /// What each row is multiplied by.
   std::vector<double> factor() const {
     std::vector<double> result(vocab, 1.0);
     if (drop_probability == 0) return result;
     return reference::dropout(result, draw, static_cast<double>(drop_probability), vocab);
+  }
+};
+
+/// The coefficients of a problem, on the device.
+template <class A>
+struct Coefficient {
+  Buffer<A> values;
+  View<const A, 1> op{};
+  Coefficient(const Device& device, const Problem& p)
+      : values(device, test::stored<A>(p.coefficient)) {
+    if (!p.coefficient.empty()) op = values.view(p.coefficient.size());
   }
 };
 
@@ -61,8 +75,10 @@ Solution<T> solve(const Device& device, const Problem& p) {
                                   .token = token.view(tokens),
                                   .y = y.view(tokens, p.width),
                                   .dropout = dropout.op});
-  EmbeddingBackward<T> backward{.d_y = d_y.view(tokens, p.width),
+  const Coefficient<Accumulator<T>> coefficient(device, p);
+  EmbeddingBackward<T> backward{.d_y = d_y.view(tokens / p.sharing(), p.width),
                                 .token = token.view(tokens),
+                                .coefficient = coefficient.op,
                                 .d_weight = {d_weight.view(p.vocab, p.width), !p.before.empty()},
                                 .dropout = dropout.op};
   const auto scratch = test::give_scratch(device, backward);
@@ -92,9 +108,11 @@ void expect_rows_of_dense(const Device& device, Problem p) {
   const Buffer<std::int32_t> row_count(device, std::size_t{1});
   const Buffer<A> d_row(device, std::vector<A>(tokens * p.width, A{kUnwritten}));
   const Dropout dropout(device, p);
+  const Coefficient<A> coefficient(device, p);
   EmbeddingRowBackward<T> op{.vocab = static_cast<std::int64_t>(p.vocab),
-                             .d_y = d_y.view(tokens, p.width),
+                             .d_y = d_y.view(tokens / p.sharing(), p.width),
                              .token = token.view(tokens),
+                             .coefficient = coefficient.op,
                              .row = row.view(tokens),
                              .row_count = row_count.view(1),
                              .d_row = d_row.view(tokens, p.width),
@@ -126,6 +144,15 @@ inline std::vector<double> uniform(std::size_t count, std::mt19937_64& random) {
 /// How tokens are spread: evenly, all the same, as words are (rank r with probability ~ 1 / r), or
 /// evenly with every fifth outside the vocabulary.
 enum class Spread { even, same, zipf, outside };
+
+/// Gives a problem coefficients, and rows of d_y that `sharing` tokens share.
+inline Problem weighted(Problem p, std::size_t sharing) {
+  std::mt19937_64 random(p.token.size());
+  p.token.resize(p.token.size() / sharing * sharing);
+  p.d_y.resize(p.token.size() / sharing * p.width);
+  p.coefficient = uniform(p.token.size(), random);
+  return p;
+}
 
 inline Problem random_problem(std::size_t tokens, std::size_t vocab, std::size_t width,
                               Spread spread, std::uint64_t seed) {

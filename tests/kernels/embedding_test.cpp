@@ -15,6 +15,7 @@
 #include "tests/support/buffer.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
+#include "tests/support/types.h"
 
 namespace carousel {
 namespace {
@@ -27,6 +28,7 @@ using test::embedding::Solution;
 using test::embedding::solve;
 using test::embedding::Spread;
 using test::embedding::uniform;
+using test::embedding::weighted;
 
 // Leg 1: worked by hand.
 TEST(Embedding, LooksUpRowsAndSumsTheirGradients) {
@@ -142,6 +144,39 @@ void sweep(const Tolerance& tolerance) {
 TEST(Embedding, SweepStaysWithinItsTolerance) {
   sweep<float>(kEmbeddingTolerance.f32);
   sweep<bf16>(kEmbeddingTolerance.bf16);
+}
+
+// Tokens that share a row of d_y, each with a coefficient: worked by hand, then against the oracle.
+TEST(Embedding, SumsSharedRowsByTheirCoefficients) {
+  for (const Device& device : test::devices()) {
+    const auto s = solve<float>(device, {.vocab = 3,
+                                         .width = 2,
+                                         .token = {2, 0, kNoToken, 2},
+                                         .weight = {1, 2, 3, 4, 5, 6},
+                                         .d_y = {1, 10, 2, 20},
+                                         .coefficient = {0.5, 3, 9, 2}});
+    EXPECT_EQ(s.d_weight, (std::vector<float>{3, 30, 0, 0, 4.5, 45}));
+  }
+}
+
+TEST(Embedding, SharedRowsStayWithinTheTolerance) {
+  test::on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    for (const Size& size : kSizes) {
+      for (const std::size_t sharing : {1U, 3U, 10U}) {
+        Problem p = weighted(
+            random_problem(size.tokens, size.vocab, size.width, Spread::outside, sharing), sharing);
+        p.d_y = test::as_double(test::stored<T>(p.d_y));
+        const std::vector<double> none(size.vocab * size.width, 0.0);
+        const auto want =
+            reference::embedding_backward(none, p.d_y, p.token, p.factor(), p.coefficient);
+        EXPECT_TRUE(test::close(solve<T>(device, p).d_weight, want, kEmbeddingTolerance.f32));
+        expect_rows_of_dense<T>(device, p);
+        if constexpr (sizeof(T) == 4) {
+          EXPECT_EQ(solve<T>(device, p).d_weight, solve<T>(Cpu{}, p).d_weight);
+        }
+      }
+    }
+  });
 }
 
 // Leg 5: invariants.

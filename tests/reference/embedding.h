@@ -26,19 +26,23 @@ inline std::vector<double> embedding(const std::vector<double>& weight,
   return y;
 }
 
-/// d_weight[v,e] = before[v,e] + factor[v] · Σ_{n: token[n] = v} d_y[n,e]
+/// d_weight[v,e] = before[v,e] + factor[v] · Σ_{n: token[n] = v} coefficient[n] · d_y[⌊n / P⌋, e], where
+/// an empty coefficient is 1, and P is as many tokens as there are for a row of d_y.
 inline std::vector<double> embedding_backward(std::vector<double> before,
                                               const std::vector<double>& d_y,
                                               const std::vector<std::int32_t>& token,
-                                              const std::vector<double>& factor) {
+                                              const std::vector<double>& factor,
+                                              const std::vector<double>& coefficient = {}) {
   std::vector<double> d_weight = std::move(before);
   const std::size_t vocab = factor.size();
   const std::size_t width = vocab == 0 ? 0 : d_weight.size() / vocab;
+  const std::size_t sharing = d_y.empty() ? 1 : token.size() * width / d_y.size();
   for (std::size_t n = 0; n < token.size(); ++n) {
     if (token[n] < 0 || static_cast<std::size_t>(token[n]) >= vocab) continue;
     const auto row = static_cast<std::size_t>(token[n]);
+    const double times = factor[row] * (coefficient.empty() ? 1 : coefficient[n]);
     for (std::size_t e = 0; e < width; ++e) {
-      d_weight[row * width + e] += factor[row] * d_y[n * width + e];
+      d_weight[row * width + e] += times * d_y[n / sharing * width + e];
     }
   }
   return d_weight;
