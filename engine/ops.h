@@ -56,6 +56,10 @@ Var embedding(Var weight, const Tensor& token, float drop_probability = 0,
 Var joined_embeddings(Var weight, const Tensor& token, float drop_probability = 0,
                       const RandomSource& source = {});
 
+/// The mean of the rows of a parameter [V, E] that token [..., K] names, without those that are
+/// kNoToken: [..., E].
+Var embedding_mean(Var weight, const Tensor& token);
+
 /// x·weightᵀ + bias for x [N, E], weight [H, E] as PyTorch stores it, and bias [H]: [N, H].
 Var linear(Var x, Var weight, Var bias);
 
