@@ -113,6 +113,34 @@ struct SampledOptions {
 Loss sampled_loss(Var hidden, Var weight, Var bias, const Tensor& target,
                   const SampledOptions& options);
 
+/// Of a loss over decisions between yes and no: see kernels/binary_choices/binary_choices.h.
+struct ChoiceOptions {
+  bool gradients_of_sum = false;  ///< as if each row had a step of its own
+  Tensor denominator = {};        ///< [1] float; empty: the count of rows with a target
+  float term_weight = 1;
+};
+/// The distribution of the noise of negative_sampling(), and how it is drawn.
+struct NoiseWords {
+  Tensor columns;            ///< [V] i64: alias_columns()
+  std::int64_t words = 5;    ///< drawn for each target
+  std::int64_t sharing = 1;  ///< so many neighbouring rows share their words
+  RandomSource source{};
+};
+/// The loss of telling the target of each row of hidden [..., E] from words of noise, by the rows of weight
+/// [V, E]; writes its gradients at once. A target of kIgnoreTarget has a loss of 0.
+Loss negative_sampling(Var hidden, Var weight, const Tensor& target, const NoiseWords& noise,
+                       const ChoiceOptions& options = {});
+
+/// A HuffmanTree on a device.
+struct WordTree {
+  Tensor start, node, turn;
+  std::int64_t depth = 0;
+};
+/// The cross-entropy of each row of hidden [..., E] and its target, whose probability is that of its path
+/// through a tree with a row of weight [V − 1, E] at each inner node; writes its gradients at once.
+Loss hierarchical_softmax(Var hidden, Var weight, const Tensor& target, const WordTree& tree,
+                          const ChoiceOptions& options = {});
+
 /// a·b for a [N, E] and b [E, H], or a·bᵀ for b [H, E] if transpose_b: [N, H]. In both, leading
 /// dimensions of the first factor are kept: [T, B, E] gives [T, B, H].
 Var matmul(Var a, Var b, bool transpose_b = false);
