@@ -99,12 +99,12 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
 
 void describe(OptionSection& section, Schedule& schedule) {
   section.add("kind", schedule.kind, "how the learning rate goes",
-              {"constant", "cosine", "step", "plateau"});
+              {"constant", "linear", "cosine", "step", "plateau"});
   section.add("warm_up", schedule.warm_up, "steps of linear rise at the start", {0, kMany});
   section
-      .add("final_fraction", schedule.final_fraction, "cosine: of the rate, at the end",
+      .add("final_fraction", schedule.final_fraction, "linear, cosine: of the rate, at the end",
            {.least = 0, .most = 1})
-      .of(schedule.kind, {"cosine"});
+      .of(schedule.kind, {"linear", "cosine"});
   section
       .add("onset", schedule.onset,
            "step: steps after warm_up before the first decay; 0: as many as period", {0, kMany})

@@ -11,10 +11,11 @@ double learning_rate(const Schedule& s, std::int64_t step) {
     return s.learning_rate * static_cast<double>(step) / static_cast<double>(s.warm_up);
   }
   const std::int64_t after = step - s.warm_up;
-  if (s.kind == "cosine") {
+  if (s.kind == "linear" || s.kind == "cosine") {
     const auto length = static_cast<double>(std::max<std::int64_t>(s.steps - s.warm_up, 1));
     const double done = std::min(static_cast<double>(after) / length, 1.0);
-    const double height = 0.5 * (1 + std::cos(std::numbers::pi * done));
+    const double height =
+        s.kind == "linear" ? 1 - done : 0.5 * (1 + std::cos(std::numbers::pi * done));
     return s.learning_rate * (s.final_fraction + (1 - s.final_fraction) * height);
   }
   if (s.kind == "step") {

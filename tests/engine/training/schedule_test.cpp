@@ -26,6 +26,12 @@ TEST(Schedule, WarmUpGrowsInEqualPartsAndReachesTheRate) {
   }
 }
 
+TEST(Schedule, LinearFallsEvenlyToItsFinalFraction) {
+  const Schedule s{
+      .kind = "linear", .learning_rate = 1, .steps = 12, .warm_up = 4, .final_fraction = 0.2};
+  expect_rates(s, {1, 4, 6, 8, 12, 13, 999}, {0.25, 1, 0.8, 0.6, 0.2, 0.2, 0.2});
+}
+
 TEST(Schedule, CosineFallsFromTheRateToItsFinalFraction) {
   // Four steps of warm-up, then a quarter, a half and all of half a turn.
   const Schedule s{
