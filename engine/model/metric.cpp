@@ -36,18 +36,29 @@ void MeanLoss::add(const Batch& batch, const Objective& objective) {
     if (is_first) terms_.push_back({term.name, term.weight, {mean.device(), mean.dtype()}});
     terms_[i].means.add(mean);
   }
-  counted_.push_back(batch.counted);
+  if (weight_ == Weight::batch) {
+    counted_.push_back(batch.counted);
+    return;
+  }
+  const Tensor& count = objective.terms.front().loss.count;
+  if (is_first) own_counts_.emplace(count.device(), count.dtype());
+  own_counts_->add(count);
 }
 
 std::vector<Score> MeanLoss::scores() const {
   std::vector<Score> scores{decisive()};
+  std::vector<std::int64_t> counted = counted_;
+  if (own_counts_) {
+    const auto own = own_counts_->values<std::int32_t>();
+    counted.assign(own.begin(), own.end());
+  }
   for (const Term& term : terms_) {
     const std::vector<float> means = term.means.values<float>();
     double sum = 0, all = 0;
     for (std::size_t i = 0; i < means.size(); ++i) {
       // A batch in which nothing counts has no mean.
-      if (counted_[i] == 0) continue;
-      const auto count = static_cast<double>(counted_[i]);
+      if (counted[i] == 0) continue;
+      const auto count = static_cast<double>(counted[i]);
       sum += static_cast<double>(means[i]) * count;
       all += count;
     }

@@ -77,7 +77,11 @@ using Metrics = std::vector<std::unique_ptr<Metric>>;
 /// name.
 class MeanLoss final : public Metric {
  public:
-  explicit MeanLoss(std::string unit) : unit_(std::move(unit)) {}
+  /// How much a batch's mean counts: as many targets as the batch says, or as the loss itself counts,
+  /// where that is known on the device alone.
+  enum class Weight : std::uint8_t { batch, loss };
+  explicit MeanLoss(std::string unit, Weight weight = Weight::batch)
+      : unit_(std::move(unit)), weight_(weight) {}
   void add(const Batch& batch, const Objective& objective) override;
   std::vector<Score> scores() const override;
   Score decisive() const override { return {.name = "loss", .unit = unit_}; }
@@ -89,8 +93,10 @@ class MeanLoss final : public Metric {
     Gathered means;
   };
   std::string unit_;
+  Weight weight_;
   std::vector<Term> terms_;
-  std::vector<std::int64_t> counted_;  ///< of each batch
+  std::vector<std::int64_t> counted_;   ///< of each batch, by Weight::batch
+  std::optional<Gathered> own_counts_;  ///< by Weight::loss
 };
 
 /// Which class has the largest logit, against the field "label": "accuracy" (the share of rows that

@@ -60,6 +60,20 @@ TEST_P(MetricOn, MeanLossWeighsBatchesByTheirCountAndTermsByTheirWeight) {
   EXPECT_EQ(scores[2].value, 12);
 }
 
+TEST_P(MetricOn, MeanLossWeighsBatchesByWhatTheLossCountsIfAsked) {
+  MeanLoss metric("nats per prediction", MeanLoss::Weight::loss);
+  const auto add = [&](std::int32_t count, float mean) {
+    LossTerm term =
+        test::scripted_term(pass_, "loss", test::tensor_of<float>(GetParam(), {1}, {mean}), 1);
+    term.loss.count = test::tensor_of<std::int32_t>(GetParam(), {1}, {count});
+    metric.add({.rows = 100, .counted = 10}, {.terms = {term}});
+  };
+  add(1, 8);
+  add(0, std::nanf(""));
+  add(3, 4);
+  EXPECT_EQ(metric.scores().front().value, 5);
+}
+
 Vocabulary labels(const std::string& names) {
   std::string text =
       "carousel vocabulary 1 char newline=text unknown=no size=" + std::to_string(names.size()) +
