@@ -9,6 +9,7 @@
 #include "models/kneser_ney.h"
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
+#include "models/word_vectors.h"
 
 namespace carousel {
 namespace {
@@ -43,6 +44,13 @@ void take_sizes(NgramLmConfig& config, const Vocabularies& vocabularies) {
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.output.take(vocabularies["token"]);
+}
+void take_sizes(WordVectorsConfig& config, const Vocabularies& vocabularies) {
+  const Vocabulary& tokens = vocabularies["token"];
+  for (std::int32_t id = 0; id < tokens.size(); ++id) config.counts.push_back(tokens.count(id));
+  for (const std::int32_t id : {tokens.unknown(), tokens.begin(), tokens.end()}) {
+    if (id >= 0) config.special.push_back(id);
+  }
 }
 void take_sizes(ClassifierConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
@@ -83,10 +91,23 @@ Metrics class_metrics(const Vocabularies& vocabularies) {
   return metrics;
 }
 
+Metrics word_metrics(const Vocabularies&) {
+  Metrics metrics;
+  metrics.push_back(std::make_unique<MeanLoss>("nats per prediction", MeanLoss::Weight::loss));
+  return metrics;
+}
+
 constexpr const char* kTokens[] = {"token"};
 constexpr const char* kLabelled[] = {"token", "label"};
 
 constexpr ModelEntry kModels[] = {
+    {.kind = "cbow",
+     .description = "vectors of words, each predicted from the mean of those around it",
+     .config = make_config<Cbow, CbowConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = word_metrics,
+     .embeds = true},
     {.kind = "classifier",
      .description = "one label for a whole sequence, by stacked recurrent layers",
      .config = make_config<Classifier, ClassifierConfig>,
@@ -133,6 +154,13 @@ constexpr ModelEntry kModels[] = {
      .embeds = true,
      .scores = true,
      .formerly = "lstm_lm"},
+    {.kind = "skipgram",
+     .description = "vectors of words, each of which predicts those around it",
+     .config = make_config<Skipgram, SkipgramConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = word_metrics,
+     .embeds = true},
 };
 
 }  // namespace
