@@ -129,10 +129,15 @@ void for_matrix(From* from, std::int64_t row, To* to, std::int64_t rows, std::in
   for (std::int64_t i = 0; i < rows; ++i) f(from + i * row, to + i * columns, columns);
 }
 
+/// Sums of 63 terms by AMX, divided among threads, are wrong or end in an illegal instruction with
+/// oneDNN 2.6: a thread's tiles have another shape than its code. Kept from it are all lengths that
+/// leave 31 of 32, as 63 does.
+bool takes_bf16(std::int64_t k) { return multiplies_bf16() && k % 32 != 31; }
+
 template <class Out>
 void multiply_bf16(const CpuProduct<bf16, Out>& p) {
   if (p.m <= few_rows::kMost && p.transpose_b && !p.transpose_a) return multiply_few_rows(p);
-  if (multiplies_bf16()) {
+  if (takes_bf16(p.k)) {
     return multiply_as_stored(p);
   }
   Workspace& own = Workspace::mine();
@@ -217,9 +222,9 @@ bool stays_plain(const PackedShape& shape) {
 
 /// Calls f with a null pointer to the type in which T is packed: bf16 may have to be widened.
 template <class T, class F>
-auto with_stored_type(const F& f) {
+auto with_stored_type(const PackedShape& shape, const F& f) {
   if constexpr (std::is_same_v<T, bf16>) {
-    if (!multiplies_bf16()) return f(static_cast<float*>(nullptr));
+    if (!takes_bf16(shape.k)) return f(static_cast<float*>(nullptr));
   }
   return f(static_cast<T*>(nullptr));
 }
@@ -228,7 +233,7 @@ auto with_stored_type(const F& f) {
 template <class T>
 std::size_t PackedMatrix<T>::bytes(const PackedShape& shape) {
   if (shape.k == 0 || shape.n == 0) return 0;
-  return with_stored_type<T>([&]<class Stored>(Stored*) -> std::size_t {
+  return with_stored_type<T>(shape, [&]<class Stored>(Stored*) -> std::size_t {
     if (stays_plain<Stored>(shape)) {
       return static_cast<std::size_t>(shape.k * shape.n) * sizeof(Stored);
     }
@@ -240,7 +245,7 @@ template <class T>
 PackedMatrix<T>::PackedMatrix(const PackedShape& shape, const T* b, bool transpose, void* storage)
     : shape_(shape), storage_(storage) {
   if (shape.k == 0 || shape.n == 0) return;
-  with_stored_type<T>([&]<class Stored>(Stored*) { pack<Stored>(b, transpose, storage); });
+  with_stored_type<T>(shape, [&]<class Stored>(Stored*) { pack<Stored>(b, transpose, storage); });
 }
 
 template <class T>
@@ -276,7 +281,7 @@ void PackedMatrix<T>::pack(const T* b, bool transpose, void* storage) {
 template <class T>
 void PackedMatrix<T>::multiply(std::int64_t m, const T* a, Accumulator<T>* c,
                                bool accumulate) const {
-  with_stored_type<T>([&]<class Stored>(Stored*) {
+  with_stored_type<T>(shape_, [&]<class Stored>(Stored*) {
     if constexpr (std::is_same_v<Stored, T>) {
       multiply_stored(m, a, shape_.row_of_a(), c, accumulate);
     } else {

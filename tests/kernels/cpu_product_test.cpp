@@ -90,6 +90,8 @@ std::vector<Case> cases() {
                                                                         {8, 33, 17},
                                                                         {9, 257, 40},
                                                                         {33, 50, 129},
+                                                                        {53, 1, 63},
+                                                                        {70, 84, 63},
                                                                         {300, 290, 20}}) {
     for (int bits = 0; bits < 16; ++bits) {
       all.push_back({m, n, k, (bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0});
