@@ -132,17 +132,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
 
   RunMetrics observer(opened.metrics_file(), former != nullptr ? run.step : -1, options.observer);
   if (former != nullptr) run.seconds = observer.seconds();
-  if (options.begin) options.begin(training.status());
-  const auto also = former != nullptr ? changes_of(*former, config, run) : config.without_effect();
-  notices.insert(notices.end(), also.begin(), also.end());
-  for (const std::string& notice : notices) observer.on_notice(notice);
-  if (training.validation() == nullptr && config.optimizer.average_after > 0) {
-    throw ConfigError(
-        "optimizer.average_after is set and there is no text to validate on, which decides when "
-        "averaging begins");
-  }
   const Metadata metadata = run_metadata(config, corpus.vocabularies);
-  opened.checkpoints.expect_room(checkpoint_data(run, metadata));
   Trainer trainer(run, {.config = config.train,
                         .step = training.step_parts(
                             config.machine.graph,
@@ -153,6 +143,16 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
                         .checkpoints = opened.checkpoints,
                         .observer = observer,
                         .before_save = [&] { opened.find_folder(observer); }});
+  if (options.begin) options.begin(training.status());
+  const auto also = former != nullptr ? changes_of(*former, config, run) : config.without_effect();
+  notices.insert(notices.end(), also.begin(), also.end());
+  for (const std::string& notice : notices) observer.on_notice(notice);
+  if (training.validation() == nullptr && config.optimizer.average_after > 0) {
+    throw ConfigError(
+        "optimizer.average_after is set and there is no text to validate on, which decides when "
+        "averaging begins");
+  }
+  opened.checkpoints.expect_room(checkpoint_data(run, metadata));
   const bool nothing_to_do = !trainer.anything_due();
   const TrainEnd how = [&] {
     try {
