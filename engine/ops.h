@@ -123,7 +123,7 @@ struct ChoiceOptions {
 struct NoiseWords {
   Tensor columns;            ///< [V] i64: alias_columns()
   std::int64_t words = 5;    ///< drawn for each target
-  std::int64_t sharing = 1;  ///< so many neighbouring rows share their words
+  std::int64_t sharing = 1;  ///< neighbouring rows that share their words
   RandomSource source{};
 };
 /// The loss of telling the target of each row of hidden [..., E] from words of noise, by the rows of weight

@@ -54,8 +54,9 @@ void WordVectorsConfig::describe(OptionSection& section) {
       .of(output, {sampled});
   section
       .add("share_negatives", share_negatives,
-           "what shares its words of noise: nothing, the pairs of a window, or the whole batch",
-           {"no", "window", "batch"})
+           "neighbouring predictions that share their words of noise: as many for all of them as "
+           "for one",
+           {1, 1024})
       .of(output, {sampled});
   section
       .add("noise_power", noise_power,
@@ -155,12 +156,9 @@ WordVectors::Windows WordVectors::windows(const Pass& pass, const Batch& batch) 
   return {.context = context, .target = kind_ == Kind::skipgram ? near : center};
 }
 
-NoiseWords WordVectors::noise(const Pass& pass, std::int64_t rows) const {
+NoiseWords WordVectors::noise(const Pass& pass) const {
   NoiseWords noise = noise_;
-  if (config_.share_negatives == "batch") noise.sharing = std::max<std::int64_t>(rows, 1);
-  if (config_.share_negatives == "window" && kind_ == Kind::skipgram) {
-    noise.sharing = 2 * config_.window;
-  }
+  noise.sharing = config_.share_negatives;
   noise.source = pass.random(kNoise);
   if (!noise.source.step.present()) noise.source.step = first_step_.view<std::int64_t, 1>();
   return noise;
@@ -182,7 +180,7 @@ Loss WordVectors::loss(const Pass& pass, Var h, const Tensor& target) {
   if (config_.output == "hierarchical_softmax") {
     return hierarchical_softmax(h, weight, target, tree_, options);
   }
-  return negative_sampling(h, weight, target, noise(pass, target.size()), options);
+  return negative_sampling(h, weight, target, noise(pass), options);
 }
 
 Objective WordVectors::objective(Pass& pass, const Batch& batch, const State&) {

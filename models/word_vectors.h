@@ -20,7 +20,7 @@ struct WordVectorsConfig {
   double subsample = 1e-3;   ///< of frequent words; 0: all are kept
   std::string output = "negative_sampling";  ///< or hierarchical_softmax, softmax
   std::int64_t negatives = 5;
-  std::string share_negatives = "no";  ///< or window, batch
+  std::int64_t share_negatives = 1;  ///< neighbouring predictions that have the same words of noise
   double noise_power = 0.75;
   std::string gradient = "sum";  ///< or mean
   std::int64_t hidden = 0;       ///< units of a linear layer before the output; 0: none
@@ -74,7 +74,7 @@ class WordVectors : public Model, public Embedder {
   };
   Windows windows(const Pass& pass, const Batch& batch) const;
   Loss loss(const Pass& pass, Var h, const Tensor& target);
-  NoiseWords noise(const Pass& pass, std::int64_t rows) const;
+  NoiseWords noise(const Pass& pass) const;
   void declare();
   void count_words();
 

@@ -17,12 +17,11 @@ namespace carousel {
 ///     choice[n,0]     = target[n]                            answer[n,0] = 1
 ///     choice[n,1 + k] = word drawn for group ⌊n / G⌋ and k    answer[n,1 + k] = 0,    k < K
 ///
-/// where the rows of a group of G share their words. A draw takes two words of the source: see AliasTable.
+/// where the rows of a group of G share their words; the last group may be shorter. A draw takes two words of the source: see AliasTable.
 ///
 /// Values   a drawn word that is the row's target is no choice: kNoToken. So are all of a row whose target
 ///          is kIgnoreTarget; another target outside [0, V) is passed on.
-/// Errors   ShapeError if the extents disagree, K < 1, G < 1, N is no multiple of G, V == 0 or the source
-///          has no step. N == 0 does nothing.
+/// Errors   ShapeError if the extents disagree, K < 1, G < 1, V == 0 or the source has no step. N == 0 does nothing.
 /// Accuracy exact, and the same on every device. What is drawn is a function of the source, its step and
 ///          ⌊n / G⌋·K + k.
 /// Memory   reads target, and a column of the table for each draw; writes choice and answer once.

@@ -1,5 +1,3 @@
-#include <fmt/format.h>
-
 #include "kernels/common/check.h"
 #include "kernels/negative_sampling/negative_sampling.h"
 
@@ -15,10 +13,6 @@ void NegativeSampling::check() const {
   const std::int64_t rows = target.extent[0];
   expect_at_least("negative_sampling: columns of noise", noise.columns.extent[0], 1);
   expect_at_least("negative_sampling: group", group, 1);
-  if (rows % group != 0) {
-    throw ShapeError(fmt::format("negative_sampling: rows is {}, expected a multiple of group, {}",
-                                 rows, group));
-  }
   expect_extent("negative_sampling: rows of choice", choice.extent[0], rows);
   expect_at_least("negative_sampling: columns of choice", choice.extent[1], 2);
   expect_extent("negative_sampling: rows of answer", answer.extent[0], rows);

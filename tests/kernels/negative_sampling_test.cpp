@@ -93,8 +93,7 @@ TEST(NegativeSampling, SweepEqualsTheOracle) {
   for (const std::size_t rows : {0U, 1U, 6U, 60U, 258U, 1200U}) {
     for (const std::size_t vocab : {1U, 2U, 50U, 33'000U}) {
       for (const std::size_t words : {1U, 5U, 20U}) {
-        for (const std::size_t group : {1U, 2U, 6U}) {
-          if (rows % group != 0) continue;
+        for (const std::size_t group : {1U, 7U, 32U}) {
           const Problem p{.columns = alias_columns(zipf(vocab)),
                           .target = random_targets(rows, vocab),
                           .words = words,
@@ -131,7 +130,6 @@ TEST(NegativeSampling, RefusesWhatItsContractRefuses) {
   };
   refused([](auto& op) { op.noise.columns.extent = {0}; });
   refused([](auto& op) { op.group = 0; });
-  refused([](auto& op) { op.group = 4; });
   refused([](auto& op) { op.choice.extent = {5, 3}; });
   refused([](auto& op) { op.choice.extent = op.answer.extent = {6, 1}; });
   refused([](auto& op) { op.answer.extent = {6, 2}; });

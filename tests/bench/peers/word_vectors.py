@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Word vectors beside gensim (Debian: python3-gensim): words per second, and how well the similarity of
-vectors agrees with people's, on the same text, with the same options and epochs.
+"""Word vectors beside gensim and fastText without subwords (Debian: python3-gensim, fasttext): words per
+second, and how well the similarity of vectors agrees with people's, on the same text, with the same
+options and epochs.
 
-    word_vectors.py CAROUSEL TEXT WORDSIM353.csv [--kind cbow|skipgram] [--seeds 5] [--epochs 5]
+    word_vectors.py CAROUSEL TEXT WORDSIM353.csv [--kind cbow|skipgram] [--seeds 5] [--share 1 32]
 
 Words per second are those of the text, all of them, over the time of training alone: gensim's without
-counting words, Carousel's by metrics.jsonl. Both have 2 threads.
+counting words, fastText's by its own report, Carousel's by metrics.jsonl. All have 2 threads, and the
+programs take turns.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import csv
 import json
 import math
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,19 +66,35 @@ def with_gensim(arguments, lines, seed):
     return seconds, lambda word: model.wv[word] if word in model.wv else None
 
 
+def with_fasttext(arguments, folder, words, seed):
+    out = folder / "fasttext"
+    command = ["fasttext", arguments.kind, "-input", folder / "text.txt", "-output", out, "-minn", 0,
+               "-maxn", 0, "-dim", WIDTH, "-ws", WINDOW, "-neg", NEGATIVES, "-t", SUBSAMPLE,
+               "-minCount", MINIMUM_COUNT, "-epoch", arguments.epochs, "-thread", 2, "-seed", seed]
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    if result.returncode != 0:
+        sys.exit(result.stderr)
+    rate = 2 * float(re.findall(r"words/sec/thread:\s*(\d+)", result.stderr + result.stdout)[-1])
+    table = {}
+    for line in out.with_suffix(".vec").read_text().splitlines()[1:]:
+        word, *numbers = line.split()
+        table[word] = np.array(numbers, np.float32)
+    return arguments.epochs * words / rate, table.get
+
+
 def vocabulary(text):
     """Ids by token, of the text that a checkpoint keeps."""
     rows = text.split("\n")[1:]
     return {row.split("\t")[0]: i for i, row in enumerate(rows) if row}
 
 
-def with_carousel(arguments, folder, seed, steps):
-    out = folder / f"run{seed}"
+def with_carousel(arguments, folder, seed, steps, share):
+    out = folder / f"run{seed}-{share}"
     window = arguments.step // arguments.rows
     settings = {
         "model.kind": arguments.kind, "model.embed": WIDTH, "model.window": WINDOW,
         "model.negatives": NEGATIVES, "model.subsample": SUBSAMPLE,
-        "model.share_negatives": arguments.share,
+        "model.share_negatives": share,
         "data.text": folder / "text.txt", "data.tokens": "word", "data.train_fraction": 1.0,
         "data.minimum_count": MINIMUM_COUNT, "data.document_end": "<eos>",
         "train.steps": steps, "train.batch": arguments.rows, "train.window": window,
@@ -110,10 +129,11 @@ def main():
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--step", type=int, default=1024, help="words of a step")
     parser.add_argument("--rows", type=int, default=4)
-    parser.add_argument("--share", default="no", choices=("no", "window", "batch"))
+    parser.add_argument("--share", type=int, nargs="+", default=[1, 32],
+                        help="predictions that share their words of noise")
     parser.add_argument("--learning-rate", type=float, default=0.025)
     parser.add_argument("--factor", type=float, help="of the embedding's learning rate")
-    parser.add_argument("--only", choices=("gensim", "carousel"))
+    parser.add_argument("--only", choices=("gensim", "fasttext", "carousel"))
     arguments = parser.parse_args()
     if arguments.factor is None:
         arguments.factor = 6 if arguments.kind == "cbow" else 1
@@ -130,20 +150,23 @@ def main():
         folder = pathlib.Path(name)
         (folder / "text.txt").write_text("\n".join(map(" ".join, lines)) + "\n")
         contenders = {"gensim": lambda seed: with_gensim(arguments, lines, seed),
-                      "carousel": lambda seed: with_carousel(arguments, folder, seed, steps)}
-        for program, train in contenders.items():
-            if arguments.only not in (None, program):
-                continue
-            rates, scores = [], []
-            for seed in range(1, arguments.seeds + 1):
-                seconds, vector = train(seed)
-                rates.append(arguments.epochs * words / seconds)
+                      "fasttext": lambda seed: with_fasttext(arguments, folder, words, seed)}
+        for share in arguments.share:
+            contenders[f"carousel, noise shared by {share}"] = (
+                lambda seed, share=share: with_carousel(arguments, folder, seed, steps, share))
+        rates = {name: [] for name in contenders if name.startswith(arguments.only or "")}
+        scores = {name: [] for name in rates}
+        for seed in range(1, arguments.seeds + 1):
+            for name in rates:
+                seconds, vector = contenders[name](seed)
+                rates[name].append(arguments.epochs * words / seconds)
                 score, found = spearman(pairs, vector)
-                scores.append(score)
-            error = np.std(scores, ddof=1) / math.sqrt(len(scores)) if len(scores) > 1 else math.nan
-            print(f"{program} {arguments.kind}: {np.median(rates) / 1e6:.3f} M words/s "
-                  f"({min(rates) / 1e6:.3f} to {max(rates) / 1e6:.3f}), Spearman "
-                  f"{np.mean(scores):.4f} ± {error:.4f} on {found} pairs", flush=True)
+                scores[name].append(score)
+        for name, score in scores.items():
+            error = np.std(score, ddof=1) / math.sqrt(len(score)) if len(score) > 1 else math.nan
+            print(f"{arguments.kind}, {name}: {np.median(rates[name]) / 1e6:.3f} M words/s "
+                  f"({min(rates[name]) / 1e6:.3f} to {max(rates[name]) / 1e6:.3f}), Spearman "
+                  f"{np.mean(score):.4f} ± {error:.4f} on {found} pairs", flush=True)
 
 
 if __name__ == "__main__":
