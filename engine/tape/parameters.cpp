@@ -87,7 +87,9 @@ void Parameters::set_group(std::string_view pattern, const ParameterGroup& group
   std::vector<Tensor> values;
   for (const Entry& entry : entries_) values.push_back(entry.weight);
   allocate(device());
-  for (std::size_t i = 0; i < entries_.size(); ++i) copy(values[i], entries_[i].weight);
+  for (std::size_t i = 0; i < entries_.size(); ++i) {
+    if (!entries_[i].options.row_sparse) copy(values[i], entries_[i].weight);
+  }
   refresh_working();
 }
 
@@ -133,14 +135,16 @@ void Parameters::allocate(const Device& device) {
   for (std::size_t i = 0; i < entries_.size(); ++i) {
     Entry& entry = entries_[i];
     const bool apart = entry.options.row_sparse;
-    entry.weight = apart ? Tensor(device, entry.shape, DType::f32) : part_of(weights_, i);
-    entry.gradient = part_of(gradients_, i);
-    entry.working = {};
-    if (rounded) {
-      entry.working = apart ? Tensor(device, entry.shape, DType::bf16) : part_of(working_, i);
-    }
     const bool sparse_gradient = apart && !entry.options.group.frozen;
     entry.rows = sparse_gradient ? std::make_shared<RowGradient>() : nullptr;
+    if (!apart) {
+      entry.weight = part_of(weights_, i);
+      entry.gradient = part_of(gradients_, i);
+      entry.working = rounded ? part_of(working_, i) : Tensor{};
+    } else if (!entry.weight) {  // it has a place of its own, which other groups do not move
+      entry.weight = Tensor(device, entry.shape, DType::f32);
+      if (rounded) entry.working = Tensor(device, entry.shape, DType::bf16);
+    }
   }
 }
 

@@ -184,7 +184,9 @@ TEST_P(ParameterGroupsOn, MaterialisedParametersKeepTheirValues) {
     }
     each->materialize(GetParam(), DType::bf16, 3);
   }
+  const auto table = after.weight(4).view<float, 2>();
   group(after, parameter_groups("in.*: frozen; table: frozen"));
+  EXPECT_EQ((after.weight(4).view<float, 2>().data), table.data);  // a large one is not held twice
   EXPECT_EQ(after.stretches().size(), before.stretches().size());
   EXPECT_EQ(read<float>(after.flat_weights()), read<float>(before.flat_weights()));
   EXPECT_EQ(host_floats(after.flat_working()), host_floats(before.flat_working()));
