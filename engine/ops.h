@@ -158,6 +158,12 @@ Var activation(Var x, Activation kind);
 /// or bias of Var{} is absent.
 Var layer_norm(Var x, Var gain, Var bias, float epsilon = 1e-5F);
 
+/// Each row of x [..., H] divided by its root mean square, times gain [H], float, which may be Var{}.
+Var rms_norm(Var x, Var gain, float epsilon = 1e-5F);
+
+/// kind(a) ∘ b of x [..., 2·H], of which a is the first half of each row and b the second: [..., H].
+Var gated_activation(Var x, Activation kind = Activation::silu);
+
 /// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.
 Var pool(Var x, Pooling kind, const Tensor& lengths = {});

@@ -1,8 +1,7 @@
 #include <array>
 
-#include "kernels/activation/functions.h"
+#include "kernels/activation/math_cpu.h"
 #include "kernels/common/check.h"
-#include "kernels/common/cpu_math.h"
 #include "kernels/common/cpu_parallel.h"
 
 namespace carousel {
@@ -13,31 +12,13 @@ constexpr std::array kActivations{
     NamedActivation{"relu", Activation::relu}, NamedActivation{"silu", Activation::silu},
     NamedActivation{"tanh", Activation::tanh}};
 
-struct CpuMath {
-  template <class R>
-  static R exp(R x) {
-    return cpu_exp(x);
-  }
-  template <class R>
-  static R sigmoid(R x) {
-    return cpu_sigmoid(x);
-  }
-  template <class R>
-  static R tanh(R x) {
-    return cpu_tanh(x);
-  }
-  template <class R>
-  static R erfc(R x) {
-    return cpu_erfc(x);
-  }
-};
-
 // (ivdep and not omp simd, which makes arrays of class temporaries and leaves bf16 scalar.)
 template <class F, class T>
 void forward(const T* x, T* y, std::int64_t count) {
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < count; ++i) {
-    y[i] = static_cast<T>(F::template value<CpuMath>(static_cast<Accumulator<T>>(x[i])));
+    y[i] =
+        static_cast<T>(F::template value<activation::CpuMath>(static_cast<Accumulator<T>>(x[i])));
   }
 }
 
@@ -46,7 +27,8 @@ void backward(const T* x, const T* d_y, T* d_x, std::int64_t count) {
   using A = Accumulator<T>;
 #pragma GCC ivdep
   for (std::int64_t i = 0; i < count; ++i) {
-    const A d = F::template slope<CpuMath>(static_cast<A>(x[i])) * static_cast<A>(d_y[i]);
+    const A d =
+        F::template slope<activation::CpuMath>(static_cast<A>(x[i])) * static_cast<A>(d_y[i]);
     d_x[i] = static_cast<T>(accumulate ? d + static_cast<A>(d_x[i]) : d);
   }
 }

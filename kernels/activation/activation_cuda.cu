@@ -1,4 +1,4 @@
-#include "kernels/activation/functions.h"
+#include "kernels/activation/math.cuh"
 #include "kernels/common/cuda/launch.cuh"
 #include "kernels/common/cuda/vector_io.cuh"
 
@@ -6,25 +6,6 @@ namespace carousel {
 namespace {
 
 constexpr unsigned kThreads = 256;  // no shared memory and few registers: any size fills an SM
-
-struct DeviceMath {
-  template <class R>
-  static constexpr R exp(R x) {
-    return expf(x);
-  }
-  template <class R>
-  static constexpr R sigmoid(R x) {
-    return 1.0F / (1.0F + expf(-x));
-  }
-  template <class R>
-  static constexpr R tanh(R x) {
-    return tanhf(x);
-  }
-  template <class R>
-  static constexpr R erfc(R x) {
-    return erfcf(x);
-  }
-};
 
 __device__ std::int64_t thread_index() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -44,7 +25,8 @@ __global__ void activation_forward_kernel(const __grid_constant__ ActivationForw
     float value[kVector<T>];
     load(op.x.data + n, size - n, value);
 #pragma unroll
-    for (int i = 0; i < kVector<T>; ++i) value[i] = F::template value<DeviceMath>(value[i]);
+    for (int i = 0; i < kVector<T>; ++i)
+      value[i] = F::template value<activation::DeviceMath>(value[i]);
     store(op.y.data + n, size - n, value);
   }
 }
@@ -60,7 +42,7 @@ __global__ void activation_backward_kernel(const __grid_constant__ ActivationBac
     if (op.d_x.accumulate) load(op.d_x.view.data + n, count, before);
 #pragma unroll
     for (int i = 0; i < kVector<T>; ++i) {
-      d[i] *= F::template slope<DeviceMath>(x[i]);
+      d[i] *= F::template slope<activation::DeviceMath>(x[i]);
       if (op.d_x.accumulate) d[i] += before[i];
     }
     store(op.d_x.view.data + n, count, d);

@@ -2,72 +2,28 @@
 
 #include <array>
 #include <cmath>
-#include <type_traits>
 #include <vector>
 
 #include "kernels/common/check.h"
-#include "kernels/common/cpu_parallel.h"
-#include "kernels/cross_entropy/row.h"
 #include "kernels/layer_norm/layer_norm.h"
 #include "kernels/reduce/column_sum.h"
+#include "kernels/reduce/row_sum.h"
 
 namespace carousel {
 namespace {
-
-/// A row in the type that is computed with: itself, or copied to `buffer`.
-template <class T>
-const Accumulator<T>* widened(const T* row, std::int64_t count,
-                              std::vector<Accumulator<T>>& buffer) {
-  if constexpr (std::is_same_v<T, Accumulator<T>>) {
-    return row;
-  } else {
-    Accumulator<T>* const to = buffer.data();
-    for (std::int64_t c = 0; c < count; ++c) to[c] = static_cast<Accumulator<T>>(row[c]);
-    return to;
-  }
-}
-
-/// Σ a(c)·b(c) over [0, columns) in the lanes of row.h, each product fused: rounded alike in every
-/// build.
-template <class Acc, class A, class B>
-Acc row_sum(std::int64_t columns, const A& a, const B& b) {
-  row::Block<Acc> sum{};
-  std::int64_t first = 0;
-  for (; first + row::kLanes <= columns; first += row::kLanes) {
-#pragma omp simd
-    for (int l = 0; l < row::kLanes; ++l) {
-      sum.lane[l] = std::fma(a(first + l), b(first + l), sum.lane[l]);
-    }
-  }
-  for (int l = 0; first + l < columns; ++l) {
-    sum.lane[l] = std::fma(a(first + l), b(first + l), sum.lane[l]);
-  }
-  return row::total(sum);
-}
-
-/// Calls body(n, x, d) for each row, on all threads; x and d are buffers of a row.
-template <class Acc, class Body>
-void for_rows(std::int64_t rows, std::int64_t columns, const Body& body) {
-#pragma omp parallel if (rows * columns > kCpuChunk)
-  {
-    std::vector<Acc> x(static_cast<std::size_t>(columns)), d(static_cast<std::size_t>(columns));
-#pragma omp for schedule(static)
-    for (std::int64_t n = 0; n < rows; ++n) body(n, x, d);
-  }
-}
 
 template <class T>
 void normalize_row(const LayerNormForward<T>& op, std::int64_t n,
                    std::vector<Accumulator<T>>& buffer) {
   using Acc = Accumulator<T>;
   const std::int64_t columns = op.x.extent[1];
-  const Acc* const x = widened(op.x.data + n * columns, columns, buffer);
+  const Acc* const x = row_sum::widened(op.x.data + n * columns, columns, buffer);
   const auto one = [](std::int64_t) { return Acc{1}; };
-  const Acc mean = row_sum<Acc>(
+  const Acc mean = row_sum::sum<Acc>(
                        columns, [=](std::int64_t c) { return x[c]; }, one) /
                    static_cast<Acc>(columns);
   const auto centered = [=](std::int64_t c) { return x[c] - mean; };
-  const Acc squares = row_sum<Acc>(columns, centered, centered);
+  const Acc squares = row_sum::sum<Acc>(columns, centered, centered);
   const Acc factor =
       1 / std::sqrt(squares / static_cast<Acc>(columns) + static_cast<Acc>(op.epsilon));
   op.mean(n) = mean;
@@ -87,7 +43,7 @@ void normalize_row_backward(const LayerNormBackward<T>& op, std::int64_t n,
                             std::vector<Accumulator<T>>& d_buffer) {
   using Acc = Accumulator<T>;
   const std::int64_t columns = op.x.extent[1];
-  const Acc* const x = widened(op.x.data + n * columns, columns, x_buffer);
+  const Acc* const x = row_sum::widened(op.x.data + n * columns, columns, x_buffer);
   const T* const d_y = op.d_y.data + n * columns;
   Acc* const d = d_buffer.data();
   const Acc mean = op.mean(n), factor = op.inverse_deviation(n), *const gain = op.gain.data;
@@ -96,9 +52,9 @@ void normalize_row_backward(const LayerNormBackward<T>& op, std::int64_t n,
     d[c] = static_cast<Acc>(d_y[c]) * (gain != nullptr ? gain[c] : Acc{1});
   }
   const auto d_of = [=](std::int64_t c) { return d[c]; };
-  const Acc shift =
-      row_sum<Acc>(columns, d_of, [](std::int64_t) { return Acc{1}; }) / static_cast<Acc>(columns);
-  const Acc along = row_sum<Acc>(columns, d_of, [=](std::int64_t c) { return x[c] - mean; });
+  const Acc shift = row_sum::sum<Acc>(columns, d_of, [](std::int64_t) { return Acc{1}; }) /
+                    static_cast<Acc>(columns);
+  const Acc along = row_sum::sum<Acc>(columns, d_of, [=](std::int64_t c) { return x[c] - mean; });
   const Acc slope = along * factor * factor / static_cast<Acc>(columns);
   T* const d_x = op.d_x.view.data + n * columns;
   const bool accumulate = op.d_x.accumulate;
@@ -148,7 +104,7 @@ void LayerNormBackward<T>::check() const {
 template <class T>
 void LayerNormForward<T>::run(const Cpu&) const {
   const auto [rows, columns] = x.extent;
-  for_rows<Accumulator<T>>(
+  row_sum::for_rows<Accumulator<T>>(
       rows, columns, [&](std::int64_t n, auto& buffer, auto&) { normalize_row(*this, n, buffer); });
 }
 
@@ -174,7 +130,7 @@ void LayerNormBackward<T>::run(const Cpu&) const {
         });
   }
   if (!d_x.present()) return;
-  for_rows<Acc>(rows, columns, [&](std::int64_t n, auto& x_buffer, auto& d_buffer) {
+  row_sum::for_rows<Acc>(rows, columns, [&](std::int64_t n, auto& x_buffer, auto& d_buffer) {
     normalize_row_backward(*this, n, x_buffer, d_buffer);
   });
 }

@@ -24,16 +24,6 @@ struct Shared {
   BlockReduceStorage<SumPair, kRowThreads> pair;
 };
 
-/// The sum over a row's threads, in each of them.
-template <int kRowThreads, class V>
-__device__ V sum_of_row(V value, BlockReduceStorage<V, kRowThreads>& storage) {
-  if constexpr (kRowThreads == kWarp) {
-    return warp_reduce(value, Sum{});
-  } else {
-    return block_reduce<kRowThreads>(value, Sum{}, storage);
-  }
-}
-
 template <class T, int kRowThreads>
 __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
     layer_norm_forward_kernel(const __grid_constant__ LayerNormForward<T> op) {
@@ -50,14 +40,14 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 #pragma unroll
       for (int i = 0; i < N; ++i) sum += v[i];
     });
-    const float mean = sum_of_row<kRowThreads>(sum, shared.sum) * share;
+    const float mean = row::sum_of_row<kRowThreads>(sum, shared.sum) * share;
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N];
       load(x + first, count, v, mean);  // a tail is filled with what adds nothing
 #pragma unroll
       for (int i = 0; i < N; ++i) squares = fmaf(v[i] - mean, v[i] - mean, squares);
     });
-    squares = sum_of_row<kRowThreads>(squares, shared.sum);
+    squares = row::sum_of_row<kRowThreads>(squares, shared.sum);
     const float factor = 1.0F / sqrtf(squares * share + op.epsilon);
     if (threadIdx.x % kRowThreads == 0) {
       op.mean(n) = mean;
@@ -114,7 +104,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 #pragma unroll
           for (int i = 0; i < N; ++i) sums = {sums.first + d[i], fmaf(d[i], x[i], sums.second)};
         });
-    sums = sum_of_row<kRowThreads>(sums, shared.pair);
+    sums = row::sum_of_row<kRowThreads>(sums, shared.pair);
     const float shift = sums.first * share, slope = sums.second * factor * factor * share;
     row::for_each_piece<kRowThreads, N>(x_row, columns,
                                         [&](std::int64_t first, std::int64_t count) {

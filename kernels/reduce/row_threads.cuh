@@ -60,4 +60,14 @@ __device__ void for_each_piece(const T* row, std::int64_t size, const F& f) {
   }
 }
 
+/// The sum over a row's threads, in each of them.
+template <int kRowThreads, class V>
+__device__ V sum_of_row(V value, BlockReduceStorage<V, kRowThreads>& storage) {
+  if constexpr (kRowThreads == kWarp) {
+    return warp_reduce(value, Sum{});
+  } else {
+    return block_reduce<kRowThreads>(value, Sum{}, storage);
+  }
+}
+
 }  // namespace carousel::row

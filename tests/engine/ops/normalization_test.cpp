@@ -1,4 +1,4 @@
-// The rules of layer_norm and activation: what flows on a tape. Values are the kernels' tests' and
+// The rules of layer_norm, rms_norm, activation and gated_activation: what flows on a tape. Values are the kernels' tests' and
 // PyTorch's recordings' (golden_test.cpp).
 #include <gtest/gtest.h>
 
@@ -55,6 +55,45 @@ TEST(ActivationRule, ASecondUseAddsToTheGradient) {
   }
 }
 
+TEST(RmsNormRule, AGainMayBeAbsentOrFixedOrAParameter) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor x = test::tensor_of<float>(device, {1, 2, 2}, {1, 7, -3, 3}),
+                 d_x(device, {1, 2, 2}, DType::f32), d_gain(device, {2}, DType::f32);
+    const Var leaf = tape.parameter(x, d_x), none;
+    const Var gain = tape.parameter(test::tensor_of<float>(device, {2}, {10, 20}), d_gain);
+    const Var fixed = tape.constant(test::tensor_of<float>(device, {2}, {2, 3}));
+    constexpr Tolerance kClose{.absolute = 1e-5};
+    EXPECT_TRUE(test::close(host_floats(rms_norm(leaf, none, 0).value()),
+                            Numbers{0.2F, 1.4F, -1, 1}, kClose));
+    EXPECT_TRUE(test::close(host_floats(rms_norm(leaf, fixed, 0).value()),
+                            Numbers{0.4F, 4.2F, -2, 3}, kClose));
+    const Var y = rms_norm(leaf, gain, 0);
+    EXPECT_EQ(y.shape(), x.shape());
+    test::sum(y);
+    tape.backward();
+    EXPECT_TRUE(test::close(host_floats(d_gain), Numbers{-0.8F, 2.4F}, kClose));
+    EXPECT_EQ(tape.labelled().at(0).label.text(), "normalized");
+  }
+}
+
+TEST(GatedActivationRule, HalvesTheWidthAndASecondUseAddsToTheGradient) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor d_x(device, {1, 1, 4}, DType::f32);
+    const Var x = tape.parameter(test::tensor_of<float>(device, {1, 1, 4}, {2, -3, 5, 7}), d_x);
+    const Var y = gated_activation(x, Activation::relu), z = gated_activation(x, Activation::relu);
+    EXPECT_EQ(y.shape(), (Shape{1, 1, 2}));
+    EXPECT_EQ(host_floats(y.value()), (Numbers{10, 0}));
+    test::sum(y);
+    test::sum(z);
+    tape.backward();
+    EXPECT_EQ(host_floats(d_x), (Numbers{10, 0, 4, 0}));
+  }
+}
+
 TEST(NormalizationRules, RefuseShapesAndTypesThatDisagree) {
   Arena arena(Cpu{});
   Tape tape(arena, false);
@@ -63,7 +102,9 @@ TEST(NormalizationRules, RefuseShapesAndTypesThatDisagree) {
   };
   EXPECT_THROW(layer_norm(value({2, 3}), value({2}), Var{}), ShapeError);
   EXPECT_THROW(layer_norm(value({2, 3}), Var{}, value({3}, DType::bf16)), ShapeError);
+  EXPECT_THROW(rms_norm(value({2, 3}), value({2})), ShapeError);
   EXPECT_THROW(activation(value({2}, DType::i32), Activation::gelu), std::invalid_argument);
+  EXPECT_THROW(gated_activation(value({2, 3})), ShapeError);
 }
 
 }  // namespace
