@@ -12,6 +12,7 @@
 #include "kernels/pooling/pooling.h"
 #include "kernels/recurrent_sequence/cell.h"
 #include "kernels/recurrent_sequence/options.h"
+#include "kernels/rope/rope.h"
 #include "kernels/sampled_loss/sampled_loss.h"
 
 // The vocabulary of models: one declaration and one sentence per differentiable op. What an op
@@ -163,6 +164,22 @@ Var rms_norm(Var x, Var gain, float epsilon = 1e-5F);
 
 /// kind(a) ∘ b of x [..., 2·H], of which a is the first half of each row and b the second: [..., H].
 Var gated_activation(Var x, Activation kind = Activation::silu);
+
+/// Of rope(): which columns are heads, and where the sequence begins.
+struct RopeOptions {
+  std::int64_t first = 0;  ///< column of the first head
+  std::int64_t heads = 1, head_width = 2;
+  Tensor offset = {};  ///< [B] i64 positions before the first step; empty: 0
+  double base = 10'000;
+  RopePairs pairs = RopePairs::halves;
+};
+/// x [T, B, W] with the pairs of columns of its heads turned by angles that grow with the position; the
+/// other columns as they are.
+Var rope(Var x, const RopeOptions& options);
+
+/// scale·x [T, B, E] plus a row for each position: of a table [P, E], or of Var{} sinusoids. offset [B]
+/// i64, on a tape that does not record: positions before the first step.
+Var position_embedding(Var x, Var table, const Tensor& offset = {}, float scale = 1);
 
 /// The mean or the maximum over the time steps of x [T, B, H], T > 0, of which row b has
 /// lengths[b] (int32; empty: T each): [B, H]. A row without steps gives 0.

@@ -3,7 +3,9 @@
 #include <math.h>
 
 #include <bit>
+#include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <type_traits>
 
 #include "tests/emulation/language/collectives.h"
@@ -72,6 +74,12 @@ constexpr unsigned __umulhi(unsigned a, unsigned b) {
 }
 
 inline float rsqrtf(float x) { return 1.0F / sqrtf(x); }
+inline float sinpif(float x) {
+  return static_cast<float>(std::sin(std::numbers::pi * static_cast<double>(x)));
+}
+inline float cospif(float x) {
+  return static_cast<float>(std::cos(std::numbers::pi * static_cast<double>(x)));
+}
 inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float a, float b) { return a / b; }
