@@ -45,6 +45,27 @@ __device__ void copies_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 }
 
+/// d += a·b by a warp, where d is 16×8, a 16×8 and b 8×8 of tf32: float whose last 13 bits are cut off.
+/// Lane 4g + t has of a the elements (g, t), (g + 8, t), (g, t + 4), (g + 8, t + 4), of b (t, g),
+/// (t + 4, g), and of d (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
+__device__ inline void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4],
+                                     const std::uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+/// The same of bf16, for a 16×16 and b 16×8. A word has two neighbours along the depth, the first in
+/// its lower half: of a the pairs from (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8) on, of b
+/// those from (2t, g), (2t + 8, g) on.
+__device__ inline void multiply_bf16(float (&d)[4], const std::uint32_t (&a)[4],
+                                     const std::uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 // Clusters exist from sm_90 on; none is launched on an older device.
 #if __CUDA_ARCH__ >= 900
 
@@ -105,6 +126,15 @@ inline void copies_commit() { emulation::commit_copies(); }
 template <int kNewest>
 void copies_wait() {
   emulation::wait_copies(kNewest);
+}
+
+inline void multiply_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                          Site at = Site::here()) {
+  emulation::warp_product({.d = d, .a = a, .b = b, .pairs = false}, at);
+}
+inline void multiply_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                          Site at = Site::here()) {
+  emulation::warp_product({.d = d, .a = a, .b = b, .pairs = true}, at);
 }
 
 inline unsigned cluster_rank() { return emulation::cluster_rank(); }

@@ -21,6 +21,15 @@ std::uint64_t warp_shuffle(unsigned mask, std::uint64_t value, unsigned source, 
 unsigned warp_ballot(unsigned mask, bool predicate, Site at);
 unsigned lane();
 
+/// What a lane has of a product d += a·b of its warp, mma.sync of m16n8k8 tf32 or, if `pairs`, of
+/// m16n8k16 bf16. The layout is PTX's.
+struct ProductFragments {
+  float* d;
+  const std::uint32_t *a, *b;
+  bool pairs;
+};
+void warp_product(const ProductFragments& own, Site at);
+
 /// A read that may poll for another thread's write. It lets other threads run. If all threads only
 /// poll for long, the launch fails as stuck.
 void spin_point(Site at);

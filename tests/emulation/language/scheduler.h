@@ -55,7 +55,7 @@ struct Thread {
   PendingCopy* pending = nullptr;  // allocated at the first copy
 };
 
-enum class Collective : std::uint8_t { syncwarp, shuffle, ballot };
+enum class Collective : std::uint8_t { syncwarp, shuffle, ballot, product };
 
 /// Lanes that wait for each other in one warp function.
 struct Gathering {

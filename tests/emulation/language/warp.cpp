@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <cstring>
+
 #include "tests/emulation/language/sanitizer.h"
 #include "tests/emulation/language/scheduler.h"
 
@@ -16,12 +18,54 @@ const char* name(Collective kind) {
       return "a shuffle";
     case Collective::ballot:
       return "a vote";
+    case Collective::product:
+      return "mma.sync";
   }
   return "";
 }
 
+const ProductFragments& fragments(const Warp& warp, unsigned lane) {
+  return *from_word<const ProductFragments*>(warp.lanes[lane].value);
+}
+
+float factor(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+/// Element (row, k) of a, or (k, column) of b for `row` a column: of the lane and the word that hold
+/// it. A pair's first element is in the lower half.
+float element(const Warp& warp, bool of_a, unsigned row, unsigned k) {
+  const bool pairs = fragments(warp, 0).pairs;
+  const unsigned half = pairs ? k / 8 : k / 4;  // of the depth
+  const unsigned lane = row % 8 * 4 + (pairs ? k % 8 / 2 : k % 4);
+  const ProductFragments& own = fragments(warp, lane);
+  const std::uint32_t word = of_a ? own.a[half * 2 + row / 8] : own.b[half];
+  if (!pairs) return factor(word & 0xFFFFE000U);
+  return factor(k % 2 == 0 ? word << 16 : word & 0xFFFF0000U);
+}
+
+void multiply(const Warp& warp, const Gathering& gathering) {
+  if (gathering.arrived != 0xFFFFFFFFU) fail("mma.sync at {} without all lanes", gathering.site);
+  const unsigned depth = fragments(warp, 0).pairs ? 16 : 8;
+  float a[16][16], b[16][8];
+  for (unsigned k = 0; k < depth; ++k) {
+    for (unsigned i = 0; i < 16; ++i) a[i][k] = element(warp, true, i, k);
+    for (unsigned j = 0; j < 8; ++j) b[k][j] = element(warp, false, j, k);
+  }
+  for (unsigned l = 0; l < 32; ++l) {
+    for (unsigned e = 0; e < 4; ++e) {
+      const unsigned row = l / 4 + e / 2 * 8, column = l % 4 * 2 + e % 2;
+      float& d = fragments(warp, l).d[e];
+      for (unsigned k = 0; k < depth; ++k) d += a[row][k] * b[k][column];
+    }
+  }
+}
+
 void finish(Warp& warp, const Gathering& gathering) {
   const unsigned here = gathering.arrived;
+  if (gathering.kind == Collective::product) multiply(warp, gathering);
   std::uint64_t result[32];
   unsigned votes = 0;
   for (unsigned l = 0; l < 32; ++l) {
@@ -100,6 +144,13 @@ std::uint64_t warp_shuffle(unsigned mask, std::uint64_t value, unsigned source, 
   self.source = source;
   gather(Collective::shuffle, mask, at);
   return self.value;
+}
+
+void warp_product(const ProductFragments& own, Site at) {
+  Thread& self = running();
+  self.value = to_word(&own);
+  self.source = self.lane;
+  gather(Collective::product, 0xFFFFFFFFU, at);
 }
 
 unsigned warp_ballot(unsigned mask, bool predicate, Site at) {
