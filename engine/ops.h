@@ -152,6 +152,26 @@ Var concatenate(Var a, Var b);
 /// a + b of equal shapes; b may be a.
 Var add(Var a, Var b);
 
+/// Of attention: kernels/attention/attention.h says what each means.
+struct AttentionOptions {
+  std::int64_t heads = 1;
+  std::int64_t kv_heads = 0;  ///< a divisor of heads; 0: as many
+  bool causal = false;
+  std::int64_t window = 0;  ///< positions that a query sees, its own the last; 0: all; causal only
+  float scale = 0;          ///< of q·k; 0: 1/√D
+  Tensor lengths = {};      ///< [B] i32: keys of each row; may be empty
+  float drop_probability = 0;  ///< of the weights
+  RandomSource random = {};
+};
+/// softmax(scale·q·kᵀ)·v of each head, for q [Tq, B, A·D] and k, v [Tk, B, Akv·D], all of whose gradients
+/// go their own ways: [Tq, B, A·D]. Never holds the weights.
+Var attention(Var q, Var k, Var v, const AttentionOptions& options);
+/// The same for queries, keys and values side by side in the rows of qkv [T, B, (A + 2·Akv)·D], which
+/// are not copied: [T, B, A·D].
+Var self_attention(Var qkv, const AttentionOptions& options);
+/// The weights, float [B, A, Tq, Tk], before dropout: for plots, as they take the memory that attention() saves.
+Tensor attention_weights(Var q, Var k, const AttentionOptions& options);
+
 /// A function of each element of x, in its shape.
 Var activation(Var x, Activation kind);
 

@@ -15,11 +15,12 @@ inline constexpr std::size_t kPhiloxLanes = 64;
 using PhiloxLanes = std::array<std::uint32_t, kPhiloxLanes>;
 
 /// What RandomSource::words(first + i, step) gives: word w of it in words[w][i].
-inline void draw_lanes(const std::array<std::uint32_t, 2>& key, std::uint64_t first,
-                       std::int64_t step, std::array<PhiloxLanes, 4>& words) {
+template <std::size_t kCount>
+void draw_lanes(const std::array<std::uint32_t, 2>& key, std::uint64_t first, std::int64_t step,
+                std::array<std::array<std::uint32_t, kCount>, 4>& words) {
   auto& [c0, c1, c2, c3] = words;
   const auto s = static_cast<std::uint64_t>(step);
-  for (std::size_t i = 0; i < kPhiloxLanes; ++i) {
+  for (std::size_t i = 0; i < kCount; ++i) {
     c0[i] = static_cast<std::uint32_t>(first + i);
     c1[i] = static_cast<std::uint32_t>((first + i) >> 32);
     c2[i] = static_cast<std::uint32_t>(s);
@@ -28,7 +29,7 @@ inline void draw_lanes(const std::array<std::uint32_t, 2>& key, std::uint64_t fi
   std::uint32_t k0 = key[0], k1 = key[1];
   for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9U, k1 += 0xBB67AE85U) {
 #pragma omp simd
-    for (std::size_t i = 0; i < kPhiloxLanes; ++i) {
+    for (std::size_t i = 0; i < kCount; ++i) {
       const std::uint64_t a = std::uint64_t{0xD2511F53U} * c0[i];
       const std::uint64_t b = std::uint64_t{0xCD9E8D57U} * c2[i];
       c0[i] = static_cast<std::uint32_t>(b >> 32) ^ c1[i] ^ k0;

@@ -194,6 +194,28 @@ def activation(function):
             "values": {"output": output}, "gradients": {"x": x.grad}}
 
 
+def attention(B=2, T=5, S=5, heads=4, groups=4, D=3, causal=False, lengths=None):
+    """scaled_dot_product_attention of q [T, B, heads·D] and k, v [S, B, groups·D]; with lengths, a mask
+    hides the keys of row b from lengths[b] on. The loss is the sum of the output, each element times its
+    own given number d_output."""
+    def parted(x, count):  # [B, count, T, D]
+        return x.unflatten(2, (count, D)).permute(1, 2, 0, 3)
+    q, d_output = leaf(draw(T, B, heads * D)), draw(T, B, heads * D)
+    k, v = leaf(draw(S, B, groups * D)), leaf(draw(S, B, groups * D))
+    given = {"q": q, "k": k, "v": v, "d_output": d_output}
+    mask = None
+    if lengths:
+        given["lengths"] = torch.tensor(lengths)
+        mask = (torch.arange(S) < given["lengths"][:, None])[:, None, None]
+    output = functional.scaled_dot_product_attention(
+        parted(q, heads), parted(k, groups), parted(v, groups), mask, is_causal=causal,
+        enable_gqa=groups < heads).permute(2, 0, 1, 3).flatten(2)
+    (output * d_output).sum().backward()
+    return {"options": {"heads": heads, "kv_heads": groups, "causal": causal},
+            "given": given, "values": {"output": output},
+            "gradients": {"q": q.grad, "k": k.grad, "v": v.grad}}
+
+
 # Optimisers.
 
 
@@ -408,6 +430,10 @@ CASES = {
     "linear_cross_entropy_smoothed": (linear_cross_entropy, {"smoothing": 0.125}),
     "adaptive_softmax": (adaptive_softmax, {}),
     "adaptive_softmax_biased": (adaptive_softmax, {"biased": True}),
+    "attention": (attention, {"S": 7}),
+    "attention_causal": (attention, {"causal": True}),
+    "attention_masked": (attention, {"S": 6, "lengths": [6, 2]}),
+    "attention_grouped": (attention, {"groups": 2, "causal": True}),
     "layer_norm": (layer_norm, {}),
     **{f"activation_{name}": (activation, {"function": function})
        for name, function in ACTIVATIONS.items()},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""No kernel of recurrent_sequence keeps values in local memory, on any architecture of the build.
+"""No kernel of the ops below keeps values in local memory, on any architecture of the build.
 
-  recurrent_sequence_resources_test.py ROOT NVCC FLAG...    flags: as the library is compiled
+  resources_test.py ROOT NVCC FLAG...    flags: as the library is compiled
 """
 import re
 import subprocess
@@ -12,35 +12,43 @@ REPORT = re.compile(
     r"Compiling entry function '(?P<kernel>\w+)' for '(?P<architecture>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill "
     r"loads.*?Used (?P<registers>\d+) registers", re.S)
-# Mangled: each pass, cell, phase and storage type.
-CELL_KERNEL = re.compile(r"recurrent_sequence_(?:forward|backward)_kernel")
+# Mangled names, and how many kernels an op has at the least: each pass, cell or width, and storage type.
+OPS = {"recurrent_sequence": (re.compile(r"recurrent_sequence_(?:forward|backward)_kernel"), 40),
+       "attention": (re.compile(r"attention_(?:forward|backward_queries|backward_keys)_kernel"), 20)}
 ARCHITECTURES = {"sm_80", "sm_90a"}
+
+
+def compile_op(op, root, nvcc, flags):
+    """What ptxas says of the op's kernels."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [nvcc, *flags, f"-I{root}", "-DCAROUSEL_CUDA=1", "-O3", "-Xptxas", "-v", "-c",
+                   f"{root}/kernels/{op}/{op}_cuda.cu", "-o", f"{folder}/kernels.o"]
+        compiled = subprocess.run(command, capture_output=True, text=True)
+    report = compiled.stdout + compiled.stderr
+    if compiled.returncode != 0:
+        sys.exit(report)
+    return [m.groupdict() for m in REPORT.finditer(report)]
 
 
 def main():
     root, nvcc, *flags = sys.argv[1:]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, *flags, f"-I{root}", "-DCAROUSEL_CUDA=1", "-O3", "-Xptxas", "-v", "-c",
-                   f"{root}/kernels/recurrent_sequence/recurrent_sequence_cuda.cu",
-                   "-o", f"{folder}/kernels.o"]
-        compiled = subprocess.run(command, capture_output=True, text=True)
-    if compiled.returncode != 0:
-        print(compiled.stdout + compiled.stderr)
-        return 1
-    kernels = [m.groupdict() for m in REPORT.finditer(compiled.stdout + compiled.stderr)]
-    wrong = [f"{k['kernel']}, {k['architecture']}: {k['stack']} bytes of stack, spills of "
-             f"{k['stores']} and {k['loads']} bytes"
-             for k in kernels if any(int(k[n]) > 0 for n in ("stack", "stores", "loads"))]
-    for architecture in sorted(ARCHITECTURES):
-        cells = [k for k in kernels
-                 if k["architecture"] == architecture and CELL_KERNEL.search(k["kernel"])]
-        if len(cells) < 40:
-            wrong.append(f"{architecture}: {len(cells)} kernels of cells, expected at least 40")
-            continue
-        registers = [int(k["registers"]) for k in cells]
-        print(f"{architecture}: {len(cells)} kernels of cells, {min(registers)} to "
-              f"{max(registers)} registers")
-    print("\n".join(wrong) or f"{len(kernels)} kernels, none uses local memory")
+    wrong, count = [], 0
+    for op, (name, least) in OPS.items():
+        kernels = compile_op(op, root, nvcc, flags)
+        count += len(kernels)
+        wrong += [f"{k['kernel']}, {k['architecture']}: {k['stack']} bytes of stack, spills of "
+                  f"{k['stores']} and {k['loads']} bytes"
+                  for k in kernels if any(int(k[n]) > 0 for n in ("stack", "stores", "loads"))]
+        for architecture in sorted(ARCHITECTURES):
+            registers = [int(k["registers"]) for k in kernels
+                         if k["architecture"] == architecture and name.search(k["kernel"])]
+            if len(registers) < least:
+                wrong.append(f"{op}, {architecture}: {len(registers)} kernels, expected at least "
+                             f"{least}")
+                continue
+            print(f"{op}, {architecture}: {len(registers)} kernels, {min(registers)} to "
+                  f"{max(registers)} registers")
+    print("\n".join(wrong) or f"{count} kernels, none uses local memory")
     return 1 if wrong else 0
 
 

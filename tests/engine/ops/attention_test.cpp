@@ -1,0 +1,168 @@
+// The rules of attention: what flows on a tape, also against PyTorch's recordings (tests/golden).
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "engine/ops.h"
+#include "kernels/attention/attention.h"
+#include "kernels/common/check.h"
+#include "tests/support/close.h"
+#include "tests/support/device.h"
+#include "tests/support/golden.h"
+#include "tests/support/tensors.h"
+#include "tests/support/types.h"
+
+namespace carousel {
+namespace {
+
+using test::as_double;
+using test::close;
+using test::Golden;
+
+/// A leaf with a gradient of its own type.
+struct Leaf {
+  Tensor gradient;
+  Var var;
+  Leaf(Tape& tape, const Tensor& value)
+      : gradient(tape.device(), value.shape(), value.dtype()),
+        var(tape.parameter(value, gradient)) {}
+};
+
+template <class T>
+void expect_recorded(const Device& device, const std::string& name) {
+  const Golden golden(name);
+  Arena arena(device);
+  Tape tape(arena, true);
+  const auto leaf = [&](const char* input) {
+    return Leaf(tape, golden.tensor(input, device, dtype_of<T>()));
+  };
+  const Leaf q = leaf("q"), k = leaf("k"), v = leaf("v");
+  AttentionOptions options{.heads = golden.options.at("heads").get<std::int64_t>(),
+                           .kv_heads = golden.options.at("kv_heads").get<std::int64_t>(),
+                           .causal = golden.options.at("causal").get<bool>()};
+  if (golden.given.contains("lengths")) {
+    options.lengths = golden.tensor("lengths", device, DType::i32);
+  }
+  const Var y = attention(q.var, k.var, v.var, options);
+  EXPECT_TRUE(close(as_double(y.value()), golden.values.at("output").values,
+                    test::of<T>(kAttentionForwardTolerance)));
+  test::write(y.gradient().tensor, golden.given.at("d_output").values);
+  tape.backward();
+  const Tolerance& tolerance = test::of<T>(kAttentionBackwardTolerance);
+  EXPECT_TRUE(close(as_double(q.gradient), golden.gradients.at("q").values, tolerance));
+  EXPECT_TRUE(close(as_double(k.gradient), golden.gradients.at("k").values, tolerance));
+  EXPECT_TRUE(close(as_double(v.gradient), golden.gradients.at("v").values, tolerance));
+}
+
+TEST(AttentionRules, GiveWhatPyTorchGives) {
+  test::on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    for (const char* name :
+         {"attention", "attention_causal", "attention_masked", "attention_grouped"}) {
+      SCOPED_TRACE(name);
+      expect_recorded<T>(device, name);
+    }
+  });
+}
+
+std::vector<float> some_numbers(std::size_t count) {
+  std::vector<float> values;
+  for (std::size_t i = 0; i < count; ++i) {
+    values.push_back(static_cast<float>((i * 37 + 11) % 64) / 32.0F - 1.0F);
+  }
+  return values;
+}
+
+const AttentionOptions kGrouped{.heads = 4, .kv_heads = 2, .causal = true};
+
+TEST(AttentionRules, TakeQueriesKeysAndValuesThatLieSideBySide) {
+  constexpr std::int64_t kSteps = 6, kBatch = 2, kWide = 12, kNarrow = 6,
+                         kAll = kWide + 2 * kNarrow;
+  const std::vector<float> all = some_numbers(kSteps * kBatch * kAll);
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const auto columns = [&](std::int64_t first, std::int64_t count) {
+      std::vector<float> part;
+      for (std::int64_t i = 0; i < kSteps * kBatch * kAll; ++i) {
+        if (i % kAll >= first && i % kAll < first + count) {
+          part.push_back(all[static_cast<std::size_t>(i)]);
+        }
+      }
+      return Leaf(tape, test::tensor_of<float>(device, {kSteps, kBatch, count}, part));
+    };
+    const Leaf qkv(tape, test::tensor_of<float>(device, {kSteps, kBatch, kAll}, all)),
+        q = columns(0, kWide), k = columns(kWide, kNarrow), v = columns(kWide + kNarrow, kNarrow);
+    const Var one = self_attention(qkv.var, kGrouped),
+              three = attention(q.var, k.var, v.var, kGrouped);
+    EXPECT_EQ(host_floats(one.value()), host_floats(three.value()));
+    test::sum(one);
+    test::sum(three);
+    tape.backward();
+    const auto joined = host_floats(qkv.gradient), d_q = host_floats(q.gradient),
+               d_k = host_floats(k.gradient), d_v = host_floats(v.gradient);
+    for (std::size_t row = 0; row < kSteps * kBatch; ++row) {
+      for (std::size_t c = 0; c < kAll; ++c) {
+        const float want = c < kWide             ? d_q[row * kWide + c]
+                           : c < kWide + kNarrow ? d_k[row * kNarrow + c - kWide]
+                                                 : d_v[row * kNarrow + c - kWide - kNarrow];
+        EXPECT_EQ(joined[row * kAll + c], want) << "row " << row << ", column " << c;
+      }
+    }
+    EXPECT_EQ(tape.labelled().at(0).label.text(), "attention");
+  }
+}
+
+TEST(AttentionRules, OneValueMayBeQueriesKeysAndValues) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor value = test::tensor_of<float>(device, {5, 1, 8}, some_numbers(40));
+    const Leaf x(tape, value), q(tape, value), k(tape, value), v(tape, value);
+    const AttentionOptions options{.heads = 2};
+    test::sum(attention(x.var, x.var, x.var, options));
+    test::sum(attention(q.var, k.var, v.var, options));
+    tape.backward();
+    const auto d_q = host_floats(q.gradient), d_k = host_floats(k.gradient),
+               d_v = host_floats(v.gradient);
+    std::vector<float> sum;
+    for (std::size_t i = 0; i < d_q.size(); ++i) sum.push_back(d_q[i] + d_k[i] + d_v[i]);
+    EXPECT_TRUE(close(host_floats(x.gradient), sum, kAttentionBackwardTolerance.f32));
+  }
+}
+
+TEST(AttentionRules, GiveWeightsThatSumToOne) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, false);
+    const Var q = tape.constant(test::tensor_of<float>(device, {3, 1, 8}, some_numbers(24)));
+    const Var k = tape.constant(test::tensor_of<float>(device, {5, 1, 8}, some_numbers(40)));
+    const Tensor weights = attention_weights(q, k, {.heads = 2, .drop_probability = 0.5F});
+    EXPECT_EQ(weights.shape(), (Shape{1, 2, 3, 5}));
+    const std::vector<float> values = host_floats(weights);
+    for (std::size_t row = 0; row < 6; ++row) {
+      float sum = 0;
+      for (std::size_t s = 0; s < 5; ++s) sum += values[row * 5 + s];
+      EXPECT_NEAR(sum, 1, 1e-6);
+    }
+  }
+}
+
+TEST(AttentionRules, RefuseShapesThatDisagree) {
+  Arena arena(Cpu{});
+  Tape tape(arena, true);
+  const auto var = [&](const Shape& shape) {
+    return tape.constant(tape.tensor(shape, DType::f32));
+  };
+  const Var x = var({5, 2, 12});
+  EXPECT_THROW(attention(x, x, x, {.heads = 5}), ShapeError);
+  EXPECT_THROW(attention(x, x, var({4, 2, 12}), {.heads = 2}), ShapeError);
+  EXPECT_THROW(attention(x, var({5, 3, 12}), x, {.heads = 2}), ShapeError);
+  EXPECT_THROW(attention(var({10, 12}), x, x, {.heads = 2}), ShapeError);
+  EXPECT_THROW(self_attention(x, {.heads = 3, .kv_heads = 2}), ShapeError);
+  EXPECT_THROW(self_attention(x, {.heads = 2, .window = 3}), ConfigError);
+  EXPECT_THROW(attention(x, x, x, {.heads = 0}), ShapeError);
+}
+
+}  // namespace
+}  // namespace carousel
