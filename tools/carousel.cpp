@@ -29,6 +29,7 @@ struct Arguments {
   CompareArguments compare;
   GenerateArguments generate;
   InspectArguments inspect;
+  PhrasesArguments phrases;
   RunsArguments runs;
 };
 
@@ -204,6 +205,24 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   return command;
 }
 
+CLI::App* add_phrases(CLI::App& app, Arguments& a) {
+  CLI::App* command = app.add_subcommand(
+      "phrases", "write a text with words that often stand together joined to one, as new_york");
+  command->add_option("text", a.phrases.text, "a UTF-8 text of words and blanks")->required();
+  command->add_option("--out", a.phrases.out, "the new file")->required();
+  command
+      ->add_option("--threshold", a.phrases.threshold,
+                   "(count of both - discount) x words / (count of one x count of the other) must "
+                   "exceed this")
+      ->capture_default_str();
+  command
+      ->add_option("--discount", a.phrases.discount,
+                   "so many times two words stand together by chance")
+      ->capture_default_str();
+  add_json(*command, a.common);
+  return command;
+}
+
 CLI::App* add_runs(CLI::App& app, Arguments& a) {
   CLI::App* command =
       app.add_subcommand("runs", "a table of runs: how they differ, how far, how good");
@@ -240,6 +259,7 @@ int run_command_line(int argc, char** argv) {
       {add_compare(app, a), [&] { return compare_command(a.compare, a.common); }},
       {add_generate(app, a), [&] { return generate_command(a.generate, a.common); }},
       {add_inspect(app, a.inspect, a.common), [&] { return inspect_command(a.inspect, a.common); }},
+      {add_phrases(app, a), [&] { return phrases_command(a.phrases, a.common); }},
       {add_runs(app, a), [&] { return runs_command(a.runs, a.common); }},
       {add_models(app, a), [&] { return models_command(a.common); }}};
   try {

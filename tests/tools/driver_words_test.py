@@ -116,6 +116,35 @@ class WordsTest(DriverCase):
         self.assertEqual(shape[-1], 8)
         self.assertEqual(hidden[:row], weights["embedding.weight"][2][at:at + row])
 
+    def test_phrases_are_joined_and_trained_on(self):
+        out = self.here / "joined.txt"
+        words = TEXT.split()
+        pairs = [pair for line in TEXT.splitlines() for pair in zip(line.split(), line.split()[1:])]
+
+        def score(a, b):
+            return (pairs.count((a, b)) - 5) * len(words) / (words.count(a) * words.count(b))
+
+        phrases = [pair for pair in set(pairs) if score(*pair) > 9]
+        self.assertIn(("little", "ships"), phrases)
+        told = json.loads(run("phrases", self.here / "text.txt", "--out", out, "--threshold", 9,
+                              "--json").stdout)
+        lines = out.read_text().splitlines()
+        self.assertEqual(lines[3], "the 3 little_ships sail_round the isle_of 2")
+        self.assertEqual([line.replace("_", " ") for line in lines], TEXT.splitlines())
+        self.assertEqual(told, {"file": str(out), "words": len(words), "phrases": len(phrases),
+                                "joined": out.read_text().count("_")})
+        self.train("--set", f"data.text={out}")
+        near = run("inspect", "neighbours", self.here / "run", "little_ships").stdout
+        self.assertIn("sail_round", near)
+        refused = run("phrases", self.here / "text.txt", "--out", out, status=1)
+        self.assert_one_line(refused, "joined.txt exists already")
+        for words, said in (((self.here, "--out", self.here / "new"), "not a regular file"),
+                            ((self.here / "none", "--out", self.here / "new"), "No such file"),
+                            ((out, "--out", self.here / "new", "--discount", -1), "discount is -1"),
+                            ((out, "--out", self.here / "no" / "new"), "there is no folder")):
+            self.assert_one_line(run("phrases", *words, status=1), said)
+            self.assertFalse((self.here / "new").exists())
+
     def test_mistakes(self):
         refused = self.train("--set", "train.accumulate=2", status=1)
         self.assert_one_line(refused, "train.accumulate is 2", "row-sparse")

@@ -73,6 +73,12 @@ struct InspectArguments : RunArguments {  ///< `run` may be a file of vectors
   bool ignore_case = false;
 };
 
+struct PhrasesArguments {
+  std::string text, out;
+  std::int64_t discount = 5;
+  double threshold = 100;
+};
+
 struct RunsArguments {
   std::vector<std::string> folders;
   std::string sort;  ///< a column; empty: in the order of the folders
@@ -89,6 +95,7 @@ int embed_command(const EmbedArguments& arguments, const CommonArguments& common
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int inspect_command(const InspectArguments& arguments, const CommonArguments& common);
+int phrases_command(const PhrasesArguments& arguments, const CommonArguments& common);
 int runs_command(const RunsArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);
 
