@@ -48,7 +48,7 @@ Var dropout(Var x, float drop_probability, const RandomSource& source,
 /// The gradient of the weight is that of the result under the mask; both are float as a parameter's.
 Var weight_drop(Var weight, float drop_probability, const RandomSource& source);
 
-/// Rows of a parameter [V, E] for token [T, B]: [T, B, E]. With a drop_probability, whole rows of the
+/// Rows of a parameter [V, E] for token [T, B]: [T, B, E]. A vector [V] has rows of one number. With a drop_probability, whole rows of the
 /// parameter are dropped, each in all its places or in none.
 Var embedding(Var weight, const Tensor& token, float drop_probability = 0,
               const RandomSource& source = {});
@@ -108,7 +108,7 @@ struct SampledOptions {
   RandomSource random = {};
   Tensor denominator = {};  ///< [1] float; empty: the count of targets that are not ignored
 };
-/// The loss of hidden [N, H] and target [N] from the rows of weight [V, H] and bias [V, 1] that belong
+/// The loss of hidden [N, H] and target [N] from the rows of weight [V, H] and bias [V] that belong
 /// to the targets and to words drawn at random; both may be row-sparse. Writes the gradient of hidden
 /// at once. The sum is divided by the denominator.
 Loss sampled_loss(Var hidden, Var weight, Var bias, const Tensor& target,

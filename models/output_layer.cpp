@@ -109,7 +109,7 @@ void OutputLayer::declare_full(const Sizes& sizes, const Beginnings& beginnings,
   if (config_.kind == Kind::nce) {
     begins = {.scale = -std::log(static_cast<double>(sizes.vocabulary))};
   }
-  bias_ = parameters_.declare("output.bias", {sizes.vocabulary, 1}, begins, options);
+  bias_ = parameters_.declare("output.bias", {sizes.vocabulary}, begins, options);
 }
 
 void OutputLayer::materialize() {
@@ -171,12 +171,6 @@ void OutputLayer::expect_smoothing(double label_smoothing) const {
       "model.label_smoothing is {}, expected 0 unless model.output is full", label_smoothing));
 }
 
-Var OutputLayer::bias(Tape& tape) const {
-  if (!config_.draws()) return parameters_.on(tape, bias_);
-  const Tensor& weight = parameters_.weight(bias_);
-  return tape.constant(weight.reshaped({weight.size()}));
-}
-
 Loss OutputLayer::sampled(const Pass& pass, Var hidden, const Tensor& target) const {
   constexpr std::uint64_t kPlace = std::uint64_t{1} << 40U;  // beyond those of the model's masks
   Tape& tape = pass.tape();
@@ -212,7 +206,7 @@ Loss OutputLayer::loss(const Pass& pass, Var hidden, const Tensor& target,
   if (config_.draws() && pass.training()) return sampled(pass, hidden, target);
   const double smoothing = pass.training() ? label_smoothing : 0;
   return linear_cross_entropy(
-      hidden, parameters_.on(tape, weight_), bias(tape), target,
+      hidden, parameters_.on(tape, weight_), parameters_.on(tape, bias_), target,
       {.label_smoothing = static_cast<float>(smoothing), .denominator = pass.denominator()});
 }
 
@@ -220,7 +214,7 @@ Tensor OutputLayer::logits(const Pass& pass, Var hidden) const {
   Tape& tape = pass.tape();
   const Tape::Layer layer(tape, "output");
   if (config_.kind == Kind::adaptive) return adaptive_log_probabilities(hidden, clusters(tape));
-  return linear(hidden, parameters_.on(tape, weight_), bias(tape)).value();
+  return linear(hidden, parameters_.on(tape, weight_), parameters_.on(tape, bias_)).value();
 }
 
 }  // namespace carousel

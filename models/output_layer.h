@@ -42,7 +42,7 @@ struct OutputConfig {
 ///     nce       a full layer trained by noise-contrastive estimation, the same op
 ///
 /// sampled and nce draw S words for a batch, w in proportion to log((w + 2) / (w + 1)) or as often
-/// as it occurs. Their matrix [V, H] and bias [V, 1] are row-sparse; a tied matrix is dense. With
+/// as it occurs. Their matrix [V, H] and bias [V] are row-sparse; a tied matrix is dense. With
 /// nce the bias begins at −log V, so that the normaliser is near the 1 that it is taken for.
 ///
 /// Evaluation has the exact loss, −log p(target) in nats, of each kind.
@@ -74,7 +74,6 @@ class OutputLayer {
   void declare_clusters(const Sizes& sizes, const Beginnings& beginnings);
   void declare_full(const Sizes& sizes, const Beginnings& beginnings, const std::size_t* tied);
   Loss sampled(const Pass& pass, Var hidden, const Tensor& target) const;
-  Var bias(Tape& tape) const;
   AdaptiveParameters clusters(Tape& tape) const;
 
   OutputConfig config_;

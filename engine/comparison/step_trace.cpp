@@ -67,13 +67,13 @@ std::vector<std::int32_t> host_ids(const Tensor& tensor) {
   return ids;
 }
 
-/// A row-sparse gradient as the dense one of a parameter [V, E], so that reports name its rows.
+/// A row-sparse gradient as the dense one of its parameter, so that reports name its rows.
 std::vector<float> dense(const RowGradient& gradient, const Shape& shape) {
   std::vector<float> result(static_cast<std::size_t>(shape.size()));
   const std::vector<float> values = host_floats(gradient.values);
   const std::vector<std::int32_t> row = host_ids(gradient.row);
   const auto count = static_cast<std::size_t>(host_ids(gradient.count).front());
-  const auto width = static_cast<std::size_t>(shape[1]);
+  const auto width = static_cast<std::size_t>(gradient.values.shape()[1]);
   for (std::size_t i = 0; i < count * width; ++i) {
     result[static_cast<std::size_t>(row[i / width]) * width + i % width] = values[i];
   }

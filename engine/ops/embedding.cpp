@@ -22,13 +22,15 @@ Shape with_width(const Shape& token, std::int64_t width) {
   }
 }
 
+std::int64_t width_of(Var weight) { return as_rows(weight.value()).shape().back(); }
+
 /// A row for each token in a value of this shape, which may have several in its last dimension.
 Var look_up(Var weight, const Tensor& token, const Shape& shape, const RowDropout& dropout) {
   Tape& tape = weight.tape();
-  const Shape each{token.size(), weight.shape().back()};
+  const Shape each{token.size(), width_of(weight)};
   const Tensor y = tape.tensor(shape, weight.dtype());
   visit_float(weight.dtype(), [&]<class T>(std::type_identity<T>) {
-    run(tape.device(), EmbeddingForward<T>{.weight = weight.value().view<T, 2>(),
+    run(tape.device(), EmbeddingForward<T>{.weight = as_rows(weight.value()).view<T, 2>(),
                                            .token = token.view<std::int32_t, 1>(),
                                            .y = y.reshaped(each).mutable_view<T, 2>(),
                                            .dropout = dropout});
@@ -49,14 +51,14 @@ Var look_up(Var weight, const Tensor& token, const Shape& shape, const RowDropou
 }  // namespace
 
 Var embedding(Var weight, const Tensor& token, float drop_probability, const RandomSource& source) {
-  return look_up(weight, token, with_width(token.shape(), weight.shape().back()),
+  return look_up(weight, token, with_width(token.shape(), width_of(weight)),
                  {drop_probability, source});
 }
 
 Var joined_embeddings(Var weight, const Tensor& token, float drop_probability,
                       const RandomSource& source) {
   const Shape& tokens = token.shape();
-  return look_up(weight, token, tokens.with_last(tokens.back() * weight.shape().back()),
+  return look_up(weight, token, tokens.with_last(tokens.back() * width_of(weight)),
                  {drop_probability, source});
 }
 

@@ -23,11 +23,13 @@ void row_gradient(Var weight, const RowTerms& terms) {
     RowGradient* const to = weight.row_gradient();
     if (to == nullptr) {
       auto op = with_terms<EmbeddingBackward<T>, T>(terms);
-      op.d_weight = weight.gradient().as<Accumulator<T>, 2>();
+      const GradientTarget target = weight.gradient();
+      op.d_weight =
+          GradientTarget{as_rows(target.tensor), target.accumulate}.as<Accumulator<T>, 2>();
       tape.run_with_scratch(op);
       return;
     }
-    const Shape& shape = weight.shape();
+    const Shape shape = as_rows(weight.value()).shape();
     const std::int64_t tokens = terms.token.size();
     *to = {.row = tape.tensor({tokens}, DType::i32),
            .count = tape.tensor({1}, DType::i32),

@@ -13,6 +13,12 @@ struct RowTerms {
   RowDropout dropout{};
 };
 
+/// A parameter as rows: a vector [V] as a matrix [V, 1].
+inline Tensor as_rows(const Tensor& parameter) {
+  const bool vector = parameter && parameter.shape().rank() == 1;
+  return vector ? parameter.reshaped({parameter.size(), 1}) : parameter;
+}
+
 /// For rules of ops that read rows of a parameter: queues its gradient, row-sparse if the parameter
 /// is. Nothing is done for a value that needs none.
 void row_gradient(Var weight, const RowTerms& terms);

@@ -45,9 +45,9 @@ std::size_t Parameters::declare(std::string name, Shape shape, Initializer initi
   const bool taken =
       std::any_of(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.name == name; });
   if (taken) throw Error(fmt::format("parameters: '{}' is declared twice", name));
-  if (options.row_sparse && shape.rank() != 2) {
-    throw ShapeError(
-        fmt::format("parameters: row-sparse '{}' is {}, expected a matrix", name, shape.text()));
+  if (options.row_sparse && shape.rank() != 1 && shape.rank() != 2) {
+    throw ShapeError(fmt::format("parameters: row-sparse '{}' is {}, expected a matrix or a vector",
+                                 name, shape.text()));
   }
   entries_.push_back({.name = std::move(name),
                       .shape = shape,
@@ -171,7 +171,7 @@ Var Parameters::on(Tape& tape, std::size_t index) {
   }
   Entry& entry = entries_[index];
   if (!entry.var.present()) {
-    const bool vector = entry.shape.rank() < 2 || entry.shape.back() == 1;
+    const bool vector = entry.shape.rank() < 2;
     const bool rounded = working_ && !vector;
     const Tensor& value = rounded ? entry.working : entry.weight;
     const bool frozen = entry.options.group.frozen;

@@ -23,9 +23,9 @@ struct ParameterGroup {
 
 struct ParameterOptions {
   ParameterGroup group{};
-  /// Of a matrix [V, E] of which a step reads few rows, by one lookup and nothing else: the step
-  /// costs what these rows cost, in the gradient, the norm, the update and memory. See WeightUpdate
-  /// for what the other rows miss.
+  /// Of a matrix [V, E], or a vector [V] with rows of one number, of which a step reads few rows, by
+  /// one lookup and nothing else: the step costs what these rows cost, in the gradient, the norm,
+  /// the update and memory. See WeightUpdate for what the other rows miss.
   bool row_sparse = false;
 };
 
@@ -64,7 +64,7 @@ class Parameters {
 
   /// The parameter on a tape, the same Var however often it is asked for in a step, so that uses
   /// of one weight in two places (tied embeddings) share their gradient. Matrices come in the
-  /// compute type, vectors (biases, also as matrices of one column) in float.
+  /// compute type, vectors (biases) in float.
   Var on(Tape& tape, std::size_t index);
 
   std::size_t count() const { return entries_.size(); }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "engine/ops/row_gradient.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 #include "kernels/global_norm/global_norm.h"
@@ -143,9 +144,9 @@ void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learnin
   if (rows != nullptr && !rows->present()) return;  // no row was touched
   WeightUpdate<Rule, float> op{
       .rule = rule,
-      .weight = part.weight.mutable_view<float, 2>(),
+      .weight = as_rows(part.weight).mutable_view<float, 2>(),
       .gradient = part.gradient.view<float, 2>(),
-      .working = part.working.mutable_view<bf16, 2>(),
+      .working = as_rows(part.working).mutable_view<bf16, 2>(),
       .learning_rate = learning_rate.view<float, 1>(),
       .step = step.view<std::int64_t, 1>(),
       .gradient_scale = scale_.view<float, 1>(),
@@ -159,7 +160,7 @@ void Optimizer::update(const Rule& rule, const Part& part, const Tensor& learnin
     op.row_count = rows->count.view<std::int32_t, 1>();
   }
   for (std::size_t s = 0; s < Rule::kStates; ++s) {
-    op.state[s] = part.state[s].template mutable_view<float, 2>();
+    op.state[s] = as_rows(part.state[s]).template mutable_view<float, 2>();
   }
   run(parameters_.device(), op);
 }

@@ -194,6 +194,19 @@ TEST(DrawnOutput, AStepTouchesFewRowsAndItsMemoryDoesNotGrowWithTheVocabulary) {
   }
 }
 
+TEST(DrawnOutput, HasTheParametersOfAFullLayer) {
+  const auto parameters_of = [](const OutputConfig& output) {
+    NgramLm model(ngram(output), Cpu{}, DType::f32, 1);
+    std::vector<std::string> names;
+    for (std::size_t i = 0; i < model.parameters().count(); ++i) {
+      names.push_back(model.parameters().name(i) + model.parameters().shape(i).text());
+    }
+    return names;
+  };
+  EXPECT_EQ(parameters_of(sampled()), parameters_of({}));
+  EXPECT_EQ(parameters_of(nce()), parameters_of({}));
+}
+
 TEST(DrawnOutput, ATiedMatrixLearnsToo) {
   for (const Device& device : test::devices()) {
     NgramLmConfig config = ngram(sampled());

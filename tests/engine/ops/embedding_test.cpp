@@ -67,6 +67,34 @@ TEST(EmbeddingRule, DropsRowsInTheLookupAndNowhereElse) {
   }
 }
 
+TEST(EmbeddingRule, AVectorHasRowsOfOneNumber) {
+  for (const Device& device : test::devices()) {
+    for (const bool row_sparse : {false, true}) {
+      Arena arena(device);
+      Tape tape(arena, true);
+      const Tensor weight = test::tensor_of<float>(device, {5}, {1, 2, 3, 4, 5});
+      const Tensor gradient(device, {5}, DType::f32);
+      RowGradient rows;
+      const Var w =
+          row_sparse ? tape.row_sparse_parameter(weight, &rows) : tape.parameter(weight, gradient);
+      const Var y = embedding(w, test::tensor_of<std::int32_t>(device, {3}, {3, 0, 3}));
+      EXPECT_EQ(y.shape(), (Shape{3, 1}));
+      EXPECT_EQ(test::read<float>(y.value()), (std::vector<float>{4, 1, 4}));
+      test::sum(y);
+      tape.backward();
+      if (!row_sparse) {
+        EXPECT_EQ(test::read<float>(gradient), (std::vector<float>{1, 0, 0, 2, 0}));
+        continue;
+      }
+      EXPECT_EQ(test::read<std::int32_t>(rows.count)[0], 2);
+      const auto row = test::read<std::int32_t>(rows.row);
+      const auto values = test::read<float>(rows.values);
+      for (std::size_t i = 0; i < 2; ++i) EXPECT_EQ(values[i], row[i] == 3 ? 2 : 1);
+      EXPECT_EQ(row[0] + row[1], 3);
+    }
+  }
+}
+
 TEST(EmbeddingRule, RefusesATokenOfNoDimension) {
   const Device cpu = Cpu{};
   Arena arena(cpu);

@@ -351,7 +351,7 @@ TEST(RowSparse, RefusesASecondReaderInOneStep) {
       "tape: 'table' is row-sparse, so that only a lookup can read it; declare it dense where "
       "a product does too, as with tied embeddings");
   Parameters parameters;
-  EXPECT_THROW(parameters.declare("bias", {4}, {}, {.row_sparse = true}), ShapeError);
+  EXPECT_THROW(parameters.declare("cube", {4, 2, 3}, {}, {.row_sparse = true}), ShapeError);
 }
 
 /// Of one step: the thread's seconds, whatever else the machine does, and the bytes of its arena.
