@@ -12,20 +12,35 @@ namespace carousel {
 namespace {
 
 struct Case {
-  std::string kind, option;
+  std::string kind;
+  std::vector<std::string> options;
+  std::string bias = "output.bias";  ///< a parameter's name
+
+  std::string text() const { return kind + ' ' + options.front(); }
 };
 
 std::vector<Case> cases() {
   std::vector<Case> result;
   for (const CellKind cell : cell_kinds()) {
     if (!cell->variant.empty()) continue;
-    result.push_back({"recurrent_lm", "model.cell=" + std::string(cell->name)});
+    result.push_back({"recurrent_lm", {"model.cell=" + std::string(cell->name)}});
   }
   for (const auto& [name, kind] : activations()) {
-    result.push_back({"ngram_lm", "model.activation=" + std::string(name)});
+    result.push_back({"ngram_lm", {"model.activation=" + std::string(name)}});
   }
   for (const char* const pooling : {"last", "mean", "max"}) {
-    result.push_back({"classifier", std::string("model.pooling=") + pooling});
+    result.push_back({"classifier", {std::string("model.pooling=") + pooling}});
+  }
+  const std::string plain = "model.label_smoothing=0", samples = "model.samples=9";
+  for (const char* const kind : {"recurrent_lm", "ngram_lm"}) {
+    result.push_back({kind,
+                      {"model.output=adaptive", "model.cutoffs=4, 8", "model.div_value=2", plain},
+                      "output.head.bias"});
+    for (const char* const sampler : {"log_uniform", "unigram"}) {
+      const std::string drawn = std::string("model.sampler=") + sampler;
+      result.push_back({kind, {"model.output=sampled", drawn, plain, samples}});
+      result.push_back({kind, {"model.output=nce", drawn, plain, samples}});
+    }
   }
   return result;
 }
@@ -40,10 +55,9 @@ TEST(CompareModels, EveryModelTrainsAsOnTheCpu) {
   for (const Device& device : test::devices()) {
     for (const Case& each : cases()) {
       for (const char* const precision : {"f32", "bf16"}) {
-        SCOPED_TRACE(test::device_name(device) + ' ' + each.kind + ' ' + each.option + ' ' +
-                     precision);
-        Side a(each.kind, {each.option}, Cpu{}, precision),
-            b(each.kind, {each.option}, device, precision);
+        SCOPED_TRACE(test::device_name(device) + ' ' + each.text() + ' ' + precision);
+        Side a(each.kind, each.options, Cpu{}, precision),
+            b(each.kind, each.options, device, precision);
         Comparison comparison(precision == std::string("f32") ? Rounding::f32 : Rounding::bf16);
         for (int step = 0; step < 3; ++step) compare_step(a.traced, b.traced, comparison);
         EXPECT_TRUE(comparison.holds()) << told(comparison);
@@ -55,7 +69,7 @@ TEST(CompareModels, EveryModelTrainsAsOnTheCpu) {
         for (const TracedTensor& tensor : b.traced.update()) {
           EXPECT_TRUE(names.insert(tensor.name).second) << tensor.name << " is there twice";
         }
-        EXPECT_TRUE(names.contains("gradient of output.bias"));
+        EXPECT_TRUE(names.contains("gradient of " + each.bias));
       }
     }
   }
@@ -64,11 +78,11 @@ TEST(CompareModels, EveryModelTrainsAsOnTheCpu) {
 TEST(CompareModels, OtherMasksAreSeenInEveryModel) {
   for (const Device& device : test::devices()) {
     for (const Case& each : cases()) {
-      Side a(each.kind, {each.option}, Cpu{}, "f32"),
-          b(each.kind, {each.option}, device, "f32", /*seed=*/4);
+      Side a(each.kind, each.options, Cpu{}, "f32"),
+          b(each.kind, each.options, device, "f32", /*seed=*/4);
       Comparison comparison(Rounding::f32);
       compare_step(a.traced, b.traced, comparison);
-      ASSERT_NE(comparison.first_wrong(), nullptr) << each.kind << ' ' << each.option;
+      ASSERT_NE(comparison.first_wrong(), nullptr) << each.text();
       EXPECT_EQ(comparison.first_wrong()->name, "dropout after embedding");
     }
   }
