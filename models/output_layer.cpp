@@ -105,11 +105,7 @@ void OutputLayer::declare_full(const Sizes& sizes, const Beginnings& beginnings,
   if (config_.sampler == OutputConfig::Sampler::log_uniform) {
     config_.expect_by_count("model.sampler is log_uniform");
   }
-  Initializer begins = beginnings.bias;
-  if (config_.kind == Kind::nce) {
-    begins = {.scale = -std::log(static_cast<double>(sizes.vocabulary))};
-  }
-  bias_ = parameters_.declare("output.bias", {sizes.vocabulary}, begins, options);
+  bias_ = parameters_.declare("output.bias", {sizes.vocabulary}, {}, options);  // materialize()
 }
 
 void OutputLayer::materialize() {
@@ -125,16 +121,18 @@ void OutputLayer::materialize() {
                                 1, config_.counts.at(static_cast<std::size_t>(word)))));
   }
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
-  std::vector<float> expected;
+  std::vector<float> expected, begins;
   for (const double weight : weights) {
-    const double each = static_cast<double>(config_.samples) * weight / sum;
-    expected.push_back(static_cast<float>(std::log(each)));
+    const double log_q = std::log(weight / sum);
+    expected.push_back(static_cast<float>(log_q + std::log(static_cast<double>(config_.samples))));
+    begins.push_back(static_cast<float>(log_q));
   }
   const Device& device = parameters_.device();
   table_ = Tensor(device, {vocabulary}, DType::i64);
   log_expected_ = Tensor(device, {vocabulary}, DType::f32);
   copy_from_host(table_, alias_columns(weights).data());
   copy_from_host(log_expected_, expected.data());
+  copy_from_host(parameters_.weight(bias_), begins.data());
 }
 
 void OutputLayer::declare_clusters(const Sizes& sizes, const Beginnings& beginnings) {

@@ -42,8 +42,9 @@ struct OutputConfig {
 ///     nce       a full layer trained by noise-contrastive estimation, the same op
 ///
 /// sampled and nce draw S words for a batch, w in proportion to log((w + 2) / (w + 1)) or as often
-/// as it occurs. Their matrix [V, H] and bias [V] are row-sparse; a tied matrix is dense. With
-/// nce the bias begins at −log V, so that the normaliser is near the 1 that it is taken for.
+/// as it occurs. Their matrix [V, H] and bias [V] are row-sparse; a tied matrix is dense. The bias
+/// begins at the log of this probability: how often words occur is not to be learnt from rows of
+/// which a step touches few, and the normaliser is near 1, which nce takes it for.
 ///
 /// Evaluation has the exact loss, −log p(target) in nats, of each kind.
 class OutputLayer {

@@ -207,6 +207,28 @@ TEST(DrawnOutput, HasTheParametersOfAFullLayer) {
   EXPECT_EQ(parameters_of(nce()), parameters_of({}));
 }
 
+TEST(DrawnOutput, TheBiasBeginsAtTheLogOfTheSamplersProbabilities) {
+  for (const Device& device : test::devices()) {
+    for (const DType compute : {DType::f32, DType::bf16}) {
+      for (const OutputConfig& output : {sampled(), nce()}) {
+        RecurrentLm model(recurrent(output), device, compute, 1);
+        const Parameters& parameters = model.parameters();
+        ASSERT_EQ(parameters.name(parameters.count() - 1), "output.bias");
+        const std::vector<float> bias = host_floats(parameters.weight(parameters.count() - 1));
+        double counts = 0;
+        for (const std::int64_t count : output.counts) counts += count == 0 ? 1 : double(count);
+        for (std::size_t w = 0; w < bias.size(); ++w) {
+          const double rank = double(w) + 1, vocabulary = double(kVocabulary);
+          const double q = output.kind == Kind::sampled
+                               ? std::log((rank + 1) / rank) / std::log(vocabulary + 1)
+                               : std::max(1.0, double(output.counts[w])) / counts;
+          EXPECT_NEAR(bias[w], std::log(q), 1e-6) << w;
+        }
+      }
+    }
+  }
+}
+
 TEST(DrawnOutput, ATiedMatrixLearnsToo) {
   for (const Device& device : test::devices()) {
     NgramLmConfig config = ngram(sampled());
