@@ -172,6 +172,16 @@ Var self_attention(Var qkv, const AttentionOptions& options);
 /// The weights, float [B, A, Tq, Tk], before dropout: for plots, as they take the memory that attention() saves.
 Tensor attention_weights(Var q, Var k, const AttentionOptions& options);
 
+/// The keys and values of one layer that rows have had, for generation. Entry of position p in place
+/// p mod C.
+struct KeyValueCache {
+  Tensor k, v;      ///< [C, B, Akv·D] of the type of qkv
+  Tensor position;  ///< [B] i64: tokens before; the caller moves it, after all layers
+};
+/// Causal self-attention of new tokens, options.lengths of them in each row, over the cache and
+/// themselves; stores their keys and values in the cache. On a tape that does not record.
+Var cached_self_attention(Var qkv, const KeyValueCache& cache, const AttentionOptions& options);
+
 /// A function of each element of x, in its shape.
 Var activation(Var x, Activation kind);
 

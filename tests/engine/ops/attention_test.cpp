@@ -148,6 +148,38 @@ TEST(AttentionRules, GiveWeightsThatSumToOne) {
   }
 }
 
+TEST(AttentionRules, ACacheGivesWhatTheWholeSequenceGives) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, false);
+    const Tensor all = test::tensor_of<float>(device, {9, 2, 24}, some_numbers(9 * 2 * 24));
+    const Var whole = self_attention(tape.constant(all), kGrouped);
+    const KeyValueCache cache{Tensor(device, {16, 2, 6}, DType::f32),
+                              Tensor(device, {16, 2, 6}, DType::f32),
+                              Tensor(device, {2}, DType::i64)};
+    std::vector<float> joined;
+    std::int64_t before = 0;
+    for (const std::int64_t steps : {4, 1, 1, 3}) {
+      copy_from_host(cache.position, std::vector<std::int64_t>(2, before).data());
+      const Var y = cached_self_attention(tape.constant(all.slice(before, steps)), cache, kGrouped);
+      for (const float value : host_floats(y.value())) joined.push_back(value);
+      before += steps;
+    }
+    EXPECT_TRUE(close(joined, host_floats(whole.value()), kAttentionForwardTolerance.f32));
+  }
+}
+
+TEST(AttentionRules, ACacheIsForTapesThatDoNotRecord) {
+  Arena arena(Cpu{});
+  Tape recording(arena, true), plain(arena, false);
+  const Tensor x = arena.tensor({1, 2, 24}, DType::f32);
+  const Tensor entries = arena.tensor({16, 2, 6}, DType::f32);
+  const KeyValueCache cache{entries, entries, arena.tensor({2}, DType::i64)};
+  EXPECT_THROW(cached_self_attention(recording.constant(x), cache, kGrouped), ConfigError);
+  EXPECT_THROW(cached_self_attention(plain.constant(x), cache, {.heads = 3, .kv_heads = 2}),
+               ShapeError);
+}
+
 TEST(AttentionRules, RefuseShapesThatDisagree) {
   Arena arena(Cpu{});
   Tape tape(arena, true);
