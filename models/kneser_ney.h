@@ -44,6 +44,7 @@ class KneserNey final : public Model, public Decoder, public Estimator {
   State initial_state(std::int64_t batch) const override;
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;
   Decoder* decoder() override { return this; }
+  State decoding_state(std::int64_t batch) const override { return initial_state(batch); }
   Tensor logits(Pass& pass, const Field& token, const State& state) override;
 
   Estimator* estimator() override { return this; }

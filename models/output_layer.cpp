@@ -95,17 +95,21 @@ OutputLayer::OutputLayer(const OutputConfig& config, const Sizes& sizes,
 void OutputLayer::declare_full(const Sizes& sizes, const Beginnings& beginnings,
                                const std::size_t* tied) {
   const ParameterOptions options{.row_sparse = config_.draws()};
-  weight_ = tied != nullptr ? *tied
-                            : parameters_.declare("output.weight", {sizes.vocabulary, sizes.width},
-                                                  beginnings.matrix, options);
+  weight_ = tied != nullptr
+                ? *tied
+                : parameters_.declare(config_.name + ".weight", {sizes.vocabulary, sizes.width},
+                                      beginnings.matrix, options);
   if (!config_.draws()) {
-    bias_ = parameters_.declare("output.bias", {sizes.vocabulary}, beginnings.bias);
+    if (config_.bias) {
+      bias_ = parameters_.declare(config_.name + ".bias", {sizes.vocabulary}, beginnings.bias);
+    }
     return;
   }
   if (config_.sampler == OutputConfig::Sampler::log_uniform) {
     config_.expect_by_count("model.sampler is log_uniform");
   }
-  bias_ = parameters_.declare("output.bias", {sizes.vocabulary}, {}, options);  // materialize()
+  bias_ = parameters_.declare(config_.name + ".bias", {sizes.vocabulary}, {},
+                              options);  // materialize()
 }
 
 void OutputLayer::materialize() {
@@ -143,9 +147,9 @@ void OutputLayer::declare_clusters(const Sizes& sizes, const Beginnings& beginni
   } catch (const ConfigError& error) {
     throw ConfigError(fmt::format("model.cutoffs: {}", error.what()));
   }
-  weight_ =
-      parameters_.declare("output.head.weight", {cutoffs_.head(), sizes.width}, beginnings.matrix);
-  bias_ = parameters_.declare("output.head.bias", {cutoffs_.head()}, beginnings.bias);
+  weight_ = parameters_.declare(config_.name + ".head.weight", {cutoffs_.head(), sizes.width},
+                                beginnings.matrix);
+  bias_ = parameters_.declare(config_.name + ".head.bias", {cutoffs_.head()}, beginnings.bias);
   double narrower = 1;
   for (int k = 0; k < cutoffs_.clusters; ++k) {
     narrower *= config_.div_value;
@@ -155,7 +159,7 @@ void OutputLayer::declare_clusters(const Sizes& sizes, const Beginnings& beginni
           "model.div_value is {}, which leaves no unit of {} for cluster {}, expected less",
           config_.div_value, sizes.width, k));
     }
-    const std::string name = fmt::format("output.tail.{}.", k);
+    const std::string name = fmt::format("{}.tail.{}.", config_.name, k);
     projections_.push_back(
         parameters_.declare(name + "0.weight", {width, sizes.width}, beginnings.matrix));
     tails_.push_back(
@@ -167,6 +171,10 @@ void OutputLayer::expect_smoothing(double label_smoothing) const {
   if (config_.kind == Kind::full || label_smoothing == 0) return;
   throw ConfigError(fmt::format(
       "model.label_smoothing is {}, expected 0 unless model.output is full", label_smoothing));
+}
+
+Var OutputLayer::bias(Tape& tape) const {
+  return bias_ == kAbsent ? Var{} : parameters_.on(tape, bias_);
 }
 
 Loss OutputLayer::sampled(const Pass& pass, Var hidden, const Tensor& target) const {
@@ -204,7 +212,7 @@ Loss OutputLayer::loss(const Pass& pass, Var hidden, const Tensor& target,
   if (config_.draws() && pass.training()) return sampled(pass, hidden, target);
   const double smoothing = pass.training() ? label_smoothing : 0;
   return linear_cross_entropy(
-      hidden, parameters_.on(tape, weight_), parameters_.on(tape, bias_), target,
+      hidden, parameters_.on(tape, weight_), bias(tape), target,
       {.label_smoothing = static_cast<float>(smoothing), .denominator = pass.denominator()});
 }
 
@@ -212,7 +220,8 @@ Tensor OutputLayer::logits(const Pass& pass, Var hidden) const {
   Tape& tape = pass.tape();
   const Tape::Layer layer(tape, "output");
   if (config_.kind == Kind::adaptive) return adaptive_log_probabilities(hidden, clusters(tape));
-  return linear(hidden, parameters_.on(tape, weight_), parameters_.on(tape, bias_)).value();
+  const Var weight = parameters_.on(tape, weight_), added = bias(tape);
+  return (added.present() ? linear(hidden, weight, added) : matmul(hidden, weight, true)).value();
 }
 
 }  // namespace carousel

@@ -20,6 +20,9 @@ struct OutputConfig {
   double div_value = 4;                 ///< of each cluster's width, over that of the one before
   std::int64_t samples = 1024;          ///< S words drawn for a batch
   Sampler sampler = Sampler::log_uniform;
+  // Of the model that has the layer.
+  std::string name = "output";  ///< its parameters' names begin with this
+  bool bias = true;             ///< whether a full layer has one
   /// Of the vocabulary: whether its words are in order of falling frequency, and how often each
   /// occurs.
   bool by_count = true;
@@ -35,7 +38,7 @@ struct OutputConfig {
 
 /// The layer that gives p(next word) for hidden units [.., H].
 ///
-///     full      softmax(weight·h + bias); PyTorch's nn.Linear "output"
+///     full      softmax(weight·h + bias); PyTorch's nn.Linear "output", with bias or without
 ///     adaptive  kernels/adaptive_softmax, cluster k of width H / div_value^(k + 1); PyTorch's
 ///               nn.AdaptiveLogSoftmaxWithLoss "output" with head_bias
 ///     sampled   a full layer trained by the sampled softmax of kernels/sampled_loss
@@ -72,14 +75,16 @@ class OutputLayer {
   Tensor logits(const Pass& pass, Var hidden) const;
 
  private:
+  static constexpr std::size_t kAbsent = SIZE_MAX;
   void declare_clusters(const Sizes& sizes, const Beginnings& beginnings);
   void declare_full(const Sizes& sizes, const Beginnings& beginnings, const std::size_t* tied);
   Loss sampled(const Pass& pass, Var hidden, const Tensor& target) const;
+  Var bias(Tape& tape) const;  ///< Var{} if there is none
   AdaptiveParameters clusters(Tape& tape) const;
 
   OutputConfig config_;
   Parameters& parameters_;
-  std::size_t weight_ = 0, bias_ = 0;  ///< of a full layer, or of the head
+  std::size_t weight_ = 0, bias_ = kAbsent;  ///< of a full layer, or of the head
   AdaptiveCutoffs cutoffs_{};
   std::vector<std::size_t> projections_, tails_;
   Tensor table_, log_expected_;  ///< [V] of the sampler

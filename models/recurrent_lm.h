@@ -37,6 +37,7 @@ class RecurrentLm : public Model, public Decoder, public Embedder {
   State initial_state(std::int64_t batch) const override;
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;
   Decoder* decoder() override { return this; }
+  State decoding_state(std::int64_t batch) const override { return initial_state(batch); }
   Tensor logits(Pass& pass, const Field& token, const State& state) override;
   Embedder* embedder() override { return this; }
   Units units() const override { return config_.encoder.output_units(); }

@@ -13,6 +13,11 @@ namespace carousel {
 
 /// Writes on, one token a row at a time. It carries the model's state, so that a token costs one
 /// step however long the text has become. On CUDA a step is one graph.
+///
+/// Where a decoder's positions end, a row whose text has reached longest() reads the later half of
+/// that again, as the begin of a text, and goes on from there; the other rows of the batch then read
+/// theirs again too, which changes nothing but rounding. A longer prompt is read from its later half
+/// of longest() on.
 class Generator {
  public:
   /// ConfigError for a model that has no decoder. Without `graph` a step is queued kernel by kernel,
@@ -38,6 +43,10 @@ class Generator {
  private:
   /// Reads tokens on; the logits of what follows.
   Tensor read(const Field& token);
+  void read(std::span<const std::vector<std::int32_t>> texts);
+  /// Adds tokens to what the rows have read, shortened to what a decoder takes; whether it had to be.
+  bool remember(std::span<const std::vector<std::int32_t>> texts);
+  void begin_again();
 
   Decoder& decoder_;
   SamplingConfig config_;
@@ -50,6 +59,9 @@ class Generator {
   Tensor draw_;    ///< [1]: how many times was chosen, for the random numbers
   Tensor logits_;  ///< [B, V] in the arena, until the next step
   std::int64_t drawn_ = 0;
+  std::int64_t longest_;  ///< of the decoder
+  std::vector<std::vector<std::int32_t>>
+      read_;  ///< if that is not 0: what the state has of each row
   std::string refusal_;
   StepGraphs graphs_;  ///< after the arena, whose memory they use
   std::vector<std::int32_t> chosen_;

@@ -72,6 +72,11 @@ class Decoder {
   /// generation, more for a prompt, whose rows may have lengths of at least 1. Logits [B, V] of the
   /// token after each row's last.
   virtual Tensor logits(Pass& pass, const Field& token, const State& state) = 0;
+  /// The state before a text of each of `batch` rows.
+  virtual State decoding_state(std::int64_t batch) const = 0;
+  /// How many tokens a row may have read, where positions end; 0: any number. Beyond that it begins
+  /// anew with its last ones.
+  virtual std::int64_t longest() const { return 0; }
 };
 
 /// Gives one answer a row.

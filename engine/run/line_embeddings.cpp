@@ -78,7 +78,8 @@ Embedder& TrainedModel::embedder() const {
 }
 
 LineEncoder::End TrainedModel::line_end() const {
-  return embedder().reads_whole_lines() ? LineEncoder::End::closed : LineEncoder::End::open;
+  const bool as_examples = embedder().reads_whole_lines() && !config_.entry->decodes;
+  return as_examples ? LineEncoder::End::closed : LineEncoder::End::open;
 }
 
 LineEmbeddings TrainedModel::embed(std::span<const LineIds> lines, LineEmbedding which) {

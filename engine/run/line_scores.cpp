@@ -42,7 +42,9 @@ std::vector<LineScore> TrainedModel::score(std::span<const LineIds> lines) {
     throw ConfigError(fmt::format("score: model.kind = {} does not score", config_.kind));
   }
   std::vector<LineScore> scores(lines.size());
-  for (const PackedLines& packed : packed_lines(lines)) {
+  Embedder* const embedder = model_->embedder();
+  const bool whole = embedder != nullptr && embedder->reads_whole_lines();
+  for (const PackedLines& packed : packed_lines(lines, whole)) {
     std::vector<std::optional<double>> tokens(packed.tokens.size());
     forward_lines(packed, [&](Pass& pass, const Batch& batch, const State& state) {
       const Objective objective = model_->objective(pass, batch, state);

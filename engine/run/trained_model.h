@@ -71,8 +71,8 @@ class TrainedModel {
   /// of any length, also 0. A line's score does not depend on the lines beside it. ConfigError for a
   /// model that does not score.
   std::vector<LineScore> score(std::span<const LineIds> lines);
-  /// How embed() wants lines encoded: closed, as examples, for a model that reads them whole; open
-  /// for others, as prompts.
+  /// How embed() wants lines encoded: closed, as examples, for a model that reads them whole and
+  /// writes none; open for others, as prompts.
   LineEncoder::End line_end() const;
   /// The hidden states of lines, as score() reads them. Of two directions, the last state is that in
   /// which each has read the whole line. A line without tokens has zeros, and no step.

@@ -37,6 +37,7 @@ class SecondToLast final : public Model, public Decoder {
   }
   Objective objective(Pass&, const Batch&, const State&) override { return {}; }
   Decoder* decoder() override { return this; }
+  State decoding_state(std::int64_t batch) const override { return initial_state(batch); }
   Tensor logits(Pass& pass, const Field& token, const State& state) override {
     ++calls;
     Tensor last = token.values, before = state.at("last").value;
