@@ -9,6 +9,7 @@
 #include "models/kneser_ney.h"
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
+#include "models/transformer_lm.h"
 #include "models/word_vectors.h"
 
 namespace carousel {
@@ -42,6 +43,10 @@ void take_sizes(NgramLmConfig& config, const Vocabularies& vocabularies) {
   config.output.take(vocabularies["token"]);
 }
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
+  config.vocabulary = vocabularies["token"].size();
+  config.output.take(vocabularies["token"]);
+}
+void take_sizes(TransformerLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.output.take(vocabularies["token"]);
 }
@@ -161,6 +166,15 @@ constexpr ModelEntry kModels[] = {
      .sampler = language_batches,
      .metrics = word_metrics,
      .embeds = true},
+    {.kind = "transformer_lm",
+     .description = "language model of the transformer's decoder",
+     .config = make_config<TransformerLm, TransformerLmConfig>,
+     .columns = kTokens,
+     .sampler = language_batches,
+     .metrics = language_metrics,
+     .decodes = true,
+     .embeds = true,
+     .scores = true},
 };
 
 }  // namespace

@@ -119,6 +119,81 @@ class NgramLm(nn.Module):
         return self.output(functional.gelu(self.norm(self.hidden(x))))
 
 
+def turned(x, base=10000.0):
+    """Rotary positions of heads x [B, A, T, D]: column i and D/2 + i are turned together."""
+    T, D = x.shape[-2:]
+    angle = torch.arange(T).double()[:, None] * base ** (-torch.arange(0, D, 2).double() / D)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention of x [B, T, E] by torch's scaled_dot_product_attention."""
+
+    def __init__(self, embed, heads, kv_heads, bias, rotary):
+        super().__init__()
+        self.heads, self.kv_heads, self.rotary = heads, kv_heads, rotary
+        self.c_attn = nn.Linear(embed, embed + 2 * kv_heads * (embed // heads), bias=bias)
+        self.c_proj = nn.Linear(embed, embed, bias=bias)
+
+    def forward(self, x):
+        B, T, E = x.shape
+        D = E // self.heads
+        q, k, v = (part.view(B, T, -1, D).transpose(1, 2)
+                   for part in self.c_attn(x).split([E, self.kv_heads * D, self.kv_heads * D], -1))
+        if self.rotary:
+            q, k = turned(q), turned(k)
+        y = functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.c_proj(y.transpose(1, 2).reshape(B, T, E))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, embed, hidden, bias, gated):
+        super().__init__()
+        self.gated = gated
+        self.c_fc = nn.Linear(embed, 2 * hidden if gated else hidden, bias=bias)
+        self.c_proj = nn.Linear(hidden, embed, bias=bias)
+
+    def forward(self, x):
+        x = self.c_fc(x)
+        if not self.gated:
+            return self.c_proj(functional.gelu(x))
+        a, b = x.chunk(2, dim=-1)
+        return self.c_proj(functional.silu(a) * b)
+
+
+class TransformerLm(nn.Module):
+    """Carousel's transformer_lm: GPT-2 with learnt positions, LayerNorm, exact GELU and biases; or, as
+    Llama, with rotary positions, RMSNorm, SwiGLU and no biases."""
+
+    def __init__(self, vocabulary, context, embed, hidden, layers, heads, kv_heads, llama=False,
+                 bias=None):
+        super().__init__()
+        bias = not llama if bias is None else bias
+        norm = ((lambda: nn.RMSNorm(embed, eps=1e-5)) if llama else
+                (lambda: nn.LayerNorm(embed, bias=bias)))
+        parts = {"wte": nn.Embedding(vocabulary, embed)}
+        if not llama:
+            parts["wpe"] = nn.Embedding(context, embed)
+        parts["h"] = nn.ModuleList(nn.ModuleDict({
+            "ln_1": norm(), "attn": Attention(embed, heads, kv_heads, bias, llama),
+            "ln_2": norm(), "mlp": FeedForward(embed, hidden, bias, llama)})
+            for _ in range(layers))
+        parts["ln_f"] = norm()
+        self.transformer = nn.ModuleDict(parts)
+
+    def forward(self, token):
+        """Logits [T, B, V] for token [T, B]; the output matrix is the embedding."""
+        parts = self.transformer
+        x = parts.wte(token.T)
+        if "wpe" in parts:
+            x = x + parts.wpe(torch.arange(len(token)))
+        for block in parts.h:
+            x = x + block.attn(block.ln_1(x))
+            x = x + block.mlp(block.ln_2(x))
+        return functional.linear(parts.ln_f(x), parts.wte.weight).transpose(0, 1)
+
+
 class Classifier(nn.Module):
     """Carousel's classifier with pooling = "last", which reads in both directions."""
 

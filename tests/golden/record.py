@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from modules import CELLS, NgramLm, RecurrentLm, run
+from modules import CELLS, NgramLm, RecurrentLm, TransformerLm, run
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 1
@@ -375,6 +375,30 @@ def ngram_lm(tied=False):
             "values": values, "gradients": gradients(module)}
 
 
+def transformer_lm(llama=False):
+    """A whole transformer language model over a window with ignored targets: the logits of all its
+    steps, the loss (rows, mean) and all gradients. GPT-2's parts: torch.nn.LayerNorm,
+    scaled_dot_product_attention and gelu; or Llama's: torch.nn.RMSNorm, rotary positions, shared
+    keys and silu."""
+    T, B, V = 6, 3, 11
+    sizes = {"context": 7, "embed": 8, "hidden": 12 if llama else 32, "layers": 2, "heads": 2,
+             "kv_heads": 1 if llama else 2}
+    module = TransformerLm(V, **sizes, llama=llama).double()
+    draw_parameters(module, bound=0.5)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if "ln_" in name and name.endswith("weight"):
+                weight.copy_(1 + draw(*weight.shape, bound=0.25, step=1 / 64))
+    given = {"token": torch.randint(0, V, (T, B)), "target": torch.randint(0, V, (T, B))}
+    given["target"][2, 1] = given["target"][5, 0] = IGNORED
+    given |= values_of(module)
+    logits = module(given["token"])
+    loss = loss_of(logits.flatten(0, 1), given["target"].flatten(), 0.0)
+    loss["mean"].backward()
+    return {"options": {"vocabulary": V, "llama": llama} | sizes, "given": given,
+            "values": {"logits": logits} | loss, "gradients": gradients(module)}
+
+
 def initial_values(cell):
     """The distribution of initial weights, as [least, greatest, mean, variance] of each parameter
     of Embedding(200, 96), two layers of a cell, 96 inputs and 128 units, and Linear(128, 200).
@@ -462,6 +486,8 @@ CASES = {
     "lstm_lm_tied": (recurrent_lm, {"cell": "lstm", "clip_norm": 0.4, "tied": True}),
     "ngram_lm": (ngram_lm, {}),
     "ngram_lm_tied": (ngram_lm, {"tied": True}),
+    "transformer_lm": (transformer_lm, {}),
+    "transformer_lm_llama": (transformer_lm, {"llama": True}),
     **{f"{cell}_initial_values": (initial_values, {"cell": cell}) for cell in ("lstm", "gru")},
 }
 

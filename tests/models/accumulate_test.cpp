@@ -63,6 +63,7 @@ TEST_P(Accumulated, MicroBatchesMakeTheStepOfOneBatchOfAllRows) {
        {"model.learn_initial_state=true", "train.window_deviation=1", "train.reset_probability=0.3",
         "train.random_start=true"}},
       {"recurrent_lm", {"model.tie_weights=true", "model.embed=9", "model.weight_drop=0"}},
+      {"transformer_lm", {"model.heads=2", "train.window_deviation=1"}},
       {"classifier", {"model.pooling=mean", "model.bidirectional=true"}}};
   for (auto [kind, options] : models) {
     SCOPED_TRACE(kind);
@@ -114,34 +115,35 @@ TEST_P(Accumulated, EveryMicroBatchHasMasksOfItsOwn) {
 }
 
 TEST_P(Accumulated, GraphsResumedRunsAndComparisonsAreThoseOfOtherSteps) {
-  const auto make = [&] {
-    return side("recurrent_lm", GetParam(), 2, 3, {"train.window_deviation=2"});
-  };
-  Side eager = make(), graph = make(), resumed = make();
-  TracedTraining graphs(
-      graph.training.run,
-      graph.training.step_parts(true, [](const auto&why) { ADD_FAILURE() << why; })),
-      steps(eager.training.run, eager.training.step_parts(false, {}));
-  const test::TemporaryFolder folder;
-  for (int i = 0; i < kSteps; ++i) {
-    steps.step();
-    graphs.step();
-    if (i != 3) continue;
-    CheckpointFolder checkpoints(folder.path(""), 0);
-    checkpoints.save(4, checkpoint_data(eager.training.run, {}), false);
-    restore(resumed.training.run, SavedCheckpoint(*checkpoints.last()));
-  }
-  TracedTraining rest(resumed.training.run, resumed.training.step_parts(false, {}));
-  for (int i = 4; i < kSteps; ++i) rest.step();
-  EXPECT_TRUE(bits(eager.training.run) == bits(graph.training.run));
-  EXPECT_TRUE(bits(eager.training.run) == bits(resumed.training.run));
-  EXPECT_EQ(graphs.graphs().launched() > 0, !is_cpu(GetParam()));
+  for (const char* const kind : {"recurrent_lm", "transformer_lm"}) {
+    SCOPED_TRACE(kind);
+    const auto make = [&] { return side(kind, GetParam(), 2, 3, {"train.window_deviation=2"}); };
+    Side eager = make(), graph = make(), resumed = make();
+    TracedTraining graphs(
+        graph.training.run,
+        graph.training.step_parts(true, [](const auto&why) { ADD_FAILURE() << why; })),
+        steps(eager.training.run, eager.training.step_parts(false, {}));
+    const test::TemporaryFolder folder;
+    for (int i = 0; i < kSteps; ++i) {
+      steps.step();
+      graphs.step();
+      if (i != 3) continue;
+      CheckpointFolder checkpoints(folder.path(""), 0);
+      checkpoints.save(4, checkpoint_data(eager.training.run, {}), false);
+      restore(resumed.training.run, SavedCheckpoint(*checkpoints.last()));
+    }
+    TracedTraining rest(resumed.training.run, resumed.training.step_parts(false, {}));
+    for (int i = 4; i < kSteps; ++i) rest.step();
+    EXPECT_TRUE(bits(eager.training.run) == bits(graph.training.run));
+    EXPECT_TRUE(bits(eager.training.run) == bits(resumed.training.run));
+    EXPECT_EQ(graphs.graphs().launched() > 0, !is_cpu(GetParam()));
 
-  Side cpu = side("recurrent_lm", Cpu{}, 2, 3), here = side("recurrent_lm", GetParam(), 2, 3);
-  Comparison comparison(Rounding::f32);
-  for (int step = 0; step < 3; ++step) compare_step(cpu.traced, here.traced, comparison);
-  EXPECT_TRUE(comparison.holds()) << report_text(
-      {.a = "cpu", .b = "here", .steps = 3, .comparison = comparison});
+    Side cpu = side(kind, Cpu{}, 2, 3), here = side(kind, GetParam(), 2, 3);
+    Comparison comparison(Rounding::f32);
+    for (int step = 0; step < 3; ++step) compare_step(cpu.traced, here.traced, comparison);
+    EXPECT_TRUE(comparison.holds())
+        << report_text({.a = "cpu", .b = "here", .steps = 3, .comparison = comparison});
+  }
 }
 
 TEST(Accumulate, WhatIsNoSumOverRowsIsRefused) {

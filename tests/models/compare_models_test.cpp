@@ -1,7 +1,11 @@
 // Two sides that train a model of any kind agree, by the labels and tolerances that its ops carry.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <set>
+#include <string>
+#include <vector>
 
 #include "kernels/activation/activation.h"
 #include "models/encoder.h"
@@ -14,9 +18,9 @@ namespace {
 struct Case {
   std::string kind;
   std::vector<std::string> options;
-  std::string bias = "output.bias";  ///< a parameter's name
+  std::string weight = "output.bias";  ///< a parameter's name
 
-  std::string text() const { return kind + ' ' + options.front(); }
+  std::string text() const { return fmt::format("{} {}", kind, fmt::join(options, " ")); }
 };
 
 std::vector<Case> cases() {
@@ -45,15 +49,31 @@ std::vector<Case> cases() {
   return result;
 }
 
+std::vector<Case> transformers() {
+  std::vector<Case> result;
+  const std::string three = "model.heads=3";
+  const std::string norm = "transformer.ln_f.weight";
+  result.push_back({"transformer_lm", {three}, norm});
+  result.push_back({"transformer_lm",
+                    {three, "model.positions=sinusoidal", "model.bias=false",
+                     "model.feed_forward=relu", "model.tie_weights=false"},
+                    norm});
+  result.push_back({"transformer_lm",
+                    {three, "model.positions=rotary", "model.norm=rms", "model.feed_forward=swiglu",
+                     "model.kv_heads=1"},
+                    norm});
+  return result;
+}
+
 using test::Side;
 
 std::string told(const Comparison& comparison) {
   return report_text({.a = "one", .b = "two", .steps = 3, .comparison = comparison});
 }
 
-TEST(CompareModels, EveryModelTrainsAsOnTheCpu) {
+void expect_to_train_as_on_the_cpu(const std::vector<Case>& all) {
   for (const Device& device : test::devices()) {
-    for (const Case& each : cases()) {
+    for (const Case& each : all) {
       for (const char* const precision : {"f32", "bf16"}) {
         SCOPED_TRACE(test::device_name(device) + ' ' + each.text() + ' ' + precision);
         Side a(each.kind, each.options, Cpu{}, precision),
@@ -69,15 +89,21 @@ TEST(CompareModels, EveryModelTrainsAsOnTheCpu) {
         for (const TracedTensor& tensor : b.traced.update()) {
           EXPECT_TRUE(names.insert(tensor.name).second) << tensor.name << " is there twice";
         }
-        EXPECT_TRUE(names.contains("gradient of " + each.bias));
+        EXPECT_TRUE(names.contains("gradient of " + each.weight));
       }
     }
   }
 }
 
+TEST(CompareModels, EveryModelTrainsAsOnTheCpu) { expect_to_train_as_on_the_cpu(cases()); }
+
+TEST(CompareModels, TransformersTrainAsOnTheCpu) { expect_to_train_as_on_the_cpu(transformers()); }
+
 TEST(CompareModels, OtherMasksAreSeenInEveryModel) {
+  std::vector<Case> all = cases(), more = transformers();
+  all.insert(all.end(), more.begin(), more.end());
   for (const Device& device : test::devices()) {
-    for (const Case& each : cases()) {
+    for (const Case& each : all) {
       Side a(each.kind, each.options, Cpu{}, "f32"),
           b(each.kind, each.options, device, "f32", /*seed=*/4);
       Comparison comparison(Rounding::f32);

@@ -14,6 +14,7 @@
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
 #include "models/registry.h"
+#include "models/transformer_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"
@@ -92,6 +93,16 @@ std::unique_ptr<Model> make_language_model(const Device& device, const EncoderCo
       DType::f32, /*seed=*/3);
 }
 
+std::unique_ptr<Model> make_transformer(const Device& device, const EncoderConfig& config) {
+  return std::make_unique<TransformerLm>(TransformerLmConfig{.vocabulary = kVocabulary,
+                                                             .context = 16,
+                                                             .layers = 2,
+                                                             .heads = 2,
+                                                             .embed = kWidth,
+                                                             .dropout = config.dropout},
+                                         device, DType::f32, /*seed=*/3);
+}
+
 template <const char* const* kPooling>
 std::unique_ptr<Model> make_classifier(const Device& device, const EncoderConfig& config) {
   return std::make_unique<Classifier>(ClassifierConfig{.vocabulary = kVocabulary,
@@ -106,18 +117,20 @@ constexpr const char *kLast = "last", *kMean = "mean", *kMax = "max";
 const std::vector<ModelCase> kModels{
     {"ngram_lm", make_ngram_model, language_batch, /*masks=*/2},
     {"recurrent_lm", make_language_model, language_batch},
+    {"transformer_lm", make_transformer, language_batch, /*masks=*/5},
     {"classifier by the last state", make_classifier<&kLast>, example_batch},
     {"classifier by the mean", make_classifier<&kMean>, example_batch},
     {"classifier by the maximum", make_classifier<&kMax>, example_batch}};
 
-/// Calls f with a language model of each cell, and with one of n-grams.
+/// Calls f with a language model of each cell, one of n-grams and a transformer.
 void for_language_models(const Device& device, const std::function<void(Model&)>& f) {
   for (const CellKind cell : cell_kinds()) {
     SCOPED_TRACE(cell->name);
     f(*make_language_model(device, encoder(std::string(cell->name), 2)));
   }
-  SCOPED_TRACE("ngram_lm");
+  SCOPED_TRACE("not recurrent");
   f(*make_ngram_model(device, {}));
+  f(*make_transformer(device, {}));
 }
 
 /// A model's passes, one after the other.
@@ -274,12 +287,18 @@ TEST_P(ModelsOn, APromptInOnePassIsThePromptTokenByToken) {
       pass.finish();
       return host_floats(logits);
     };
-    const State at_once = model.initial_state(2), one_by_one = model.initial_state(2);
+    const State at_once = model.decoder()->decoding_state(2),
+                one_by_one = model.decoder()->decoding_state(2);
     const std::vector<float> logits = read(at_once, prompt);
     std::vector<float> last;
     for (std::int64_t t = 0; t < 4; ++t) last = read(one_by_one, prompt.slice(t, 1));
     EXPECT_TRUE(test::close(logits, last, {.absolute = 1e-6, .relative = 1e-5}));
     for (const StateTensor& tensor : at_once.tensors) {
+      if (tensor.value.dtype() == DType::i64) {
+        EXPECT_EQ(test::read<std::int64_t>(tensor.value),
+                  test::read<std::int64_t>(one_by_one.at(tensor.name).value));
+        continue;
+      }
       if (tensor.value.dtype() == DType::i32) {
         EXPECT_EQ(test::read<std::int32_t>(tensor.value),
                   test::read<std::int32_t>(one_by_one.at(tensor.name).value));

@@ -43,13 +43,13 @@ def make_text(file, characters=TEXT_CHARACTERS):
     return file
 
 
-def tokens_per_second(driver, changes, log, until, seconds=SECONDS, limit=None):
+def tokens_per_second(driver, changes, log, until, seconds=SECONDS, limit=None, config=CONFIG):
     """{tokens/s, spread, reports} of a training run, which is interrupted after `seconds` of steady
     reports; or the status of a run that ended before."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "run"
         seen = _Enough(seconds)
-        words = [driver, "train", CONFIG, "--out", out, "--set", "train.steps=1000000000"]
+        words = [driver, "train", config, "--out", out, "--set", "train.steps=1000000000"]
         for key, value in changes.items():
             words += ["--set", f"{key}={value}"]
         status = command.run(words, log, until, limit, seen)
