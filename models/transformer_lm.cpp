@@ -133,7 +133,7 @@ Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& pa
   const Var y = [&] {
     const Tape::Layer part(tape, tape.layer_name() + ", heads");
     return past.state == nullptr ? self_attention(qkv, options)
-                                 : cached_attention(tape, qkv, index, past);
+                                 : cached_attention(qkv, index, past, options);
   }();
   return drop(pass, product(tape, y, parts.attended), place_of(index, 1));
 }

@@ -82,13 +82,9 @@ class TransformerLm : public Model, public Decoder, public Embedder {
   Var drop(Pass& pass, Var x, std::uint64_t place) const;
   Var embedded(Pass& pass, const Tensor& token, const Past& past);
   Var attended(Pass& pass, Var x, std::size_t layer, const Past& past);
-  /// Attention of new tokens to themselves and to a cache, which stores them: of one step, or of all
-  /// steps of rows that had none before.
-  Var cached_attention(Tape& tape, Var qkv, std::size_t layer, const Past& past);
+  Var cached_attention(Var qkv, std::size_t layer, const Past& past,
+                       AttentionOptions options) const;
   Var fed_forward(Pass& pass, Var x, std::size_t layer);
-  /// The hidden units [B, E] after each row's last step of token [T, B], read on from the state, step
-  /// by step if rows had tokens before. Moves past.position on.
-  Tensor last_units(Pass& pass, const Tensor& token, const Past& past);
   /// What the output layer reads of each step of token [T, B]: [T, B, E].
   Var hidden_units(Pass& pass, const Tensor& token, const Past& past);
   /// The same in evaluation, where rows may restart and be longer than C.
