@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   constexpr int N = kVector<T>;
   auto& shared = dynamic_shared<Shared<kRowThreads>>();
   const std::int64_t columns = op.x.extent[1];
-  const float share = 1.0F / static_cast<float>(columns);
+  const auto width = static_cast<float>(columns);  // to divide by: a product may be fused or not
   row::for_each_row<kRowThreads>(op.x.extent[0], [&](std::int64_t n) {
     const T* const x = op.x.data + n * columns;
     float sum = 0, squares = 0;
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
 #pragma unroll
       for (int i = 0; i < N; ++i) sum += v[i];
     });
-    const float mean = row::sum_of_row<kRowThreads>(sum, shared.sum) * share;
+    const float mean = row::sum_of_row<kRowThreads>(sum, shared.sum) / width;
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N];
       load(x + first, count, v, mean);  // a tail is filled with what adds nothing
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
       for (int i = 0; i < N; ++i) squares = fmaf(v[i] - mean, v[i] - mean, squares);
     });
     squares = row::sum_of_row<kRowThreads>(squares, shared.sum);
-    const float factor = 1.0F / sqrtf(squares * share + op.epsilon);
+    const float factor = 1.0F / sqrtf(squares / width + op.epsilon);
     if (threadIdx.x % kRowThreads == 0) {
       op.mean(n) = mean;
       op.inverse_deviation(n) = factor;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   constexpr int N = kVector<T>;
   auto& shared = dynamic_shared<Shared<kRowThreads>>();
   const std::int64_t columns = op.x.extent[1];
-  const float share = 1.0F / static_cast<float>(columns);
+  const auto width = static_cast<float>(columns);  // to divide by: a product may be fused or not
   row::for_each_row<kRowThreads>(op.x.extent[0], [&](std::int64_t n) {
     const T* const x_row = op.x.data + n * columns;
     const float factor = op.inverse_deviation(n);
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
           for (int i = 0; i < N; ++i) sums = {sums.first + d[i], fmaf(d[i], x[i], sums.second)};
         });
     sums = row::sum_of_row<kRowThreads>(sums, shared.pair);
-    const float shift = sums.first * share, slope = sums.second * factor * factor * share;
+    const float shift = sums.first / width, slope = sums.second * factor * factor / width;
     row::for_each_piece<kRowThreads, N>(x_row, columns,
                                         [&](std::int64_t first, std::int64_t count) {
                                           float d[N], x[N], before[N];
