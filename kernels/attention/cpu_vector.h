@@ -8,6 +8,10 @@
 
 // Vectors of kLanes numbers, whatever the machine's registers hold, so that results do not depend on
 // them.
+// A processor whose registers are shorter has no agreed way to return such a vector, and none is
+// returned: the functions that do are inlined.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 namespace carousel::attention_cpu {
 
 inline constexpr int kLanes = 16;
@@ -85,7 +89,7 @@ constexpr auto inverse_factorials() {
 /// exp(x) for x ≤ 1: 0 where it would be subnormal, NaN of NaN. cpu_exp() on a whole register, for
 /// the compiler prefers shorter ones in loops.
 template <class A>
-[[gnu::always_inline]] inline Vector<A> exp_of(Vector<A> x) {
+[[gnu::always_inline]] inline Vector<A> exp_of(const Vector<A>& x) {
   using E = Exp<A>;
   using Bits = Vector<Whole<A>>;
   constexpr auto kFactor = inverse_factorials<A>();
