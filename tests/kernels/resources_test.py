@@ -3,6 +3,7 @@
 
   resources_test.py ROOT NVCC FLAG...    flags: as the library is compiled
 """
+import concurrent.futures
 import re
 import subprocess
 import sys
@@ -14,7 +15,8 @@ REPORT = re.compile(
     r"loads.*?Used (?P<registers>\d+) registers", re.S)
 # Mangled names, and how many kernels an op has at the least: each pass, cell or width, and storage type.
 OPS = {"recurrent_sequence": (re.compile(r"recurrent_sequence_(?:forward|backward)_kernel"), 40),
-       "attention": (re.compile(r"attention_(?:forward|backward_queries|backward_keys)_kernel"), 20)}
+       "attention": (re.compile(r"attention_(?:forward|backward_queries|backward_keys)_kernel"), 20),
+       "attention_decode": (re.compile(r"attention_decode_\w*kernel"), 4)}
 ARCHITECTURES = {"sm_80", "sm_90a"}
 
 
@@ -33,8 +35,10 @@ def compile_op(op, root, nvcc, flags):
 def main():
     root, nvcc, *flags = sys.argv[1:]
     wrong, count = [], 0
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        reports = dict(zip(OPS, pool.map(lambda op: compile_op(op, root, nvcc, flags), OPS)))
     for op, (name, least) in OPS.items():
-        kernels = compile_op(op, root, nvcc, flags)
+        kernels = reports[op]
         count += len(kernels)
         wrong += [f"{k['kernel']}, {k['architecture']}: {k['stack']} bytes of stack, spills of "
                   f"{k['stores']} and {k['loads']} bytes"
