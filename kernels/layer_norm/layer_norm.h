@@ -68,7 +68,7 @@ inline constexpr Tolerances kLayerNormForwardTolerance{
     .f32 = {.absolute = 2e-6, .relative = 1e-6, .worst = 0.35},
     .bf16 = {.absolute = 2e-6, .relative = 0x1p-8, .worst = 1}};
 inline constexpr Tolerances kLayerNormBackwardTolerance{
-    .f32 = {.absolute = 1e-5, .relative = 1e-5, .worst = 0.68},
+    .f32 = {.absolute = 1e-5, .relative = 1e-5, .worst = 0.35},
     .bf16 = {.absolute = 1e-5, .relative = 0x1p-8, .worst = 1}};
 
 }  // namespace carousel

@@ -33,21 +33,27 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
   const auto width = static_cast<float>(columns);  // to divide by: a product may be fused or not
   row::for_each_row<kRowThreads>(op.x.extent[0], [&](std::int64_t n) {
     const T* const x = op.x.data + n * columns;
-    float sum = 0, squares = 0;
+    float sum = 0;
+    SumPair around;  // the first mean: what is left of the sum, and the squares
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N];
       load(x + first, count, v);
 #pragma unroll
       for (int i = 0; i < N; ++i) sum += v[i];
     });
-    const float mean = row::sum_of_row<kRowThreads>(sum, shared.sum) / width;
+    const float near = row::sum_of_row<kRowThreads>(sum, shared.sum) / width;
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N];
-      load(x + first, count, v, mean);  // a tail is filled with what adds nothing
+      load(x + first, count, v, near);  // a tail is filled with what adds nothing
 #pragma unroll
-      for (int i = 0; i < N; ++i) squares = fmaf(v[i] - mean, v[i] - mean, squares);
+      for (int i = 0; i < N; ++i) {
+        const float off = v[i] - near;
+        around = {around.first + off, fmaf(off, off, around.second)};
+      }
     });
-    squares = row::sum_of_row<kRowThreads>(squares, shared.sum);
+    around = row::sum_of_row<kRowThreads>(around, shared.pair);
+    const float shift = around.first / width, mean = near + shift;
+    const float squares = fmaf(-shift, around.first, around.second);
     const float factor = 1.0F / sqrtf(squares / width + op.epsilon);
     if (threadIdx.x % kRowThreads == 0) {
       op.mean(n) = mean;
