@@ -24,7 +24,8 @@ struct Field {
 /// may differ from batch to batch, but has few values. Valid until the next call of next().
 ///
 /// Names that samplers give: "token" [T, B] i32, the tokens to read; "target" [T, B] i32, the token
-/// after each, or −1 (kIgnoreTarget) where none counts; "label" [B] i32, the class of a row;
+/// after each, or −1 (kIgnoreTarget) where none counts; "source" [S, B] i32, the tokens of a text that
+/// conditions "token", up to its <eos>; "label" [B] i32, the class of a row;
 /// "number" [B] i32, the row's number among the examples of its text; "place" [T, B] i64, where the
 /// token stands in its column. The last three are −1 where they only fill up the batch.
 struct Batch {

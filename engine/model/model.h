@@ -109,6 +109,7 @@ class Embedder {
 
 class Estimator;
 class StateTracker;
+class Translator;
 
 /// What training and evaluation need of a model; what else it can do it gives on request.
 class Model {
@@ -128,6 +129,7 @@ class Model {
   virtual Embedder* embedder() { return nullptr; }
   virtual Estimator* estimator() { return nullptr; }
   virtual StateTracker* state_tracker() { return nullptr; }
+  virtual Translator* translator() { return nullptr; }
 };
 
 }  // namespace carousel

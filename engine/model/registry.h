@@ -28,10 +28,11 @@ struct ModelEntry {
   std::span<const char* const> columns;  ///< of the data that it reads
   Sampler sampler;
   Metrics (*metrics)(const Vocabularies&);
-  bool decodes = false;   ///< has a decoder: writes text
-  bool predicts = false;  ///< has a predictor: labels what it reads
-  bool tracks = false;    ///< has a state tracker: tells which states a line came from
-  bool embeds = false;    ///< has an embedder: gives hidden states of what it reads
+  bool decodes = false;     ///< has a decoder: writes text
+  bool predicts = false;    ///< has a predictor: labels what it reads
+  bool translates = false;  ///< has a translator: writes a text for each that it reads
+  bool tracks = false;      ///< has a state tracker: tells which states a line came from
+  bool embeds = false;      ///< has an embedder: gives hidden states of what it reads
   /// Tells how probable each token is: in evaluation, also of packed_batches(), the first loss of its
   /// objective has the nats of every target.
   bool scores = false;

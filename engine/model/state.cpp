@@ -19,6 +19,7 @@ void State::reset() const {
 
 void State::gather(const Tensor& row) const {
   for (const StateTensor& tensor : tensors) {
+    if (tensor.batch_axis < 0) continue;
     const Shape& shape = tensor.value.shape();
     std::int64_t outer = 1, inner = 1;
     for (int i = 0; i < tensor.batch_axis; ++i) outer *= shape[i];

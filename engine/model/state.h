@@ -13,7 +13,7 @@ namespace carousel {
 struct StateTensor {
   std::string name;    ///< within the model, "h_l0": checkpoints and reports use it
   Tensor value;        ///< of any element type
-  int batch_axis = 0;  ///< which dimension counts the rows
+  int batch_axis = 0;  ///< which dimension counts the rows; −1: one for all rows of a beam
   int growth_axis =
       -1;             ///< along which the text makes it longer, as a cache; −1: its size is fixed
   Tensor position{};  ///< [1] i64 with a growth axis: entries in use, known to the device alone
@@ -25,7 +25,8 @@ struct State {
 
   /// A new sequence begins in every row: zeros; of a tensor that grows, no entry is in use.
   void reset() const;
-  /// Row i becomes what row `row[i]` was, for row [B] i32: a beam chooses among its rows.
+  /// Row i becomes what row `row[i]` was, for row [B] i32: a beam chooses among its rows. A tensor
+  /// without a batch axis stays as it is.
   void gather(const Tensor& row) const;
   /// Rows first … first + count − 1, which share their memory with these. Error if a tensor's rows
   /// are not its slowest dimension, or if it grows.
