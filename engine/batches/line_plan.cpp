@@ -3,28 +3,17 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 #include <span>
 #include <utility>
 
-#include "engine/batches/draws.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 
 namespace carousel {
 namespace {
 
-// Distinct from the random streams of all masks.
-constexpr std::uint64_t kShuffleStream = 0xDA7A'0000'0002U;
-constexpr std::int64_t kStep = 8;  // bounds are multiples of it
-
 // Label and number of a row that only fills up a batch.
 constexpr std::int32_t kNoExample = -1;
-
-// The bound after this one: few bounds for long lines, little padding for short ones.
-std::int64_t bound_after(std::int64_t bound) {
-  return (bound + std::max(kStep, bound / 4) + kStep - 1) / kStep * kStep;
-}
 
 }  // namespace
 
@@ -46,36 +35,28 @@ LinePlan::LinePlan(Lines lines, const LineOptions& options)
   }
   expect_answers(found);
   sort_into_buckets(found);
-  cut_into_batches();
-  arrange(0);
   for (const Line& line : lines_) counted_ += counted_of(line);
   read_.resize(static_cast<std::size_t>(longest_) + 1);
 }
 
 std::vector<LinePlan::Line> LinePlan::find_lines() const {
-  constexpr std::int64_t kPiece = std::int64_t{1} << 16;
-  const TokenRange& tokens = lines_read_.tokens;
   std::vector<Line> found;
-  std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, tokens.count)));
-  for (std::int64_t at = 0; at < tokens.count; at += kPiece) {
-    const std::int64_t count = std::min(kPiece, tokens.count - at);
-    tokens.read(at, count, piece.data());
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (piece[static_cast<std::size_t>(i)] == options_.begin) {
+  lines_read_.tokens.read_pieces([&](std::span<const std::int32_t> piece, std::int64_t at) {
+    for (std::size_t i = 0; i < piece.size(); ++i) {
+      if (piece[i] == options_.begin) {
         // The last token is only a target where the next token is one.
         const std::int64_t steps = lines_read_.next_token ? 0 : 1;
-        found.push_back({.start = at + i,
+        found.push_back({.start = at + static_cast<std::int64_t>(i),
                          .steps = steps,
                          .number = std::ssize(found),
                          .question = options_.answer_after < 0 ? 0 : -1});
       } else {
         Line& line = found.back();
         ++line.steps;
-        const bool answers = piece[static_cast<std::size_t>(i)] == options_.answer_after;
-        if (answers && line.question < 0) line.question = line.steps;
+        if (piece[i] == options_.answer_after && line.question < 0) line.question = line.steps;
       }
     }
-  }
+  });
   return found;
 }
 
@@ -91,42 +72,20 @@ void LinePlan::expect_answers(const std::vector<Line>& found) const {
 void LinePlan::sort_into_buckets(const std::vector<Line>& found) {
   for (const Line& line : found) longest_ = std::max(longest_, line.steps);
   lines_.reserve(found.size());
+  std::vector<BucketOrder::Bucket> buckets;
   for (std::int64_t low = 0; low < longest_;) {
     const std::int64_t bound = std::min(longest_, bound_after(low));
-    const auto first = static_cast<std::int64_t>(lines_.size());
+    const std::int64_t before = std::ssize(lines_);
     for (const Line& line : found) {
       if (line.steps > low && line.steps <= bound) lines_.push_back(line);
     }
-    const std::int64_t count = static_cast<std::int64_t>(lines_.size()) - first;
-    if (count > 0) buckets_.push_back({first, count, bound});
+    if (std::ssize(lines_) > before) {
+      bounds_.push_back(bound);
+      buckets.push_back({std::ssize(lines_) - before, all_rows_});
+    }
     low = bound;
   }
-}
-
-void LinePlan::cut_into_batches() {
-  for (const Group& bucket : buckets_) {
-    for (std::int64_t i = 0; i < bucket.count; i += all_rows_) {
-      unmixed_.push_back({bucket.first + i, std::min(all_rows_, bucket.count - i), bucket.bound});
-    }
-  }
-}
-
-void LinePlan::arrange(std::int64_t epoch) {
-  if (arranged_ == epoch || (arranged_ >= 0 && !options_.shuffle)) return;
-  arranged_ = epoch;
-  // Shuffles the unmixed order, not that of the epoch before, so that seek() reaches any epoch at
-  // once.
-  order_.resize(lines_.size());
-  std::iota(order_.begin(), order_.end(), std::int64_t{0});
-  batches_ = unmixed_;
-  if (!options_.shuffle) return;
-  Draws draws({.seed = options_.seed, .stream = kShuffleStream}, epoch);
-  for (const Group& bucket : buckets_) {
-    shuffle(std::span(order_).subspan(static_cast<std::size_t>(bucket.first),
-                                      static_cast<std::size_t>(bucket.count)),
-            draws);
-  }
-  shuffle(std::span(batches_), draws);
+  order_ = BucketOrder(buckets, options_.shuffle, options_.seed);
 }
 
 BatchLimits LinePlan::limits() const {
@@ -141,18 +100,13 @@ BatchLimits LinePlan::limits() const {
 }
 
 void LinePlan::fill(const DataPosition& position, HostBatch& batch) {
-  arrange(position.epoch);
-  const Group& group = batches_[static_cast<std::size_t>(position.index)];
-  for (HostField& field : batch.fields) field.steps = group.bound;
+  const BucketOrder::Items items = order_.batch(position);
+  for (HostField& field : batch.fields) field.steps = bounds_[items.bucket];
   batch.counted = 0;
   const std::int64_t first = options_.share.rank * options_.batch;
   for (std::int64_t row = 0; row < options_.batch; ++row) {
-    const Line* line = nullptr;
-    if (first + row < group.count) {
-      const auto number = order_[static_cast<std::size_t>(group.first + first + row)];
-      line = &lines_[static_cast<std::size_t>(number)];
-    }
-    fill_row(row, line, batch);
+    const std::int64_t item = items.at(first + row);
+    fill_row(row, item < 0 ? nullptr : &lines_[static_cast<std::size_t>(item)], batch);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/batches/batch_plan.h"
+#include "engine/batches/bucket_order.h"
 
 namespace carousel {
 
@@ -20,9 +21,7 @@ class LinePlan final : public BatchPlan {
  public:
   LinePlan(Lines lines, const LineOptions& options);
   BatchLimits limits() const override;
-  std::int64_t batches_in(std::int64_t) const override {
-    return static_cast<std::int64_t>(unmixed_.size());
-  }
+  std::int64_t batches_in(std::int64_t) const override { return order_.batches(); }
   std::int64_t counted_per_epoch() const override { return counted_; }
   bool is_first(std::int64_t) const override { return true; }
   void fill(const DataPosition& position, HostBatch& batch) override;
@@ -34,31 +33,22 @@ class LinePlan final : public BatchPlan {
     std::int64_t number = 0;    ///< in the text
     std::int64_t question = 0;  ///< so many first targets do not count; −1: not known yet
   };
-  struct Group {  ///< lines [first, first + count) of the order, padded to `bound` steps
-    std::int64_t first = 0, count = 0, bound = 0;
-  };
   std::vector<Line> find_lines() const;
   void expect_answers(const std::vector<Line>& found) const;
   std::int64_t counted_of(const Line& line) const {
     return lines_read_.next_token ? line.steps - line.question : 1;
   }
   void sort_into_buckets(const std::vector<Line>& found);
-  void cut_into_batches();
-  void arrange(std::int64_t epoch);
   void fill_row(std::int64_t row, const Line* line, HostBatch& batch);
   bool numbered() const { return !lines_read_.next_token && !options_.shuffle; }
 
   Lines lines_read_;
   LineOptions options_;
-  std::int64_t all_rows_;       ///< of a batch, of all processes
-  std::vector<Line> lines_;     ///< by bucket, then as in the text
-  std::vector<Group> buckets_;  ///< of lines_
-  std::vector<Group> unmixed_;  ///< batches, bucket by bucket
+  std::int64_t all_rows_;             ///< of a batch, of all processes
+  std::vector<Line> lines_;           ///< by bucket, then as in the text
+  std::vector<std::int64_t> bounds_;  ///< of the buckets
+  BucketOrder order_;                 ///< of lines_
   std::int64_t counted_ = 0, longest_ = 0;
-
-  std::int64_t arranged_ = -1;       ///< the epoch that the following two are for
-  std::vector<std::int64_t> order_;  ///< of lines_, mixed within each bucket
-  std::vector<Group> batches_;       ///< unmixed_, mixed
   std::vector<std::int32_t> read_;
 };
 

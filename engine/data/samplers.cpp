@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "engine/batches/pair_plan.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -68,6 +69,13 @@ std::unique_ptr<BatchSource> example_batches(const Corpus& corpus, const Split& 
   std::optional<TokenRange> labels;
   if (options.training || split.find("label") != nullptr) labels = split["label"];
   return labelled_batches(options.device, tokens, labels, line_options(corpus, options));
+}
+
+std::unique_ptr<BatchSource> pair_batches(const Corpus& corpus, const Split& split,
+                                          const SamplerOptions& options) {
+  PairedLines pairs{.sources = split["source"]};
+  if (options.training || split.find("token") != nullptr) pairs.targets = split["token"];
+  return paired_batches(options.device, std::move(pairs), line_options(corpus, options));
 }
 
 }  // namespace carousel

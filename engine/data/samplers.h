@@ -42,4 +42,10 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
 std::unique_ptr<BatchSource> example_batches(const Corpus& corpus, const Split& split,
                                              const SamplerOptions& options);
 
+/// For models that write a text for each that they read: fields "source", "token" and "target"
+/// (paired_batches()). Evaluated data has "number" too; without targets it has "source" and "number"
+/// alone.
+std::unique_ptr<BatchSource> pair_batches(const Corpus& corpus, const Split& split,
+                                          const SamplerOptions& options);
+
 }  // namespace carousel

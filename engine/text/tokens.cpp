@@ -47,15 +47,22 @@ std::int32_t TokenRange::operator[](std::int64_t offset) const {
   return id;
 }
 
-std::int64_t TokenRange::count_of(std::int32_t id) const {
+void TokenRange::read_pieces(
+    const std::function<void(std::span<const std::int32_t>, std::int64_t)>& take) const {
   constexpr std::int64_t kPiece = std::int64_t{1} << 16;
   std::vector<std::int32_t> piece(static_cast<std::size_t>(std::min(kPiece, count)));
-  std::int64_t found = 0;
   for (std::int64_t at = 0; at < count; at += kPiece) {
     const std::int64_t n = std::min(kPiece, count - at);
     read(at, n, piece.data());
-    found += std::count(piece.begin(), piece.begin() + n, id);
+    take(std::span(piece).first(static_cast<std::size_t>(n)), at);
   }
+}
+
+std::int64_t TokenRange::count_of(std::int32_t id) const {
+  std::int64_t found = 0;
+  read_pieces([&](std::span<const std::int32_t> piece, std::int64_t) {
+    found += std::count(piece.begin(), piece.end(), id);
+  });
   return found;
 }
 

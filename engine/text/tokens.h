@@ -2,7 +2,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,6 +36,9 @@ struct TokenRange {
   /// Ids offset … offset + n − 1 of the range. ShapeError unless it has them.
   void read(std::int64_t offset, std::int64_t n, std::int32_t* to) const;
   std::int32_t operator[](std::int64_t offset) const;
+  /// Passes on all ids in pieces, each with the offset it begins at.
+  void read_pieces(
+      const std::function<void(std::span<const std::int32_t>, std::int64_t offset)>& take) const;
   std::int64_t count_of(std::int32_t id) const;  ///< how often it occurs; reads the whole range
 };
 
