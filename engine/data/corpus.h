@@ -11,7 +11,8 @@
 
 namespace carousel {
 
-/// Ids of one kind: "token", what is read; "label", one for each example.
+/// Ids of one kind: "token", what is read; "label", one for each example; "source", the texts that
+/// condition those of "token", line by line.
 struct Column {
   std::string name;
   TokenRange ids;
@@ -31,6 +32,7 @@ struct Split {
 struct Corpus {
   Vocabularies vocabularies{};  ///< the roles are the names of the columns
   Split train{}, validation{};
+  std::vector<std::string> notices{};  ///< what to tell of the texts
   /// Each line of the column "token", from <bos> to <eos>, is on its own; else they are one stream.
   bool lines = false;
   std::int32_t answer_after = -1;  ///< of a line, only tokens after this one are targets; −1: all

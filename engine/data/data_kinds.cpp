@@ -11,6 +11,7 @@
 
 #include "engine/config/nearest.h"
 #include "engine/data/labelled_data.h"
+#include "engine/data/pairs_data.h"
 #include "engine/data/text_data.h"
 #include "kernels/common/check.h"
 
@@ -24,9 +25,12 @@ std::unique_ptr<DataConfig> make_config() {
 
 constexpr const char* kText[] = {"token"};
 constexpr const char* kLabelled[] = {"token", "label"};
+constexpr const char* kPairs[] = {"source", "token"};
 
 constexpr DataKind kKinds[] = {
     {"labelled", "texts with a label each", kLabelled, make_config<LabelledData>},
+    {"pairs", "texts with another for each, such as its translation", kPairs,
+     make_config<PairsData>},
     {"text", "a text, as one stream or line by line", kText, make_config<TextData>},
 };
 

@@ -25,46 +25,66 @@ const char* fault_of(std::string_view label) {
   return is_utf8(label) ? nullptr : "the label is not UTF-8";
 }
 
-void ExampleReader::fail(const std::string& what) const {
-  throw FormatError(fmt::format("{}: line {}, byte {}: {}", name_, line_, byte_, what));
+void LinePlace::fail(const std::string& what) const {
+  throw FormatError(fmt::format("{}: line {}, byte {}: {}", name, line, byte, what));
 }
 
-void ExampleReader::read(const std::vector<LabelledText>& texts) {
-  for (const LabelledText& text : texts) {
-    read(text);
-    if (line_ == 0) fail("no examples");  // a byte order mark alone
-  }
-}
-
-void ExampleReader::read(const LabelledText& text) {
-  name_ = text.text.name();
-  line_ = 0;
-  Tokenizer tokenizer(rules_, name_, relay_);
-  std::string rest;  // of the pieces, from the line on that is read next
+LinePlace read_lines(const Text& text,
+                     const std::function<void(std::string_view, const LinePlace&)>& take) {
+  LinePlace place{.name = text.name()};
+  std::int64_t next = 0;  // byte
+  std::string rest;       // of the pieces, from the line on that is read next
   bool first = true;
-  const auto read_line = [&](std::string_view line) {
-    ++line_;
-    read_example(line, text.label, tokenizer);
-    byte_ += std::ssize(line) + 1;
+  const auto pass_on = [&](std::string_view line) {
+    place.byte = next;
+    ++place.line;
+    take(line, place);
+    next += std::ssize(line) + 1;
   };
-  text.text.read([&](std::string_view piece, std::int64_t at) {
-    if (std::exchange(first, false)) byte_ = at;
+  text.read([&](std::string_view piece, std::int64_t at) {
+    if (std::exchange(first, false)) next = at;
     rest += piece;
     std::size_t from = 0;
     for (std::size_t end = 0; (end = rest.find('\n', from)) != std::string::npos; from = end + 1) {
-      read_line(std::string_view(rest).substr(from, end - from));
+      pass_on(std::string_view(rest).substr(from, end - from));
     }
     rest.erase(0, from);
     if (rest.size() > kLineBytes) {
-      ++line_;
-      fail(fmt::format("a line of more than {} bytes; is this text?", kLineBytes));
+      place.byte = next;
+      ++place.line;
+      place.fail(fmt::format("a line of more than {} bytes; is this text?", kLineBytes));
     }
   });
-  if (!rest.empty()) read_line(rest);
+  if (!rest.empty()) pass_on(rest);
+  if (place.line == 0) place.byte = next;
+  return place;
+}
+
+std::int64_t LineCutter::cut(std::string_view text, std::int64_t byte, TokenSink& sink) {
+  relay_.to = &sink;
+  relay_.empty = true;
+  const std::int64_t before = tokenizer_.characters();
+  tokenizer_.skip_to(byte);
+  tokenizer_.feed(text);
+  tokenizer_.feed("\n");  // ends it, in a last line without one too
+  return relay_.empty ? 0 : tokenizer_.characters() - before;
+}
+
+void ExampleReader::read(const std::vector<LabelledText>& texts) {
+  for (const LabelledText& text : texts) read(text);
+}
+
+void ExampleReader::read(const LabelledText& text) {
+  LineCutter cutter(rules_, text.text.name());
+  const LinePlace last = read_lines(text.text, [&](std::string_view line, const LinePlace& place) {
+    place_ = place;
+    read_example(line, text.label, cutter);
+  });
+  if (last.line == 0) last.fail("no examples");  // a byte order mark alone
 }
 
 void ExampleReader::read_example(std::string_view line, const std::optional<std::string>& label,
-                                 Tokenizer& tokenizer) {
+                                 LineCutter& cutter) {
   std::size_t start = 0;
   if (!label) {
     if (line.empty()) fail(std::string("the line is empty") + kExpected);
@@ -77,17 +97,14 @@ void ExampleReader::read_example(std::string_view line, const std::optional<std:
       fail(shown(line) + " has more than one tab" + kExpected);
     }
   }
-  relay_.to = &begin(label ? *label : line.substr(0, start - 1));
-  relay_.empty = true;
-  const std::int64_t before = tokenizer.characters();
-  tokenizer.skip_to(byte_ + static_cast<std::int64_t>(start));
-  tokenizer.feed(line.substr(start));
-  tokenizer.feed("\n");  // ends the example, in a last line without one too
-  if (relay_.empty) {
+  TokenSink& sink = begin(label ? *label : line.substr(0, start - 1));
+  const std::int64_t characters =
+      cutter.cut(line.substr(start), place_.byte + static_cast<std::int64_t>(start), sink);
+  if (characters == 0) {
     fail(std::string("the text is empty") +
          (label ? ", expected an example on each line" : kExpected));
   }
-  end(tokenizer.characters() - before);
+  end(characters);
 }
 
 }  // namespace carousel

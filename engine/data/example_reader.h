@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "engine/text/tokenizer.h"
@@ -22,6 +24,44 @@ const char* fault_of(std::string_view label);
 /// The beginning of what is in a text, for an error.
 std::string shown(std::string_view text);
 
+/// Where a line of a text begins, for errors.
+struct LinePlace {
+  std::string name;  ///< of the text
+  std::int64_t line = 0, byte = 0;
+  /// FormatError that begins with the place.
+  [[noreturn]] void fail(const std::string& what) const;
+};
+
+/// Passes on a text line by line, without the newlines; a last line may lack its own. Returns the
+/// place of the last, which is line 0 of a text that is a byte order mark alone. Errors as
+/// Text::read(), and FormatError for a line of more than 16 MiB.
+LinePlace read_lines(const Text& text,
+                     const std::function<void(std::string_view line, const LinePlace&)>& take);
+
+/// Cuts lines of a text, or parts of them, into tokens, each for a sink of its own.
+class LineCutter {
+ public:
+  LineCutter(const TokenRules& rules, std::string name)
+      : tokenizer_(rules, std::move(name), relay_) {}
+  /// Cuts what stands at this byte of the text's next line, as a line of its own. Returns its
+  /// characters with an end of line; 0 if it has no tokens: nothing was passed on.
+  std::int64_t cut(std::string_view text, std::int64_t byte, TokenSink& sink);
+
+ private:
+  struct Relay final : TokenSink {
+    bool token(std::string_view text) override { return to->token(text); }
+    void begin_line() override {
+      empty = false;
+      to->begin_line();
+    }
+    void end_line() override { to->end_line(); }
+    TokenSink* to = nullptr;
+    bool empty = true;
+  };
+  Relay relay_;
+  Tokenizer tokenizer_;
+};
+
 /// Reads texts example by example, and cuts each into tokens.
 class ExampleReader {
  public:
@@ -35,28 +75,15 @@ class ExampleReader {
   virtual TokenSink& begin(std::string_view label) = 0;
   virtual void end(std::int64_t /*characters*/) {}
   /// FormatError that begins with the place of the example.
-  [[noreturn]] void fail(const std::string& what) const;
+  [[noreturn]] void fail(const std::string& what) const { place_.fail(what); }
 
  private:
-  /// Passes on the tokens of one example.
-  struct Relay final : TokenSink {
-    bool token(std::string_view text) override { return to->token(text); }
-    void begin_line() override {
-      empty = false;
-      to->begin_line();
-    }
-    void end_line() override { to->end_line(); }
-    TokenSink* to = nullptr;
-    bool empty = true;
-  };
   void read(const LabelledText& text);
   void read_example(std::string_view line, const std::optional<std::string>& label,
-                    Tokenizer& tokenizer);
+                    LineCutter& cutter);
 
   TokenRules rules_;
-  Relay relay_;
-  std::string name_;
-  std::int64_t line_ = 0, byte_ = 0;
+  LinePlace place_;
 };
 
 }  // namespace carousel

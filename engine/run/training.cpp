@@ -146,6 +146,7 @@ RunEnd train(const RunConfig& config, const std::filesystem::path& path,
   if (options.begin) options.begin(training.status());
   const auto also = former != nullptr ? changes_of(*former, config, run) : config.without_effect();
   notices.insert(notices.end(), also.begin(), also.end());
+  notices.insert(notices.end(), corpus.notices.begin(), corpus.notices.end());
   for (const std::string& notice : notices) observer.on_notice(notice);
   if (training.validation() == nullptr && config.optimizer.average_after > 0) {
     throw ConfigError(

@@ -150,6 +150,7 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
   }
   const Evaluation result = trained.evaluate(corpus, arguments.rows);
   if (!common.json) tell_checkpoint("eval", trained);
+  for (const std::string& notice : corpus.notices) talk(fmt::format("eval: {}\n", notice));
   if (explanation) {
     const std::size_t weights = trained.model().parameters().bytes().weights;
     talk(explanation->text(false, {{"weights", weights}}) + "\n");

@@ -40,8 +40,9 @@ void print_start(ProgressBar& progress, const RunStatus& run) {
     text += about(run.model.parameters().element_count(), "weight") + ", ";
   }
   for (const auto& [role, vocabulary] : run.corpus.vocabularies.by_role()) {
-    text += role == "token" ? fmt::format("vocabulary {}, ", vocabulary.size())
-                            : counted(vocabulary.size(), role.c_str()) + ", ";
+    text += role == "label"   ? counted(vocabulary.size(), "label") + ", "
+            : role == "token" ? fmt::format("vocabulary {}, ", vocabulary.size())
+                              : fmt::format("{} vocabulary {}, ", role, vocabulary.size());
   }
   if (run.batches != nullptr) {
     text +=
@@ -73,21 +74,24 @@ std::string shell_word(const std::string& text) {
 
 /// Says which share of the tokens a model does not know, if any are unknown.
 void print_unknown(ProgressBar& progress, const Corpus& corpus) {
-  const std::int32_t unknown = corpus.vocabularies["token"].unknown();
-  if (unknown < 0) return;
-  std::vector<std::string> shares;
-  bool any = false;
-  for (const auto& [split, part] :
-       {std::pair{"train on", &corpus.train}, std::pair{"validate", &corpus.validation}}) {
-    const TokenRange* const tokens = part->find("token");
-    if (tokens == nullptr || tokens->count == 0) continue;
-    const std::int64_t found = tokens->count_of(unknown);
-    any = any || found > 0;
-    shares.push_back(
-        fmt::format("{:.2f} % of those to {}",
-                    100 * static_cast<double>(found) / static_cast<double>(tokens->count), split));
+  for (const auto& [role, vocabulary] : corpus.vocabularies.by_role()) {
+    if (vocabulary.unknown() < 0) continue;
+    std::vector<std::string> shares;
+    bool any = false;
+    for (const auto& [split, part] :
+         {std::pair{"train on", &corpus.train}, std::pair{"validate", &corpus.validation}}) {
+      const TokenRange* const tokens = part->find(role);
+      if (tokens == nullptr || tokens->count == 0) continue;
+      const std::int64_t found = tokens->count_of(vocabulary.unknown());
+      any = any || found > 0;
+      shares.push_back(fmt::format(
+          "{:.2f} % of those to {}",
+          100 * static_cast<double>(found) / static_cast<double>(tokens->count), split));
+    }
+    if (!any) continue;
+    progress.line(fmt::format("{}tokens that are <unk>: {}", role == "token" ? "" : role + " ",
+                              fmt::join(shares, ", ")));
   }
-  if (any) progress.line(fmt::format("tokens that are <unk>: {}", fmt::join(shares, ", ")));
 }
 
 /// "; best validation loss 1.2345 nats per token", or nothing.

@@ -42,7 +42,7 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
       EXPECT_FALSE(options.may_change(key)) << kind.kind;
     }
   }
-  Options text, labelled;
+  Options text, labelled, pairs;
   EXPECT_EQ(keys_of(*data_kind("text").config(), text),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\ntokens = \"char\"\n"
             "unit = \"stream\"\nnewline = \"auto\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
@@ -50,6 +50,11 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
   EXPECT_EQ(keys_of(*data_kind("labelled").config(), labelled),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\nsplit_seed = 1\n"
             "tokens = \"char\"\nminimum_count = 1\nmaximum_vocabulary = 0\n");
+  EXPECT_EQ(keys_of(*data_kind("pairs").config(), pairs),
+            "[data]\ntext = \"\"\nsource = \"\"\ntarget = \"\"\nvalidation = \"\"\n"
+            "validation_source = \"\"\nvalidation_target = \"\"\ntrain_fraction = 0.9\n"
+            "split_seed = 1\ntokens = \"char\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
+            "shared_vocabulary = false\n");
 }
 
 TEST(DataKinds, AnUnknownKindAndMissingColumnsAreOneError) {

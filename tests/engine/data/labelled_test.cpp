@@ -12,6 +12,7 @@
 #include "engine/data/samplers.h"
 #include "kernels/common/check.h"
 #include "tests/support/batches.h"
+#include "tests/support/damage.h"
 
 namespace carousel {
 namespace {
@@ -264,20 +265,7 @@ TEST(Labelled, EveryDamagedByteGivesColumnsThatAgreeOrAnError) {
         EXPECT_TRUE(std::string(error.what()).starts_with("here: ")) << error.what();
       }
     };
-    for (std::size_t i = 0; i <= good.size(); ++i) {
-      examine(good.substr(0, i));
-      examine(good.substr(i));
-      for (const char byte : {'\t', '\n', '\0', ' ', '\xFF', '\xC3', '\x80', '\r'}) {
-        std::string damaged = good;
-        damaged.insert(i, 1, byte);
-        examine(damaged);
-        if (i < good.size()) {
-          damaged = good;
-          damaged[i] = byte;
-          examine(damaged);
-        }
-      }
-    }
+    test::for_each_damage(good, examine);
   }
   EXPECT_GT(accepted, 300);
   EXPECT_GT(refused, 300);
