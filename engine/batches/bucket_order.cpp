@@ -13,9 +13,8 @@ constexpr std::uint64_t kShuffleStream = 0xDA7A'0000'0002U;
 
 }  // namespace
 
-std::int64_t bound_after(std::int64_t bound) {
-  constexpr std::int64_t kStep = 8;  // bounds are multiples of it
-  return (bound + std::max(kStep, bound / 4) + kStep - 1) / kStep * kStep;
+std::int64_t bound_after(std::int64_t bound, std::int64_t step) {
+  return (bound + std::max(step, bound / 4) + step - 1) / step * step;
 }
 
 BucketOrder::BucketOrder(std::span<const Bucket> buckets, bool shuffle, std::uint64_t seed)

@@ -9,9 +9,10 @@
 
 namespace carousel {
 
-/// The bound of lengths after this one, 8, 16, … 40, then a quarter more each time: few bounds for
-/// long texts, little padding for short ones.
-std::int64_t bound_after(std::int64_t bound);
+/// The bound of lengths after this one: `step` more, or about a quarter where that is more, so that
+/// there are few bounds for long texts and little padding for short ones. A multiple of `step`: of 8,
+/// the bounds are 8, 16, … 40, 56, 72.
+std::int64_t bound_after(std::int64_t bound, std::int64_t step);
 
 /// Items that lie bucket by bucket, in batches of which each has items of one bucket. Shuffled, each
 /// epoch has its own order within the buckets and of the batches; otherwise the order is that of the

@@ -12,6 +12,8 @@
 namespace carousel {
 namespace {
 
+constexpr std::int64_t kBoundStep = 8;
+
 // Label and number of a row that only fills up a batch.
 constexpr std::int32_t kNoExample = -1;
 
@@ -74,7 +76,7 @@ void LinePlan::sort_into_buckets(const std::vector<Line>& found) {
   lines_.reserve(found.size());
   std::vector<BucketOrder::Bucket> buckets;
   for (std::int64_t low = 0; low < longest_;) {
-    const std::int64_t bound = std::min(longest_, bound_after(low));
+    const std::int64_t bound = std::min(longest_, bound_after(low, kBoundStep));
     const std::int64_t before = std::ssize(lines_);
     for (const Line& line : found) {
       if (line.steps > low && line.steps <= bound) lines_.push_back(line);

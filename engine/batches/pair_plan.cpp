@@ -14,6 +14,10 @@
 namespace carousel {
 namespace {
 
+// Fine, for buckets are joined: of 143,000 English-French pairs of 7 words on average, 8 % of the
+// tokens of batches of 64 are padding in 29 shapes; with a step of 8, 28 % in 9.
+constexpr std::int64_t kBoundStep = 2;
+
 // Every pair of bounds is a step of its own to StepGraphs, which keeps 64.
 constexpr std::size_t kMostBuckets = 48;
 
@@ -22,7 +26,7 @@ constexpr std::int32_t kNoExample = -1;
 
 std::int64_t bound_of(std::int64_t steps, std::int64_t longest) {
   std::int64_t bound = 0;
-  while (bound < steps) bound = bound_after(bound);
+  while (bound < steps) bound = bound_after(bound, kBoundStep);
   return std::min(bound, longest);
 }
 

@@ -22,11 +22,11 @@ struct PairedLines {
 /// means nothing. Without targets there are "source" and "number" alone; otherwise "number" is there
 /// if the order is unshuffled.
 ///
-/// Pairs whose lengths are similar on both sides share a batch. Each side is padded to a bound, as
-/// lines are (line_batches()); buckets are joined, and padded to the larger bounds, wherever that
-/// leaves no more padding in all, that of the rows that fill up a bucket's last batch too, and until
-/// they are 48 at most. Padding has token 0 and target −1. An epoch has every pair once. Unshuffled,
-/// the order is by bucket and then that of the text.
+/// Pairs whose lengths are similar on both sides share a batch. Each side is padded to a bound (2,
+/// 4, 6, 8, 10, 12, 16, then a quarter more each time; at most the longest). Buckets are joined, and
+/// padded to the larger bounds, wherever that leaves no more padding in all, that of the rows that
+/// fill up a bucket's last batch too, and until they are 48 at most. Padding has token 0 and target
+/// −1. An epoch has every pair once. Unshuffled, the order is by bucket and then that of the text.
 ///
 /// Memory   48 bytes of the host's a pair.
 /// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>, and
