@@ -36,7 +36,7 @@ Encoder::Result Classifier::pooled(Pass& pass, const Batch& batch) {
   const Field& token = batch.at("token");
   const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
   const auto encode = [&](Encoder::Output output) {
-    return encoder_.run(pass, x, {}, token.lengths, {}, output);
+    return encoder_.run(pass, x, {.lengths = token.lengths}, output);
   };
   if (config_.pooling == "last") return encode(Encoder::Output::last);
   Encoder::Result result = encode(Encoder::Output::steps);
@@ -47,7 +47,7 @@ Encoder::Result Classifier::pooled(Pass& pass, const Batch& batch) {
 }
 
 Objective Classifier::objective(Pass& pass, const Batch& batch, const State&) {
-  const auto [h, penalties] = pooled(pass, batch);
+  const auto [h, penalties, last] = pooled(pass, batch);
   const Tape::Layer layer(pass.tape(), "output");
   const double smoothing = pass.training() ? config_.label_smoothing : 0;
   Objective objective{
@@ -75,7 +75,7 @@ Tensor Classifier::predict(Pass& pass, const Batch& batch) {
 
 Tensor Classifier::hidden(Pass& pass, const Batch& batch, const State&) {
   const Var x = encoder_.read(pass, embedding_, batch["token"]);
-  return encoder_.run(pass, x, batch.reset, {}, {}, Encoder::Output::steps).output.value();
+  return encoder_.run(pass, x, {.reset = batch.reset}, Encoder::Output::steps).output.value();
 }
 
 }  // namespace carousel

@@ -11,8 +11,15 @@ namespace carousel {
 
 namespace {
 
+constexpr std::size_t kPlacesOfStep = 4096;  // more than two for each of the most layers
+
 std::string module_name(CellKind cell) {
   return std::string(cell->module.empty() ? cell->name : cell->module);
+}
+
+/// What stands before the names of one of several encoders' parts.
+std::string before_names(const EncoderConfig& config, char separator) {
+  return config.name.empty() ? std::string() : config.name + separator;
 }
 
 char state_letter(const CellInfo& cell, int state) {
@@ -70,7 +77,9 @@ Encoder::Encoder(const EncoderConfig& config, std::int64_t input, Parameters& pa
 Encoder::Layer Encoder::declare_layer(std::int64_t l, std::int64_t input) {
   const CellKind cell =
       cell_of(config_.cell[config_.cell.size() == 1 ? 0 : static_cast<std::size_t>(l)]);
-  Layer layer{.name = fmt::format("{} layer {}", module_name(cell), l), .cell = cell};
+  Layer layer{
+      .name = fmt::format("{}{} layer {}", before_names(config_, ' '), module_name(cell), l),
+      .cell = cell};
   check_options(*cell);
   layer.directions.push_back(declare_direction(layer, l, false, input));
   if (config_.bidirectional) {
@@ -130,9 +139,9 @@ Encoder::Direction Encoder::declare_direction(const Layer& layer, std::int64_t l
   const std::int64_t H = config_.width(l), G = cell.gates;
   const std::int64_t P = config_.projection > 0 ? config_.projection : H;
   const auto declare = [&](const std::string& part, Shape shape, const Initializer& initializer) {
-    return parameters_->declare(
-        fmt::format("{}.{}_l{}{}", module_name(&cell), part, l, reverse ? "_reverse" : ""), shape,
-        initializer);
+    return parameters_->declare(fmt::format("{}{}.{}_l{}{}", before_names(config_, '.'),
+                                            module_name(&cell), part, l, reverse ? "_reverse" : ""),
+                                shape, initializer);
   };
   const auto blocks = static_cast<int>(G);
   Direction d{kNone, kNone, kNone, kNone, kNone, kNone, kNone, {kNone, kNone, kNone, kNone}};
@@ -198,13 +207,15 @@ State Encoder::initial_state(const Device& device, std::int64_t batch) const {
 }
 
 RandomSource Encoder::random(Pass& pass, Place place, std::size_t index) const {
-  return pass.random((static_cast<std::uint64_t>(place) << 32U) + index);
+  return pass.random(config_.places + (static_cast<std::uint64_t>(place) << 32U) + index);
 }
 
 /// Index 0 for what is read, l + 1 for the output of layer l.
-Var Encoder::drop(Pass& pass, Var x, std::size_t index) const {
+Var Encoder::drop(Pass& pass, Var x, std::size_t index, std::int64_t step) const {
   if (!pass.training()) return x;
-  return dropout(x, static_cast<float>(config_.dropout), random(pass, Place::dropout, index));
+  return dropout(
+      x, static_cast<float>(config_.dropout),
+      random(pass, Place::dropout, index + kPlacesOfStep * static_cast<std::size_t>(step)));
 }
 
 Var Encoder::drop_sequence(Pass& pass, Var x, double probability, Place place,
@@ -215,17 +226,17 @@ Var Encoder::drop_sequence(Pass& pass, Var x, double probability, Place place,
 }
 
 Var Encoder::read(Pass& pass, std::size_t table, const Tensor& token) const {
-  const Tape::Layer layer(pass.tape(), "embedding");
+  const Tape::Layer layer(pass.tape(), before_names(config_, ' ') + "embedding");
   const double dropped = pass.training() ? config_.embedding_dropout : 0;
   const Var x = embedding(parameters_->on(pass.tape(), table), token, static_cast<float>(dropped),
                           random(pass, Place::embedding, 0));  // [T, B, E]
   return drop_sequence(pass, drop(pass, x, 0), config_.variational_input, Place::input, 0);
 }
 
-RecurrentOutput Encoder::run_direction(Pass& pass, Var x, std::size_t l, bool reverse,
-                                       std::span<const Var> initial, RecurrentPath path) const {
-  const Layer& layer = layers_[l];
-  const Direction& own = layer.directions[reverse ? 1 : 0];
+RecurrentOutput Encoder::run_direction(Pass& pass, Var x, const Run& run,
+                                       RecurrentPath path) const {
+  const Layer& layer = layers_[run.layer];
+  const Direction& own = layer.directions[run.reverse ? 1 : 0];
   Tape& tape = pass.tape();
   const auto on = [&](std::size_t index) {
     return index == kNone ? Var{} : parameters_->on(tape, index);
@@ -238,13 +249,13 @@ RecurrentOutput Encoder::run_direction(Pass& pass, Var x, std::size_t l, bool re
                                  .gain = on(own.gain),
                                  .per_unit = on(own.per_unit)};
   for (std::size_t k = 0; k < own.start.size(); ++k) parameters.start[k] = on(own.start[k]);
-  const std::size_t index = 2 * l + (reverse ? 1 : 0);
+  const std::size_t index = 2 * run.layer + (run.reverse ? 1 : 0);
   if (pass.training() && parameters.weight_hh.present()) {
     parameters.weight_hh =
         weight_drop(parameters.weight_hh, static_cast<float>(config_.weight_drop),
                     random(pass, Place::weight_drop, index));
   }
-  path.reverse = reverse;
+  path.reverse = run.reverse;
   path.options = {.zoneout_h = static_cast<float>(config_.zoneout_h),
                   .zoneout_c = static_cast<float>(config_.zoneout_c),
                   .recurrent_dropout = static_cast<float>(config_.recurrent_dropout),
@@ -252,11 +263,12 @@ RecurrentOutput Encoder::run_direction(Pass& pass, Var x, std::size_t l, bool re
                   .cell_clip = static_cast<float>(config_.cell_clip),
                   .gradient_clip = static_cast<float>(config_.gradient_clip),
                   .training = pass.training(),
-                  .source = random(pass, Place::recurrence, index)};
+                  .source = random(pass, Place::recurrence,
+                                   index + kPlacesOfStep * static_cast<std::size_t>(run.step))};
   if (pass.training()) {
     path.gradient_norm_penalty = static_cast<float>(config_.gradient_norm_penalty);
   }
-  return recurrent_sequence(layer.cell, x, parameters, initial, path);
+  return recurrent_sequence(layer.cell, x, parameters, run.initial, path);
 }
 
 std::vector<LossTerm> Encoder::penalties(Var raw, Var dropped, const RecurrentPath& path) const {
@@ -271,41 +283,59 @@ std::vector<LossTerm> Encoder::penalties(Var raw, Var dropped, const RecurrentPa
   return terms;
 }
 
-Encoder::Result Encoder::run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths,
-                             const State& state, Output output) const {
+std::int64_t Encoder::states(std::int64_t layer) const {
+  return layers_[static_cast<std::size_t>(layer)].cell->states;
+}
+
+/// The values that layer `l` begins with: entries of the state or of `initial` from `first` on.
+std::vector<Var> Encoder::initial_of(Tape& tape, const Reading& reading, std::size_t l,
+                                     std::size_t first) const {
+  std::vector<Var> initial;
+  const bool carries = reading.state != nullptr && !reading.state->tensors.empty();
+  if (!carries && reading.initial.empty()) return initial;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(layers_[l].cell->states); ++i) {
+    initial.push_back(carries ? tape.constant(reading.state->tensors.at(first + i).value)
+                              : reading.initial[first + i]);
+  }
+  return initial;
+}
+
+Encoder::Result Encoder::run(Pass& pass, Var x, const Reading& reading, Output output) const {
   Tape& tape = pass.tape();
   if (pass.partial() && (config_.penalizes() || config_.gradient_norm_penalty > 0)) {
     throw ConfigError(
         "train.accumulate is more than 1, and model.activation_penalty, temporal_penalty and "
         "gradient_norm_penalty are means over one batch");
   }
-  RecurrentPath path{.reset = reset, .rows = {.begin = {}, .end = lengths}};
-  if (config_.learn_initial_state && !state.tensors.empty()) {
-    path.carried = state.at("carried").value;
+  RecurrentPath path{.reset = reading.reset, .rows = {.begin = {}, .end = reading.lengths}};
+  const bool carries = reading.state != nullptr && !reading.state->tensors.empty();
+  if (config_.learn_initial_state && carries) {
+    path.carried = reading.state->at("carried").value;
     const std::int64_t rows =
         path.carried.size();  // of a state for as many, or of some of its rows
     pass.carry(ones_.lower_bound(rows)->second.slice(0, rows), path.carried);
   }
   Result result;
-  auto tensor = state.tensors.begin();
+  std::size_t first = 0;
   for (std::size_t l = 0; l < layers_.size(); ++l) {
     const Tape::Layer layer(tape, layers_[l].name);
-    std::vector<Var> initial;
-    for (int i = 0; i < layers_[l].cell->states && !state.tensors.empty(); ++i) {
-      initial.push_back(tape.constant((tensor++)->value));
-    }
-    const RecurrentOutput y = run_direction(pass, x, l, false, initial, path);
-    for (std::size_t i = 0; i < initial.size(); ++i) {
+    const std::vector<Var> initial = initial_of(tape, reading, l, first);
+    first += initial.size();
+    const RecurrentOutput y =
+        run_direction(pass, x, {.layer = l, .initial = initial, .step = reading.step}, path);
+    result.last.insert(result.last.end(), y.last.begin(), y.last.end());
+    for (std::size_t i = 0; carries && i < initial.size(); ++i) {
       pass.carry(y.last[i].value(), initial[i].value());  // [B, H]
     }
     const bool top = l + 1 == layers_.size(), last = top && output == Output::last;
     Var out = last ? y.last.front() : y.h;
     if (config_.bidirectional) {
-      const RecurrentOutput back = run_direction(pass, x, l, true, {}, path);
+      const RecurrentOutput back = run_direction(pass, x, {.layer = l, .reverse = true}, path);
+      result.last.insert(result.last.end(), back.last.begin(), back.last.end());
       out = concatenate(out, last ? back.last.front() : back.h);
     }
     const Var raw = out;
-    out = drop(pass, out, l + 1);
+    out = drop(pass, out, l + 1, reading.step);
     out = drop_sequence(pass, out, top ? config_.variational_output : config_.variational_hidden,
                         top ? Place::output : Place::hidden, l);
     if (top && pass.training()) result.penalties = penalties(raw, out, path);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -36,6 +37,9 @@ struct EncoderConfig {
   double chrono_steps = 0;  ///< longest delay for which forget gates begin; 0: forget_bias
   double init_range = 0;    ///< of "uniform"; 0: 1/√H
   double forget_bias = 1;  ///< added to the forget gates' bias_ih at the start, if the cell has one
+  // Of the model that has several encoders.
+  std::string name{};        ///< which one, in the names of parameters and layers; empty: the only
+  std::uint64_t places = 0;  ///< where its places of random numbers begin: a multiple of 2³⁵
 
   void describe(OptionSection& section);
   /// How a matrix of `blocks` blocks of rows begins, and a vector.
@@ -76,14 +80,26 @@ class Encoder {
     steps,  ///< [T, B, n]: of every step; n is output_width()
     last    ///< [B, n]: after each row's last step, of either direction
   };
-  /// Reads x [T, B, E] on from the state and carries it. Rows restart where reset [T, B] is not 0
-  /// and end after lengths [B] steps; both may be empty, and so may the state.
+  /// How a sequence is read: all of it may be empty.
+  struct Reading {
+    Tensor reset{};                ///< [T, B] i32: rows restart where it is not 0
+    Tensor lengths{};              ///< [B] i32: the steps of each row
+    const State* state = nullptr;  ///< it is read on from here, and carried
+    /// Instead of a state, values of the tape, through which gradients flow: those of layer 0, h
+    /// first, then those of layer 1 …; Var{} is zero. For one direction.
+    std::span<const Var> initial{};
+    /// Where the first step stands in its sequence: random numbers of each step are its own.
+    std::int64_t step = 0;
+  };
   struct Result {
     Var output;
     std::vector<LossTerm> penalties{};  ///< in training, those that the config asks for
+    /// The states at each row's end: of layer 0, h first, of its other direction, of layer 1 …
+    std::vector<Var> last{};
   };
-  Result run(Pass& pass, Var x, const Tensor& reset, const Tensor& lengths, const State& state,
-             Output output) const;
+  /// Reads x [T, B, E].
+  Result run(Pass& pass, Var x, const Reading& reading, Output output) const;
+  std::int64_t states(std::int64_t layer) const;  ///< of its cell, h among them
 
  private:
   struct Direction {
@@ -112,11 +128,19 @@ class Encoder {
   Layer declare_layer(std::int64_t l, std::int64_t input);
   Direction declare_direction(const Layer& layer, std::int64_t l, bool reverse, std::int64_t input);
   RandomSource random(Pass& pass, Place place, std::size_t index) const;
-  Var drop(Pass& pass, Var x, std::size_t index) const;
+  Var drop(Pass& pass, Var x, std::size_t index, std::int64_t step = 0) const;
   Var drop_sequence(Pass& pass, Var x, double probability, Place place, std::size_t index) const;
+  std::vector<Var> initial_of(Tape& tape, const Reading& reading, std::size_t layer,
+                              std::size_t first) const;
   std::vector<LossTerm> penalties(Var raw, Var dropped, const RecurrentPath& path) const;
-  RecurrentOutput run_direction(Pass& pass, Var x, std::size_t layer, bool reverse,
-                                std::span<const Var> initial, RecurrentPath path) const;
+  /// One direction of a layer; initial and step as in Reading.
+  struct Run {
+    std::size_t layer;
+    bool reverse = false;
+    std::span<const Var> initial{};
+    std::int64_t step = 0;
+  };
+  RecurrentOutput run_direction(Pass& pass, Var x, const Run& run, RecurrentPath path) const;
 
   EncoderConfig config_;
   Parameters* parameters_;

@@ -56,7 +56,7 @@ State RecurrentLm::initial_state(std::int64_t batch) const {
 Encoder::Result RecurrentLm::encode(Pass& pass, const Field& token, const Tensor& reset,
                                     const State& state, Encoder::Output output) {
   const Var x = encoder_.read(pass, embedding_, token.values);  // [T, B, E]
-  return encoder_.run(pass, x, reset, token.lengths, state, output);
+  return encoder_.run(pass, x, {.reset = reset, .lengths = token.lengths, .state = &state}, output);
 }
 
 Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& state) {
@@ -64,7 +64,7 @@ Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& st
   const Field token = config_.encoder.penalizes()
                           ? batch.at("token")
                           : Field{.name = "token", .values = batch["token"]};
-  const auto [h, penalties] =
+  const auto [h, penalties, last] =
       encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
   Objective objective{
       .terms = {{"loss", output_.loss(pass, h, batch["target"], config_.label_smoothing)}}};
