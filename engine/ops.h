@@ -152,6 +152,14 @@ Var concatenate(Var a, Var b);
 /// a + b of equal shapes; b may be a.
 Var add(Var a, Var b);
 
+/// x in another type, f32 or bf16; x itself if it has it. The gradient is converted back.
+Var convert(Var x, DType dtype);
+
+/// Step t of x [T, …], as [1, …]: its own memory.
+Var time_step(Var x, std::int64_t t);
+/// Sequences [T_i, …] one after another: [ΣT_i, …].
+Var join_steps(std::span<const Var> parts);
+
 /// Of attention: kernels/attention/attention.h says what each means.
 struct AttentionOptions {
   std::int64_t heads = 1;

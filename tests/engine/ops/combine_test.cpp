@@ -117,5 +117,47 @@ TEST(CombineRules, NameTheShapesThatDisagree) {
   EXPECT_THROW(add(value({2, 3}), value({2, 3}, DType::bf16)), ShapeError);
 }
 
+TEST(ConvertRule, RoundsAndGivesTheGradientBack) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Var x = inner(tape, counted<float>(device, {2, 3}, 1.001F)), a = convert(x, DType::bf16),
+              b = convert(x, DType::bf16), same = convert(x, DType::f32),
+              wide = convert(a, DType::f32);
+    EXPECT_EQ(a.dtype(), DType::bf16);
+    EXPECT_EQ(wide.dtype(), DType::f32);
+    EXPECT_EQ(same.value().data(), x.value().data());
+    EXPECT_EQ(host_floats(a.value()), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+    EXPECT_EQ(host_floats(wide.value()), (std::vector<float>{1, 2, 3, 4, 5, 6}));
+    set_gradient<float>(wide);
+    set_gradient<bf16>(b);
+    tape.backward();
+    EXPECT_EQ(x.d().dtype(), DType::f32);
+    EXPECT_EQ(host_floats(x.d()), (std::vector<float>{2, 4, 6, 8, 10, 12}));
+  }
+}
+
+// Steps in any order, one twice and one never; parts of several steps and a constant among them.
+TEST(StepRules, StepsAreTakenApartAndJoined) {
+  test::on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Var x = inner(tape, counted<T>(device, {3, 1, 2}, 1));
+    const Var fixed = tape.constant(counted<T>(device, {2, 1, 2}, -1));
+    const std::vector<Var> parts{fixed, time_step(x, 2), time_step(x, 0), time_step(x, 2)};
+    EXPECT_EQ(parts[1].shape(), (Shape{1, 1, 2}));
+    const Var y = join_steps(parts);
+    EXPECT_EQ(y.shape(), (Shape{5, 1, 2}));
+    EXPECT_EQ(host_floats(y.value()), (std::vector<float>{-1, -2, -3, -4, 5, 6, 1, 2, 5, 6}));
+    set_gradient<T>(y);
+    tape.backward();
+    EXPECT_EQ(host_floats(x.d()), (std::vector<float>{7, 8, 0, 0, 5 + 9, 6 + 10}));
+    EXPECT_THROW(time_step(x, 3), ShapeError);
+    EXPECT_THROW(join_steps({}), ShapeError);
+    EXPECT_THROW(join_steps(std::vector<Var>{x, tape.constant(counted<T>(device, {1, 1, 3}, 1))}),
+                 ShapeError);
+  });
+}
+
 }  // namespace
 }  // namespace carousel
