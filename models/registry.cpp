@@ -9,6 +9,7 @@
 #include "models/kneser_ney.h"
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
+#include "models/seq2seq/seq2seq.h"
 #include "models/transformer_lm.h"
 #include "models/word_vectors.h"
 
@@ -45,6 +46,16 @@ void take_sizes(NgramLmConfig& config, const Vocabularies& vocabularies) {
 void take_sizes(RecurrentLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.output.take(vocabularies["token"]);
+}
+void take_sizes(Seq2SeqConfig& config, const Vocabularies& vocabularies) {
+  const Vocabulary &source = vocabularies["source"], &target = vocabularies["token"];
+  config.source_vocabulary = source.size();
+  config.vocabulary = target.size();
+  config.same_vocabulary = source.size() == target.size();
+  for (std::int32_t id = 0; config.same_vocabulary && id < target.size(); ++id) {
+    config.same_vocabulary = source.token(id) == target.token(id);
+  }
+  config.output.take(target);
 }
 void take_sizes(TransformerLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
@@ -104,6 +115,7 @@ Metrics word_metrics(const Vocabularies&) {
 
 constexpr const char* kTokens[] = {"token"};
 constexpr const char* kLabelled[] = {"token", "label"};
+constexpr const char* kPairs[] = {"source", "token"};
 
 constexpr ModelEntry kModels[] = {
     {.kind = "cbow",
@@ -159,6 +171,13 @@ constexpr ModelEntry kModels[] = {
      .embeds = true,
      .scores = true,
      .formerly = "lstm_lm"},
+    {.kind = "seq2seq",
+     .description = "a text for each that it reads, by recurrent layers and attention",
+     .config = make_config<Seq2Seq, Seq2SeqConfig>,
+     .columns = kPairs,
+     .sampler = pair_batches,
+     .metrics = language_metrics,
+     .translates = true},
     {.kind = "skipgram",
      .description = "vectors of words, each of which predicts those around it",
      .config = make_config<Skipgram, SkipgramConfig>,

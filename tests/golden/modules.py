@@ -1,4 +1,4 @@
-"""Carousel's recurrent cells, its recurrent_lm and its classifier, made of PyTorch's modules.
+"""Carousel's recurrent cells, its recurrent_lm, classifier and seq2seq, made of PyTorch's modules.
 Weights have the same names in both."""
 
 import functools
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 
 class LinearRnn(nn.Module):
@@ -211,3 +211,77 @@ class Classifier(nn.Module):
         _, last = getattr(self, self.prefix)(x)
         h_n = last[0] if isinstance(last, tuple) else last
         return self.output(torch.cat((h_n[-2], h_n[-1]), dim=1))
+
+
+class Seq2Seq(nn.Module):
+    """Carousel's seq2seq: the decoder begins with the encoder's last states, of two directions
+    through a layer and tanh, and looks at the source as Luong's does."""
+
+    def __init__(self, cell, source_vocabulary, vocabulary, embed, hidden, layers, attention,
+                 bidirectional, input_feeding):
+        super().__init__()
+        self.cell, self.attends, self.bidirectional = CELLS[cell], attention != "none", bidirectional
+        self.feeds, self.hidden = input_feeding, hidden
+        name, make = self.cell.prefix, self.cell.make
+        units = hidden * (2 if bidirectional else 1)
+        self.encoder = nn.ModuleDict({
+            "embedding": nn.Embedding(source_vocabulary, embed),
+            name: make(embed, hidden, layers, bidirectional=bidirectional)})
+        self.decoder = nn.ModuleDict({"embedding": nn.Embedding(vocabulary, embed),
+                                      name: make(embed + (hidden if input_feeding else 0), hidden,
+                                                 layers)})
+        if bidirectional:
+            self.bridge = nn.ModuleDict({f"{state}_l{layer}": nn.Linear(units, hidden)
+                                         for layer in range(layers) for state in self.cell.states})
+        parts = {}
+        if self.attends and bidirectional:
+            parts["memory"] = nn.Linear(units, hidden, bias=False)
+        if attention == "general":
+            parts["score"] = nn.Linear(hidden, hidden, bias=False)
+        if self.attends:
+            parts["output"] = nn.Linear(2 * hidden, hidden, bias=False)
+        self.attention = nn.ModuleDict(parts)
+        self.output = nn.Linear(hidden, vocabulary)
+
+    def part(self, name, x):
+        return self.attention[name](x) if name in self.attention else x
+
+    def initial(self, last):
+        """A state of the encoder [layers·directions, B, H] as one of the decoder [layers, B, H]."""
+        if not self.bidirectional:
+            return last
+        return tuple(
+            torch.stack([torch.tanh(self.bridge[f"{name}_l{layer}"](
+                torch.cat((state[2 * layer], state[2 * layer + 1]), dim=-1)))
+                for layer in range(len(state) // 2)])
+            for name, state in zip(self.cell.states, last))
+
+    def forward(self, source, lengths, token):
+        """Logits [T, B, V] for token [T, B] and source [S, B] of these lengths, and the weights [T, B, S]
+        of an attention."""
+        name = self.cell.prefix
+        x = pack_padded_sequence(self.encoder["embedding"](source), lengths, enforce_sorted=False)
+        steps, last = self.encoder[name](x)
+        steps, _ = pad_packed_sequence(steps, total_length=len(source))
+        last = last if isinstance(last, tuple) else (last,)
+        state, x = self.initial(last), self.decoder["embedding"](token)
+        if self.attends:
+            memory = self.part("memory", steps)
+            beyond = torch.arange(len(source)) >= lengths[:, None, None]
+        if not self.feeds:
+            h, _ = run(self.decoder[name], x, state)
+            h, weights = self.look(h, memory, beyond) if self.attends else (h, None)
+            return self.output(h), weights
+        fed, steps = torch.zeros_like(memory[:1]), []
+        for t in range(len(token)):
+            h, state = run(self.decoder[name], torch.cat((x[t:t + 1], fed), dim=-1), state)
+            fed, weights = self.look(h, memory, beyond)
+            steps.append((self.output(fed), weights))
+        return tuple(torch.cat(part) for part in zip(*steps))
+
+    def look(self, h, memory, beyond):
+        scores = torch.einsum("tbh,sbh->bts", self.part("score", h), memory)
+        weights = scores.masked_fill(beyond, float("-inf")).softmax(-1)
+        context = torch.einsum("bts,sbh->tbh", weights, memory)
+        attended = torch.tanh(self.attention["output"](torch.cat((context, h), dim=-1)))
+        return attended, weights.transpose(0, 1)

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from modules import CELLS, NgramLm, RecurrentLm, TransformerLm, run
+from modules import CELLS, NgramLm, RecurrentLm, Seq2Seq, TransformerLm, run
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 1
@@ -399,6 +399,30 @@ def transformer_lm(llama=False):
             "values": {"logits": logits} | loss, "gradients": gradients(module)}
 
 
+def seq2seq(cell, attention, bidirectional=True, input_feeding=False):
+    """A whole translation model of two layers, its source a packed sequence, over targets of which
+    some are ignored: the logits and the attention's weights of all steps, the loss (rows, mean) and
+    all gradients."""
+    S, T, B = 5, 4, 3
+    sizes = {"source_vocabulary": 9, "vocabulary": 11, "embed": 3, "hidden": 4, "layers": 2}
+    kind = {"cell": cell, "attention": attention, "bidirectional": bidirectional,
+            "input_feeding": input_feeding}
+    module = Seq2Seq(**sizes, **kind).double()
+    draw_parameters(module, bound=1)
+    given = {"source": torch.randint(0, sizes["source_vocabulary"], (S, B)),
+             "lengths": torch.tensor([5, 1, 3]),
+             "token": torch.randint(0, sizes["vocabulary"], (T, B)),
+             "target": torch.randint(0, sizes["vocabulary"], (T, B))}
+    given["target"][3, 1] = given["target"][2, 0] = IGNORED
+    given |= values_of(module)
+    logits, weights = module(given["source"], given["lengths"], given["token"])
+    loss = loss_of(logits.flatten(0, 1), given["target"].flatten(), 0.0)
+    loss["mean"].backward()
+    values = {"logits": logits} | loss | ({} if weights is None else {"weights": weights})
+    return {"options": sizes | kind, "given": given, "values": values,
+            "gradients": gradients(module)}
+
+
 def initial_values(cell):
     """The distribution of initial weights, as [least, greatest, mean, variance] of each parameter
     of Embedding(200, 96), two layers of a cell, 96 inputs and 128 units, and Linear(128, 200).
@@ -486,6 +510,10 @@ CASES = {
     "lstm_lm_tied": (recurrent_lm, {"cell": "lstm", "clip_norm": 0.4, "tied": True}),
     "ngram_lm": (ngram_lm, {}),
     "ngram_lm_tied": (ngram_lm, {"tied": True}),
+    "seq2seq_dot": (seq2seq, {"cell": "gru", "attention": "dot"}),
+    "seq2seq_fed": (seq2seq, {"cell": "lstm", "attention": "general", "input_feeding": True}),
+    "seq2seq_general": (seq2seq, {"cell": "lstm", "attention": "general"}),
+    "seq2seq_none": (seq2seq, {"cell": "lstm", "attention": "none", "bidirectional": False}),
     "transformer_lm": (transformer_lm, {}),
     "transformer_lm_llama": (transformer_lm, {"llama": True}),
     **{f"{cell}_initial_values": (initial_values, {"cell": cell}) for cell in ("lstm", "gru")},

@@ -65,6 +65,12 @@ std::vector<Case> transformers() {
   return result;
 }
 
+std::vector<Case> translators() {
+  return {{"seq2seq", {"model.attention=none"}},
+          {"seq2seq", {"model.attention=general", "model.bidirectional=true"}},
+          {"seq2seq", {"model.input_feeding=true", "model.cell=gru"}}};
+}
+
 using test::Side;
 
 std::string told(const Comparison& comparison) {
@@ -98,6 +104,8 @@ void expect_to_train_as_on_the_cpu(const std::vector<Case>& all) {
 TEST(CompareModels, EveryModelTrainsAsOnTheCpu) { expect_to_train_as_on_the_cpu(cases()); }
 
 TEST(CompareModels, TransformersTrainAsOnTheCpu) { expect_to_train_as_on_the_cpu(transformers()); }
+
+TEST(CompareModels, TranslatorsTrainAsOnTheCpu) { expect_to_train_as_on_the_cpu(translators()); }
 
 TEST(CompareModels, OtherMasksAreSeenInEveryModel) {
   std::vector<Case> all = cases(), more = transformers();

@@ -14,7 +14,9 @@
 #include "models/ngram_lm.h"
 #include "models/recurrent_lm.h"
 #include "models/registry.h"
+#include "models/seq2seq/seq2seq.h"
 #include "models/transformer_lm.h"
+#include "tests/models/pair_texts.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"
@@ -72,6 +74,13 @@ Batch example_batch(const Device& device, const std::vector<Ids>& lines) {
   return batch;
 }
 
+/// A line is what a source says that is the line backwards.
+Batch translation_batch(const Device& device, const std::vector<Ids>& lines) {
+  std::vector<test::IdPair> pairs;
+  for (const Ids& line : lines) pairs.emplace_back(Ids(line.rbegin(), line.rend()), line);
+  return test::pair_batch(device, pairs);
+}
+
 struct ModelCase {
   const char* name;
   std::function<std::unique_ptr<Model>(const Device&, const EncoderConfig&)> make;
@@ -103,6 +112,17 @@ std::unique_ptr<Model> make_transformer(const Device& device, const EncoderConfi
                                          device, DType::f32, /*seed=*/3);
 }
 
+template <bool kFeeds>
+std::unique_ptr<Model> make_seq2seq(const Device& device, const EncoderConfig& config) {
+  Seq2SeqConfig pairs{.source_vocabulary = kVocabulary,
+                      .vocabulary = kVocabulary,
+                      .embed = kWidth,
+                      .encoder = config,
+                      .input_feeding = kFeeds};
+  pairs.encoder.bidirectional = true;
+  return std::make_unique<Seq2Seq>(pairs, device, DType::f32, /*seed=*/3);
+}
+
 template <const char* const* kPooling>
 std::unique_ptr<Model> make_classifier(const Device& device, const EncoderConfig& config) {
   return std::make_unique<Classifier>(ClassifierConfig{.vocabulary = kVocabulary,
@@ -118,6 +138,9 @@ const std::vector<ModelCase> kModels{
     {"ngram_lm", make_ngram_model, language_batch, /*masks=*/2},
     {"recurrent_lm", make_language_model, language_batch},
     {"transformer_lm", make_transformer, language_batch, /*masks=*/5},
+    {"seq2seq", make_seq2seq<false>, translation_batch, /*masks=*/8},
+    // Of the encoder four, of what the decoder reads one, and of its layers three in each step.
+    {"seq2seq with input feeding", make_seq2seq<true>, translation_batch, /*masks=*/5 + 3 * 6},
     {"classifier by the last state", make_classifier<&kLast>, example_batch},
     {"classifier by the mean", make_classifier<&kMean>, example_batch},
     {"classifier by the maximum", make_classifier<&kMax>, example_batch}};

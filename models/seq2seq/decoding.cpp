@@ -1,0 +1,71 @@
+// How seq2seq writes: a token of each row at a time, from states and the sources' memory.
+#include "models/seq2seq/seq2seq.h"
+
+namespace carousel {
+namespace {
+
+/// The same numbers outside the tape, for K rows of each row of a batch.
+Tensor kept(const Tensor& values, const Device& device, std::int64_t beam) {
+  const std::int64_t rows = values.shape()[0];
+  const Tensor result(device, {beam * rows, values.shape()[1]}, values.dtype());
+  for (std::int64_t k = 0; k < beam; ++k) copy(values, result.slice(k * rows, rows));
+  return result;
+}
+
+Tensor kept(const Tensor& values, const Device& device) {
+  const Tensor result(device, values.shape(), values.dtype());
+  copy(values, result);
+  return result;
+}
+
+}  // namespace
+
+State Seq2Seq::encode(Pass& pass, const Field& source, const Room& room) {
+  const Given given = read(pass, source);
+  const std::int64_t rows = source.values.shape()[1];
+  State state = decoder_.initial_state(device_, room.beam * rows);
+  for (std::size_t i = 0; i < given.initial.size(); ++i) {
+    if (!given.initial[i].present()) continue;  // it begins at 0
+    state.tensors[i].value = kept(given.initial[i].value(), device_, room.beam);
+  }
+  if (!config_.attends()) return state;
+  state.tensors.push_back(
+      {.name = "memory", .value = kept(given.memory.values.value(), device_), .batch_axis = -1});
+  if (source.lengths) {
+    state.tensors.push_back(
+        {.name = "lengths", .value = kept(source.lengths, device_), .batch_axis = -1});
+  }
+  if (config_.feeds()) {
+    const Tensor nothing(device_, {room.beam * rows, config_.width()}, parameters_.compute_type());
+    zero(nothing);
+    state.tensors.push_back({.name = "attended", .value = nothing});
+  }
+  return state;
+}
+
+Translator::Step Seq2Seq::step(Pass& pass, const Tensor& token, const State& state, bool aligned) {
+  Tape& tape = pass.tape();
+  const std::int64_t rows = token.shape()[1], H = config_.width();
+  Var x = decoder_.read(pass, embedding_, token);  // [1, K·B, E]
+  if (config_.feeds()) {
+    x = with_fed(tape, x, tape.constant(state.at("attended").value.reshaped({1, rows, H})));
+  }
+  const Var h = decoder_.run(pass, x, {.state = &state}, Encoder::Output::steps).output;
+  if (!config_.attends()) {
+    return {.logits = output_.logits(pass, h).reshaped({rows, config_.vocabulary})};
+  }
+  SourceAttention::Memory memory;
+  for (const StateTensor& tensor : state.tensors) {
+    if (tensor.name == "memory") memory.values = tape.constant(tensor.value);
+    if (tensor.name == "lengths") memory.lengths = tensor.value;
+  }
+  // The rows of a source are queries of one row of the memory.
+  const std::int64_t sources = memory.values.shape()[1];
+  const Var queries = tape.constant(h.value().reshaped({rows / sources, sources, H}));
+  const Var y = attention_.attended(tape, queries, memory);
+  if (config_.feeds()) pass.carry(y.value().reshaped({rows, H}), state.at("attended").value);
+  return {.logits = output_.logits(pass, y).reshaped({rows, config_.vocabulary}),
+          .alignment = aligned ? attention_.weights(tape, queries, memory) : Tensor{}};
+}
+
+}  // namespace carousel

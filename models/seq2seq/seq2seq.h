@@ -1,0 +1,67 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/model/translator.h"
+#include "models/seq2seq/bridge.h"
+#include "models/seq2seq/source_attention.h"
+
+namespace carousel {
+
+/// Writes a text conditioned by another: a recurrent encoder reads the source, a recurrent decoder
+/// writes the target, and looks at the source's steps as model.attention says.
+///
+///     m_s = encoder(embedding_s[source_1 … source_S]),   the decoder begins with the encoder's last
+///                                                        states (Bridge)
+///     h_t = decoder(embedding_t[token_1 … token_t]),     h̃_t: SourceAttention
+///     p(token_{t+1} | token_1 … token_t, source) = softmax(W h̃_t + b), or as model.output says
+///
+/// With model.input_feeding the decoder reads [embedding_t[token_t]; h̃_{t−1}], h̃_0 = 0, and goes step
+/// by step; otherwise nothing loops over target steps, for all queries are known at once.
+///
+/// Source   Sutskever, Vinyals & Le 2014, arXiv:1409.3215; Luong, Pham & Manning 2015,
+///          arXiv:1508.04025, sections 3.1 and 3.3 (attention after the recurrence, input feeding);
+///          Press & Wolf 2017, arXiv:1608.05859 (tied weights). Parameters have PyTorch's names
+///          behind "encoder." and "decoder.".
+class Seq2Seq : public Model, public Translator {
+ public:
+  Seq2Seq(const Seq2SeqConfig& config, const Device& device, DType compute,
+          const Beginning& beginning);
+
+  Parameters& parameters() override { return parameters_; }
+  Objective objective(Pass& pass, const Batch& batch, const State& state) override;
+  Translator* translator() override { return this; }
+  /// The decoder's "h_l0", … [K·B, H], if it attends "memory" [S, B, H] and "lengths" [B], with input
+  /// feeding "attended" [K·B, H].
+  State encode(Pass& pass, const Field& source, const Room& room) override;
+  Step step(Pass& pass, const Tensor& token, const State& state, bool aligned) override;
+  bool attends() const override { return config_.attends(); }
+
+ private:
+  /// What the decoder is given of the sources.
+  struct Given {
+    SourceAttention::Memory memory;
+    std::vector<Var> initial;
+  };
+  /// What the output layer reads of each target step: [T, B, H].
+  struct Steps {
+    Var y;
+    std::vector<LossTerm> penalties{};
+  };
+  Given read(Pass& pass, const Field& source) const;
+  Steps decoded(Pass& pass, const Field& token, const Given& given) const;
+  Var fed_steps(Pass& pass, Var x, const Given& given) const;
+  static Var with_fed(Tape& tape, Var x, Var before);
+
+  Seq2SeqConfig config_;
+  Device device_;
+  Parameters parameters_;
+  std::size_t embedding_, source_embedding_;
+  Encoder encoder_, decoder_;
+  Bridge bridge_;
+  SourceAttention attention_;
+  OutputLayer output_;
+};
+
+}  // namespace carousel
