@@ -82,15 +82,17 @@ void choose(const TopK<T>& op, std::int64_t n) {
 
 template <class T>
 void TopK<T>::check() const {
-  const auto [queries, width] = query.extent;
-  const std::int64_t rows = table.extent[0], kept = index.extent[1];
-  expect_extent("top_k: columns of table", table.extent[1], width);
+  const auto [queries, rows] = all.extent;
+  const std::int64_t kept = index.extent[1];
+  if (!scored()) {
+    expect_extent("top_k: columns of table", table.extent[1], query.extent[1]);
+    expect_extent("top_k: rows of query", query.extent[0], queries);
+    expect_extent("top_k: rows of table", table.extent[0], rows);
+  }
   if (rows > kMaxRows) {
-    throw ShapeError(fmt::format("top_k: table has {} rows, expected at most {}", rows, kMaxRows));
+    throw ShapeError(fmt::format("top_k: all has {} columns, expected at most {}", rows, kMaxRows));
   }
   if (excluded.present()) expect_extent("top_k: rows of excluded", excluded.extent[0], queries);
-  expect_extent("top_k: rows of all", all.extent[0], queries);
-  expect_extent("top_k: columns of all", all.extent[1], rows);
   expect_extent("top_k: rows of index", index.extent[0], queries);
   expect_extent("top_k: rows of score", score.extent[0], queries);
   expect_extent("top_k: columns of score", score.extent[1], kept);
@@ -101,7 +103,9 @@ void TopK<T>::check() const {
 
 template <class T>
 void TopK<T>::run(const Cpu& device) const {
-  Matmul<T, float>{.a = query, .b = table, .c = all, .transpose_b = true}.run(device);
+  if (!scored()) {
+    Matmul<T, float>{.a = query, .b = table, .c = all, .transpose_b = true}.run(device);
+  }
   const std::int64_t queries = all.extent[0];
 #pragma omp parallel for schedule(static) if (queries > 1 && all.size() > 32'768)
   for (std::int64_t n = 0; n < queries; ++n) choose(*this, n);

@@ -179,7 +179,9 @@ __global__ void top_k_kernel(const __grid_constant__ TopK<T> op) {
 
 template <class T>
 void TopK<T>::run(const Cuda& device) const {
-  Matmul<T, float>{.a = query, .b = table, .c = all, .transpose_b = true}.run(device);
+  if (!scored()) {
+    Matmul<T, float>{.a = query, .b = table, .c = all, .transpose_b = true}.run(device);
+  }
   launch(
       device,
       {.blocks = blocks_for(all.extent[0], 1), .threads = kThreads, .shared_bytes = sizeof(Shared)},

@@ -241,6 +241,29 @@ TEST_P(TopKOn, FewerAreTheFirstOfMoreAndAUnitRowIsNearestToItself) {
   }
 }
 
+// Scores that another op has made, as logits.
+TEST_P(TopKOn, GivenScoresAreLeftAndChosenFrom) {
+  for (const Size& s : kSizes) {
+    const std::vector<double> scores = random_numbers(s.queries * s.rows, 9, 0.25);
+    const Buffer<float> all(GetParam(), test::stored<float>(scores));
+    const Buffer<float> score(GetParam(), s.queries * s.kept);
+    const Buffer<std::int32_t> index(GetParam(), s.queries * s.kept);
+    run(GetParam(), TopK<float>{.all = all.view(s.queries, s.rows),
+                                .index = index.view(s.queries, s.kept),
+                                .score = score.view(s.queries, s.kept)});
+    EXPECT_EQ(test::as_double(all.read()), scores);
+    const Indices got = index.read();
+    const reference::Rows rows = rows_of(scores, s.rows);
+    for (std::size_t n = 0; n < s.queries; ++n) {
+      const auto want = reference::largest(rows[n], s.kept);
+      for (std::size_t k = 0; k < want.size(); ++k) {
+        ASSERT_EQ(got[n * s.kept + k], static_cast<std::int32_t>(want[k]))
+            << "V = " << s.rows << ", query " << n << ", place " << k;
+      }
+    }
+  }
+}
+
 TEST_P(TopKOn, NoQueriesAndNoRowsAreNoError) {
   EXPECT_TRUE(find<float>(GetParam(), {0, 3, 2, 4, {}, random_numbers(6, 1)}).index.empty());
   const Found none = find<float>(GetParam(), {2, 3, 0, 2, random_numbers(6, 1), {}});
@@ -264,6 +287,8 @@ TEST(TopK, RefusesWrongArguments) {
     EXPECT_THROW(bad.check(), ShapeError);
   };
   refused([&](auto& op) { op.table = numbers.view(5, 2); });
+  refused([&](auto& op) { op.query = {}; });
+  refused([&](auto& op) { op.table = {}; });
   refused([&](auto& op) { op.excluded = index.view(3, 1); });
   refused([&](auto& op) { op.all = numbers.view(3, 5); });
   refused([&](auto& op) { op.all = numbers.view(2, 4); });
