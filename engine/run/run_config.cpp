@@ -99,7 +99,7 @@ void describe(OptionSection& section, OptimizerConfig& optimizer, double& learni
 
 void describe(OptionSection& section, Schedule& schedule) {
   section.add("kind", schedule.kind, "how the learning rate goes",
-              {"constant", "linear", "cosine", "step", "plateau"});
+              {"constant", "linear", "cosine", "inverse_sqrt", "step", "plateau"});
   section.add("warm_up", schedule.warm_up, "steps of linear rise at the start", {0, kMany});
   section
       .add("final_fraction", schedule.final_fraction, "linear, cosine: of the rate, at the end",

@@ -18,6 +18,10 @@ double learning_rate(const Schedule& s, std::int64_t step) {
         s.kind == "linear" ? 1 - done : 0.5 * (1 + std::cos(std::numbers::pi * done));
     return s.learning_rate * (s.final_fraction + (1 - s.final_fraction) * height);
   }
+  if (s.kind == "inverse_sqrt") {
+    const auto from = static_cast<double>(std::max<std::int64_t>(s.warm_up, 1));
+    return s.learning_rate * std::sqrt(from / static_cast<double>(step));
+  }
   if (s.kind == "step") {
     const std::int64_t onset = s.onset == 0 ? s.period : s.onset;
     const std::int64_t decays = after <= onset ? 0 : (after - 1 - onset) / s.period + 1;

@@ -9,7 +9,7 @@ namespace carousel {
 /// The learning rate over time, a pure function of the step, so that it needs no place in a
 /// checkpoint.
 struct Schedule {
-  std::string kind = "constant";  ///< constant | linear | cosine | step | plateau
+  std::string kind = "constant";  ///< constant | linear | cosine | inverse_sqrt | step | plateau
   double learning_rate = 1e-3;    ///< the highest; optimizer.learning_rate
   std::int64_t steps = 0;         ///< of the whole run; train.steps
   std::int64_t warm_up = 0;       ///< steps of linear rise from 0, before any kind
@@ -21,12 +21,12 @@ struct Schedule {
 };
 
 /// The rate of update number `step`, from 1, before any plateau's factor:
-///
 ///     rises linearly to learning_rate over the first `warm_up` steps;
 ///     linear: then falls evenly to final_fraction of it at step `steps`
 ///             (Mikolov, Chen, Corrado & Dean 2013, arXiv:1301.3781, section 4.2);
 ///     cosine: then falls along half a cosine to final_fraction of it at step `steps`
 ///             (Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5, without restarts);
+///     inverse_sqrt: then falls as √(warm_up / step) (Vaswani et al. 2017, arXiv:1706.03762, eq. 3);
 ///     step:   then decays after `onset` steps, and again every `period` steps. Of Zaremba, Sutskever
 ///             & Vinyals 2014 (arXiv:1409.2329, section 4.1) the small model: with steps that make an
 ///             epoch as period, and an onset of four times as many.

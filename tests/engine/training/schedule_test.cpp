@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
@@ -43,6 +44,20 @@ TEST(Schedule, CosineFallsFromTheRateToItsFinalFraction) {
 TEST(Schedule, CosineOfARunThatIsAllWarmUpIsTheWarmUp) {
   expect_rates({.kind = "cosine", .learning_rate = 1, .steps = 4, .warm_up = 4}, {1, 2, 3, 4},
                {0.25, 0.5, 0.75, 1});
+}
+
+TEST(Schedule, InverseSqrtFallsFromTheEndOfTheWarmUp) {
+  const Schedule s{.kind = "inverse_sqrt", .learning_rate = 2, .warm_up = 4};
+  expect_rates(s, {1, 2, 4, 16, 100, 400}, {0.5, 1, 2, 1, 0.4, 0.2});
+  expect_rates({.kind = "inverse_sqrt", .learning_rate = 2}, {1, 4, 25}, {2, 1, 0.4});
+  // The paper's formula, of a model 512 wide and 4,000 steps of warm-up.
+  const auto paper = [](double step) {
+    return std::pow(512, -0.5) * std::min(std::pow(step, -0.5), step * std::pow(4000, -1.5));
+  };
+  const Schedule vaswani{
+      .kind = "inverse_sqrt", .learning_rate = 1 / std::sqrt(512.0 * 4000), .warm_up = 4000};
+  expect_rates(vaswani, {1, 3999, 4000, 4001, 100'000},
+               {paper(1), paper(3999), paper(4000), paper(4001), paper(100'000)});
 }
 
 TEST(Schedule, StepDecaysAtTheEndOfEachPeriodAfterTheWarmUp) {
