@@ -13,7 +13,6 @@ namespace {
 
 using Kind = Initializer::Kind;
 constexpr double kDeviation = 0.02;
-constexpr std::size_t kAbsent = SIZE_MAX;
 
 /// Places of dropout: the embedding, then three in each layer.
 std::uint64_t place_of(std::size_t layer, std::uint64_t which) { return 1 + 3 * layer + which; }
@@ -34,7 +33,7 @@ TransformerLm::TransformerLm(const TransformerLmConfig& config, const Device& de
   for (std::int64_t layer = 0; layer < config.layers; ++layer) {
     layers_.push_back(declare_layer(layer));
   }
-  last_norm_ = declare_norm("transformer.ln_f");
+  last_norm_ = parts_.declare_norm("transformer.ln_f.");
   config_.output.name = "lm_head";
   config_.output.bias = false;
   output_.emplace(config_.output, OutputLayer::Sizes{config.vocabulary, config.embed},
@@ -45,22 +44,6 @@ TransformerLm::TransformerLm(const TransformerLmConfig& config, const Device& de
   output_->materialize();
 }
 
-TransformerLm::Product TransformerLm::declare_product(const std::string& name, const Shape& shape,
-                                                      double deviation) {
-  const std::size_t weight =
-      parameters_.declare(name + ".weight", shape, {.kind = Kind::normal, .scale = deviation});
-  const std::size_t bias =
-      config_.bias ? parameters_.declare(name + ".bias", {shape[0]}, {}) : kAbsent;
-  return {weight, bias};
-}
-
-TransformerLm::Norm TransformerLm::declare_norm(const std::string& name) {
-  const std::size_t gain =
-      parameters_.declare(name + ".weight", {config_.embed}, {.kind = Kind::constant, .scale = 1});
-  const bool biased = config_.bias && config_.norm == TransformerLmConfig::Norm::layer;
-  return {gain, biased ? parameters_.declare(name + ".bias", {config_.embed}, {}) : kAbsent};
-}
-
 TransformerLm::Layer TransformerLm::declare_layer(std::int64_t layer) {
   const std::string name = fmt::format("transformer.h.{}.", layer);
   const std::int64_t E = config_.embed, hidden = config_.hidden_width();
@@ -68,30 +51,15 @@ TransformerLm::Layer TransformerLm::declare_layer(std::int64_t layer) {
   const bool gated = config_.feed_forward == TransformerLmConfig::FeedForward::swiglu;
   // What 2·layers blocks add has the variance that one alone would have.
   const double residual = kDeviation / std::sqrt(2.0 * static_cast<double>(config_.layers));
-  return {.before_attention = declare_norm(name + "ln_1"),
-          .qkv = declare_product(name + "attn.c_attn", {E + 2 * keys, E}, kDeviation),
-          .attended = declare_product(name + "attn.c_proj", {E, E}, residual),
-          .before_feed_forward = declare_norm(name + "ln_2"),
-          .wide = declare_product(name + "mlp.c_fc", {gated ? 2 * hidden : hidden, E}, kDeviation),
-          .narrow = declare_product(name + "mlp.c_proj", {E, hidden}, residual)};
-}
-
-Var TransformerLm::product(Tape& tape, Var x, const Product& product) {
-  const Tape::Layer layer(tape, tape.layer_name() + ", product");
-  const Var weight = parameters_.on(tape, product.weight);
-  if (product.bias == kAbsent) return matmul(x, weight, true);
-  return linear(x, weight, parameters_.on(tape, product.bias));
-}
-
-Var TransformerLm::normalized(Tape& tape, Var x, const Norm& norm) {
-  const Var gain = parameters_.on(tape, norm.gain);
-  if (config_.norm == TransformerLmConfig::Norm::rms) return rms_norm(x, gain);
-  return layer_norm(x, gain, norm.bias == kAbsent ? Var{} : parameters_.on(tape, norm.bias));
-}
-
-Var TransformerLm::drop(Pass& pass, Var x, std::uint64_t place) const {
-  if (!pass.training()) return x;
-  return dropout(x, static_cast<float>(config_.dropout), pass.random(place));
+  const Initializer matrix{.kind = Kind::normal, .scale = kDeviation},
+      added{.kind = Kind::normal, .scale = residual};
+  return {
+      .before_attention = parts_.declare_norm(name + "ln_1."),
+      .qkv = parts_.declare_product(name + "attn.c_attn.", {E + 2 * keys, E}, matrix),
+      .attended = parts_.declare_product(name + "attn.c_proj.", {E, E}, added),
+      .before_feed_forward = parts_.declare_norm(name + "ln_2."),
+      .wide = parts_.declare_product(name + "mlp.c_fc.", {gated ? 2 * hidden : hidden, E}, matrix),
+      .narrow = parts_.declare_product(name + "mlp.c_proj.", {E, hidden}, added)};
 }
 
 Var TransformerLm::embedded(Pass& pass, const Tensor& token, const Past& past) {
@@ -109,14 +77,14 @@ Var TransformerLm::embedded(Pass& pass, const Tensor& token, const Past& past) {
   } else if (config_.positions == Positions::sinusoidal) {
     x = placed(Var{}, std::sqrt(static_cast<double>(config_.embed)));
   }
-  return drop(pass, x, 0);
+  return parts_.drop(pass, x, 0);
 }
 
 Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& past) {
   Tape& tape = pass.tape();
   const Tape::Layer layer(tape, fmt::format("layer {}, attention", index));
-  const Layer& parts = layers_[index];
-  Var qkv = product(tape, normalized(tape, x, parts.before_attention), parts.qkv);
+  const Layer& own = layers_[index];
+  Var qkv = parts_.product(tape, parts_.normalized(tape, x, own.before_attention), own.qkv);
   if (config_.positions == TransformerLmConfig::Positions::rotary) {
     const Tape::Layer part(tape, tape.layer_name() + ", positions");
     qkv = rope(qkv, {.heads = config_.heads + config_.key_heads(),
@@ -135,15 +103,16 @@ Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& pa
     return past.state == nullptr ? self_attention(qkv, options)
                                  : cached_attention(qkv, index, past, options);
   }();
-  return drop(pass, product(tape, y, parts.attended), place_of(index, 1));
+  return parts_.drop(pass, parts_.product(tape, y, own.attended), place_of(index, 1));
 }
 
 Var TransformerLm::fed_forward(Pass& pass, Var x, std::size_t index) {
   using FeedForward = TransformerLmConfig::FeedForward;
   Tape& tape = pass.tape();
   const Tape::Layer layer(tape, fmt::format("layer {}, feed-forward", index));
-  const Layer& parts = layers_[index];
-  const Var wide = product(tape, normalized(tape, x, parts.before_feed_forward), parts.wide);
+  const Layer& own = layers_[index];
+  const Var wide =
+      parts_.product(tape, parts_.normalized(tape, x, own.before_feed_forward), own.wide);
   const Var active = [&] {
     const Tape::Layer part(tape, tape.layer_name() + ", function");
     switch (config_.feed_forward) {
@@ -158,7 +127,7 @@ Var TransformerLm::fed_forward(Pass& pass, Var x, std::size_t index) {
     }
     return activation(wide, Activation::gelu);
   }();
-  return drop(pass, product(tape, active, parts.narrow), place_of(index, 2));
+  return parts_.drop(pass, parts_.product(tape, active, own.narrow), place_of(index, 2));
 }
 
 Var TransformerLm::hidden_units(Pass& pass, const Tensor& token, const Past& past) {
@@ -172,7 +141,7 @@ Var TransformerLm::hidden_units(Pass& pass, const Tensor& token, const Past& pas
     x = sum(x, fed_forward(pass, x, layer), layer);
   }
   const Tape::Layer layer(pass.tape(), "last norm");
-  return normalized(pass.tape(), x, last_norm_);
+  return parts_.normalized(pass.tape(), x, last_norm_);
 }
 
 Var TransformerLm::evaluated_units(Pass& pass, const Batch& batch) {

@@ -6,6 +6,7 @@
 
 #include "engine/model/model.h"
 #include "models/transformer_lm_config.h"
+#include "models/transformer_parts.h"
 
 namespace carousel {
 
@@ -53,13 +54,8 @@ class TransformerLm : public Model, public Decoder, public Embedder {
   Tensor token_embeddings() const override { return parameters_.weight(embedding_); }
 
  private:
-  /// W x + b, of which b may be absent.
-  struct Product {
-    std::size_t weight, bias;
-  };
-  struct Norm {
-    std::size_t gain, bias;
-  };
+  using Product = TransformerParts::Product;
+  using Norm = TransformerParts::Norm;
   struct Layer {
     Norm before_attention;
     Product qkv, attended;
@@ -73,13 +69,8 @@ class TransformerLm : public Model, public Decoder, public Embedder {
     Tensor lengths{};   ///< [B] i32; empty: all steps
   };
 
-  Product declare_product(const std::string& name, const Shape& shape, double deviation);
-  Norm declare_norm(const std::string& name);
   Layer declare_layer(std::int64_t layer);
 
-  Var product(Tape& tape, Var x, const Product& product);
-  Var normalized(Tape& tape, Var x, const Norm& norm);
-  Var drop(Pass& pass, Var x, std::uint64_t place) const;
   Var embedded(Pass& pass, const Tensor& token, const Past& past);
   Var attended(Pass& pass, Var x, std::size_t layer, const Past& past);
   Var cached_attention(Var qkv, std::size_t layer, const Past& past,
@@ -93,6 +84,11 @@ class TransformerLm : public Model, public Decoder, public Embedder {
   TransformerLmConfig config_;
   Device device_;
   Parameters parameters_;
+  TransformerParts parts_{{.embed = config_.embed,
+                           .bias = config_.bias,
+                           .rms = config_.norm == TransformerLmConfig::Norm::rms,
+                           .dropout = config_.dropout},
+                          parameters_};
   std::size_t embedding_ = 0, positions_ = 0;
   std::vector<Layer> layers_;
   Norm last_norm_{};

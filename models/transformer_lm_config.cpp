@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include "kernels/common/check.h"
+#include "models/transformer_parts.h"
 
 namespace carousel {
 namespace {
 
-constexpr std::int64_t kMost = std::int64_t{1} << 20, kWidestHead = 256;
+constexpr std::int64_t kMost = std::int64_t{1} << 20;
 
 }  // namespace
 
@@ -57,14 +58,7 @@ void TransformerLmConfig::describe(OptionSection& section) {
 }
 
 void TransformerLmConfig::check() const {
-  if (embed % heads != 0) {
-    throw ConfigError(
-        fmt::format("model.heads is {}, expected a divisor of model.embed, {}", heads, embed));
-  }
-  if (head_width() > kWidestHead) {
-    throw ConfigError(fmt::format("model.embed / model.heads is {}, expected at most {}",
-                                  head_width(), kWidestHead));
-  }
+  check_heads(embed, heads);
   if (heads % key_heads() != 0) {
     throw ConfigError(fmt::format("model.kv_heads is {}, expected a divisor of model.heads, {}",
                                   kv_heads, heads));
