@@ -11,6 +11,7 @@
 #include "models/recurrent_lm.h"
 #include "models/seq2seq/seq2seq.h"
 #include "models/transformer_lm.h"
+#include "models/transformer_seq2seq.h"
 #include "models/word_vectors.h"
 
 namespace carousel {
@@ -60,6 +61,13 @@ void take_sizes(Seq2SeqConfig& config, const Vocabularies& vocabularies) {
 void take_sizes(TransformerLmConfig& config, const Vocabularies& vocabularies) {
   config.vocabulary = vocabularies["token"].size();
   config.output.take(vocabularies["token"]);
+}
+void take_sizes(TransformerSeq2seqConfig& config, const Vocabularies& vocabularies) {
+  const Vocabulary &source = vocabularies["source"], &target = vocabularies["token"];
+  config.sources = source.size();
+  config.vocabulary = target.size();
+  config.same_vocabulary = source.fingerprint() == target.fingerprint();
+  config.output.take(target);
 }
 void take_sizes(WordVectorsConfig& config, const Vocabularies& vocabularies) {
   const Vocabulary& tokens = vocabularies["token"];
@@ -194,6 +202,13 @@ constexpr ModelEntry kModels[] = {
      .decodes = true,
      .embeds = true,
      .scores = true},
+    {.kind = "transformer_seq2seq",
+     .description = "translation by the transformer's encoder and decoder",
+     .config = make_config<TransformerSeq2seq, TransformerSeq2seqConfig>,
+     .columns = kPairs,
+     .sampler = pair_batches,
+     .metrics = language_metrics,
+     .translates = true},
 };
 
 }  // namespace

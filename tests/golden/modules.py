@@ -194,6 +194,40 @@ class TransformerLm(nn.Module):
         return functional.linear(parts.ln_f(x), parts.wte.weight).transpose(0, 1)
 
 
+def sinusoids(steps, embed):
+    angle = (torch.arange(steps).double()[:, None]
+             * 10000.0 ** (-torch.arange(0, embed, 2).double() / embed))
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1)
+
+
+class TransformerSeq2seq(nn.Module):
+    """Carousel's transformer_seq2seq of torch's TransformerEncoderLayer and TransformerDecoderLayer,
+    ReLU, whose output matrix is the target's embedding."""
+
+    def __init__(self, sources, vocabulary, embed, hidden, layers, decoder_layers, heads, pre):
+        super().__init__()
+        self.source_embedding = nn.Embedding(sources, embed)
+        self.target_embedding = nn.Embedding(vocabulary, embed)
+        options = {"dim_feedforward": hidden, "dropout": 0.0, "norm_first": pre}
+        norm = (lambda: nn.LayerNorm(embed)) if pre else (lambda: None)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(embed, heads, **options),
+                                             layers, norm(), enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(embed, heads, **options),
+                                             decoder_layers, norm())
+
+    def forward(self, source, lengths, token):
+        """Logits [T, B, V] for token [T, B] and source [S, B], whose rows have these lengths."""
+        def embedded(table, ids):
+            E = table.embedding_dim
+            return table(ids) * E**0.5 + sinusoids(len(ids), E)[:, None]
+        padding = torch.arange(len(source))[None] >= lengths[:, None]
+        memory = self.encoder(embedded(self.source_embedding, source), src_key_padding_mask=padding)
+        mask = nn.Transformer.generate_square_subsequent_mask(len(token)).double()
+        x = self.decoder(embedded(self.target_embedding, token), memory, tgt_mask=mask,
+                         memory_key_padding_mask=padding)
+        return functional.linear(x, self.target_embedding.weight)
+
+
 class Classifier(nn.Module):
     """Carousel's classifier with pooling = "last", which reads in both directions."""
 

@@ -23,7 +23,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from modules import CELLS, NgramLm, RecurrentLm, Seq2Seq, TransformerLm, run
+from modules import (CELLS, NgramLm, RecurrentLm, Seq2Seq, TransformerLm, TransformerSeq2seq,
+                     run)
 
 HERE = pathlib.Path(__file__).resolve().parent
 SEED = 1
@@ -423,6 +424,48 @@ def seq2seq(cell, attention, bidirectional=True, input_feeding=False):
             "gradients": gradients(module)}
 
 
+def in_parts(tensors):
+    """With the three matrices of attention between two sequences each by its name."""
+    result = {}
+    for name, tensor in tensors.items():
+        if "multihead_attn.in_proj_" in name:
+            for part, rows in zip("qkv", tensor.chunk(3)):
+                result[name.replace("in_proj_", f"{part}_proj.")] = rows
+        else:
+            result[name] = tensor
+    return result
+
+
+def transformer_seq2seq(pre=False):
+    """A whole transformer of encoder and decoder over sources of different lengths and targets of
+    which some are ignored: the logits of all its steps, the loss (rows, mean) and all gradients."""
+    S, T, B = 5, 6, 3
+    sizes = {"sources": 9, "vocabulary": 11, "embed": 8, "hidden": 8, "layers": 2,
+             "decoder_layers": 1 if pre else 2, "heads": 2}
+    module = TransformerSeq2seq(**sizes, pre=pre).double()
+    draw_parameters(module, bound=0.5)
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                weight.copy_(1 + draw(*weight.shape, bound=0.25, step=1 / 64))
+
+    def refuse(_, __, wide):
+        if wide.abs().min() < 2**-9:
+            raise NearKink
+
+    for layer in (*module.encoder.layers, *module.decoder.layers):
+        layer.linear1.register_forward_hook(refuse)
+    given = {"source": torch.randint(0, sizes["sources"], (S, B)), "lengths": torch.tensor([4, 5, 1]),
+             "token": torch.randint(0, sizes["vocabulary"], (T, B)),
+             "target": torch.randint(0, sizes["vocabulary"], (T, B))}
+    given["target"][2, 1] = given["target"][5, 0] = IGNORED
+    logits = module(given["source"], given["lengths"], given["token"])
+    loss = loss_of(logits.flatten(0, 1), given["target"].flatten(), 0.0)
+    loss["mean"].backward()
+    return {"options": {"pre": pre} | sizes, "given": given | in_parts(values_of(module)),
+            "values": {"logits": logits} | loss, "gradients": in_parts(gradients(module))}
+
+
 def initial_values(cell):
     """The distribution of initial weights, as [least, greatest, mean, variance] of each parameter
     of Embedding(200, 96), two layers of a cell, 96 inputs and 128 units, and Linear(128, 200).
@@ -516,6 +559,8 @@ CASES = {
     "seq2seq_none": (seq2seq, {"cell": "lstm", "attention": "none", "bidirectional": False}),
     "transformer_lm": (transformer_lm, {}),
     "transformer_lm_llama": (transformer_lm, {"llama": True}),
+    "transformer_seq2seq": (transformer_seq2seq, {}),
+    "transformer_seq2seq_pre": (transformer_seq2seq, {"pre": True}),
     **{f"{cell}_initial_values": (initial_values, {"cell": cell}) for cell in ("lstm", "gru")},
 }
 
