@@ -14,6 +14,7 @@
 #include "tools/commands/commands.h"
 #include "tools/console/streams.h"
 #include "tools/inspect_options.h"
+#include "tools/predict_options.h"
 
 namespace carousel {
 namespace {
@@ -103,13 +104,11 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
 CLI::App* add_predict(CLI::App& app, Arguments& a) {
   CLI::App* command =
       app.add_subcommand("predict",
-                         "label lines of text: label<TAB>probability for each; or tell the hidden "
-                         "states they came from");
+                         "label lines of text: label<TAB>probability for each; or translate them; "
+                         "or tell the hidden states they came from");
   add_run(*command, a.predict);
   add_lines(*command, a.predict.data);
-  command->add_option("--what", a.predict.what,
-                      "of hidden states: path, the likeliest sequence (default); filter or smooth, "
-                      "each state given the tokens up to it or the whole line");
+  add_prediction(*command, a.predict);
   add_common(*command, a.common);
   return command;
 }

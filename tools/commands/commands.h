@@ -32,9 +32,21 @@ struct EvalArguments : RunArguments {
   std::int64_t rows = 1;  ///< of a stream
 };
 
+/// How lines are translated; what is not given is as BeamOptions have it.
+struct TranslationArguments {
+  std::optional<std::int64_t> beam, best, tokens;
+  std::optional<double> length_penalty, coverage_penalty;
+  std::vector<std::string> suppress;
+
+  bool given() const {
+    return beam || best || tokens || length_penalty || coverage_penalty || !suppress.empty();
+  }
+};
+
 struct PredictArguments : RunArguments {
   std::string data;  ///< data empty or "-": standard input
   std::string what;  ///< of hidden states; empty: the path
+  TranslationArguments translation;
 };
 
 struct ScoreArguments : RunArguments {

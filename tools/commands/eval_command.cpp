@@ -99,15 +99,18 @@ void print_confusion(const ConfusionMatrix& matrix) {
 }
 
 void print_scores(const Evaluation& result, const TrainedModel& trained, bool json) {
+  const std::string counts = trained.config().entry->translates ? "token" : "example";
   if (!json) {
     std::vector<std::string> scores;
     for (const Score& score : result.scores) scores.push_back(score_text(score));
-    print(fmt::format("{}: {}\n", counted(result.counted, "example"), fmt::join(scores, ", ")));
+    print(
+        fmt::format("{}: {}\n", counted(result.counted, counts.c_str()), fmt::join(scores, ", ")));
     if (result.confusion) print_confusion(*result.confusion);
     return;
   }
-  nlohmann::ordered_json line{
-      {"checkpoint", trained.checkpoint()}, {"step", trained.step()}, {"examples", result.counted}};
+  nlohmann::ordered_json line{{"checkpoint", trained.checkpoint()},
+                              {"step", trained.step()},
+                              {counts + "s", result.counted}};
   for (const Score& score : result.scores) line[score.name] = score.value;
   if (result.confusion) {
     const ConfusionMatrix& matrix = *result.confusion;

@@ -12,6 +12,7 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/translate_lines.h"
 #include "tools/console/json_line.h"
 #include "tools/console/line_input.h"
 #include "tools/console/streams.h"
@@ -110,7 +111,12 @@ void predict_states(const PredictArguments& arguments, TrainedModel& trained, bo
 int predict_command(const PredictArguments& arguments, const CommonArguments& common) {
   TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   const ModelEntry& entry = *trained.config().entry;
-  expect_ability(entry.predicts || entry.tracks, "predict", entry);
+  expect_ability(entry.predicts || entry.tracks || entry.translates, "predict", entry);
+  if (arguments.translation.given() && !entry.translates) {
+    throw ConfigError(fmt::format(
+        "--beam and what goes with it is for models that translate, and model.kind = {} does not",
+        entry.kind));
+  }
   if (entry.tracks) {
     predict_states(arguments, trained, common.json);
     return 0;
@@ -119,7 +125,11 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
     throw ConfigError(
         fmt::format("--what is of hidden states, and model.kind = {} has none", entry.kind));
   }
-  predict_labels(arguments, trained, common.json);
+  if (entry.translates) {
+    translate_lines(arguments, trained, common.json);
+  } else {
+    predict_labels(arguments, trained, common.json);
+  }
   return 0;
 }
 

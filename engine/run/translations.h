@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/model/beam.h"
+#include "engine/run/trained_model.h"
+
+namespace carousel {
+
+/// What a model writes for lines.
+class Translations {
+ public:
+  /// ConfigError for a model that translates nothing.
+  explicit Translations(TrainedModel& trained);
+
+  /// How lines are read: with an <eos> at their end.
+  LineEncoder encoder(std::string name) const;
+  /// The best hypotheses of each line of ids (LineEncoder), in the order of the lines; none of a line
+  /// without tokens. Lines of similar lengths are translated side by side.
+  std::vector<std::vector<Hypothesis>> translate(std::span<const LineIds> lines,
+                                                 const BeamOptions& options);
+  /// The text of a hypothesis.
+  std::string text(const Hypothesis& hypothesis) const;
+  const Vocabulary& source() const { return trained_.vocabularies()["source"]; }
+  const Vocabulary& target() const { return trained_.vocabularies()["token"]; }
+
+ private:
+  TrainedModel& trained_;
+  Translator& translator_;
+};
+
+}  // namespace carousel

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""The driver with a model that translates lines: train, predict, and the mistakes people make.
+
+    driver_translate_test.py CAROUSEL DEVICE [TEST...]
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
+from driver import DriverCase, main, metrics, run
+
+CONFIG = """
+[model]
+kind = "transformer_seq2seq"
+layers = 1
+heads = 2
+embed = 16
+dropout = 0
+[data]
+kind = "pairs"
+text = "pairs.tsv"
+tokens = "word"
+minimum_count = 2
+train_fraction = 0.8
+[train]
+steps = 30
+batch = 8
+report_every = 10
+evaluate_every = 15
+save_every = 15
+[optimizer]
+kind = "adam"
+learning_rate = 2e-2
+[schedule]
+kind = "inverse_sqrt"
+warm_up = 5
+"""
+WORDS = dict(one="un", two="deux", three="trois", four="quatre", five="cinq", six="six")
+SOURCES = [" ".join(list(WORDS)[(n * k + k) % 6] for k in range(1, 2 + n % 5)) for n in range(60)]
+PAIRS = "".join(f"{s}\t{' '.join(WORDS[w] for w in s.split())}\n" for s in SOURCES)
+LINES = ["one two", "six", "", "five five five four one", "two three four"]
+
+
+class DriverTranslateTest(DriverCase):
+    FILES = {"config.toml": CONFIG, "pairs.tsv": PAIRS, "lines.txt": "\n".join(LINES) + "\n"}
+
+    @classmethod
+    def setUpClass(cls):
+        """One run for all tests: training takes long on an emulated device."""
+        cls.shared = tempfile.TemporaryDirectory()
+        cls.home = pathlib.Path(cls.shared.name)
+        for name, content in cls.FILES.items():
+            (cls.home / name).write_text(content)
+        run("train", cls.home / "config.toml", "--out", cls.home / "run")
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.shared.cleanup()
+
+    def predict(self, *more, **options):
+        return run("predict", self.home / "run", *more, **options)
+
+    def test_training_is_resumed_to_the_same_bits(self):
+        self.train("--set", "train.steps=15", out="short")
+        self.train("--resume", out="short")
+        one, two = ((folder / "checkpoints/last/state.safetensors").read_bytes()
+                    for folder in (self.home / "run", self.here / "short"))
+        self.assertEqual(one, two)
+        lines = metrics(self.home / "run")
+        self.assertLess(lines[-1]["validation_loss"], 0.8 * lines[0]["loss"])
+
+    def test_a_line_comes_out_for_each_that_goes_in(self):
+        by_file = self.predict("--data", self.here / "lines.txt").stdout
+        out = by_file.splitlines()
+        self.assertEqual(len(out), len(LINES))
+        self.assertEqual(out[LINES.index("")], "")
+        self.assertTrue(any(out))
+        for line in out:
+            self.assertLessEqual(set(line.split()), set(WORDS.values()))
+        self.assertEqual(self.predict(input="\n".join(LINES) + "\n").stdout, by_file)
+        turned = self.predict(input="\n".join(LINES[::-1]) + "\n").stdout.splitlines()
+        self.assertEqual(turned, out[::-1])
+        self.assertEqual(self.predict(input="\n\n").stdout, "\n\n")
+
+    def test_several_translations_have_scores(self):
+        best = self.predict("--data", self.here / "lines.txt").stdout.splitlines()
+        rows = [line.split("\t") for line in
+                self.predict("--data", self.here / "lines.txt", "--nbest", 3).stdout.splitlines()]
+        for number, text in enumerate(LINES, start=1):
+            own = [(float(score), target) for n, score, target in rows if n == str(number)]
+            if not text:
+                self.assertEqual(own, [])
+                continue
+            self.assertEqual(len({target for _, target in own}), 3)
+            self.assertEqual(own[0][1], best[number - 1])
+        greedy = self.predict("--data", self.here / "lines.txt", "--beam", 1, "--nbest", 1).stdout
+        self.assertEqual(len(greedy.splitlines()), 4)
+
+    def test_json_tells_scores_and_alignment(self):
+        options = ("--nbest", 2, "--length-penalty", 1, "--json")
+        lines = [json.loads(line) for line in
+                 self.predict("--data", self.here / "lines.txt", *options).stdout.splitlines()]
+        self.assertEqual([line["source"] for line in lines], LINES)
+        self.assertEqual(lines[2]["hypotheses"], [])
+        for line in lines[:2] + lines[3:]:
+            self.assertEqual(line["source_tokens"], line["source"].split() + ["<eos>"])
+            self.assertEqual(len(line["hypotheses"]), 2)
+            for found in line["hypotheses"]:
+                words = [token for token in found["tokens"] if token != "<eos>"]
+                self.assertEqual(found["text"], " ".join(words))
+                self.assertEqual(found["ended"], found["tokens"][-1] == "<eos>")
+                self.assertAlmostEqual(found["score"], found["log_probability"] /
+                                       ((5 + len(found["tokens"])) / 6))
+                self.assertEqual(len(found["alignment"]), len(found["tokens"]))
+                for row in found["alignment"]:
+                    self.assertEqual(len(row), len(line["source_tokens"]))
+                    self.assertAlmostEqual(sum(row), 1, places=4)
+        plain = self.predict("--data", self.here / "lines.txt", "--json").stdout.splitlines()
+        self.assertEqual({len(json.loads(line)["hypotheses"]) for line in plain}, {0, 1})
+
+    def test_what_is_suppressed_is_not_written_and_unknown_words_are_told(self):
+        args = ("--data", self.here / "lines.txt", "--tokens", 4)
+        out = self.predict(*args, "--suppress", "six", "--suppress", "<eos>").stdout.splitlines()
+        for line in out:
+            self.assertNotIn("six", line)
+            self.assertIn(len(line.split()), (0, 4))
+        self.assertIn("1 ", self.predict(input="one seventeen\n").stderr)
+        self.assertIn("<unk>", self.predict(input="one seventeen\n").stderr)
+
+    def test_mistakes_are_one_line(self):
+        for options, part in ((("--beam", 0), "the beam is 0, expected 1 to 1000"),
+                              (("--beam", 2, "--nbest", 3), "is 3, expected 1 to the beam, 2"),
+                              (("--length-penalty", -1), "length penalty is -1"),
+                              (("--tokens", 0), "--tokens is 0, expected 1 or more"),
+                              (("--suppress", "no-word"), "--suppress no-word: the model has no such"),
+                              (("--what", "path"), "--what is of hidden states")):
+            self.assert_one_line(self.predict("--data", self.here / "lines.txt", *options, status=1),
+                                 part)
+
+
+if __name__ == "__main__":
+    main()
