@@ -179,6 +179,8 @@ Var attention(Var q, Var k, Var v, const AttentionOptions& options);
 Var self_attention(Var qkv, const AttentionOptions& options);
 /// The weights, float [B, A, Tq, Tk], before dropout: for plots, as they take the memory that attention() saves.
 Tensor attention_weights(Var q, Var k, const AttentionOptions& options);
+/// The same of self_attention().
+Tensor self_attention_weights(Var qkv, const AttentionOptions& options);
 
 /// The keys and values of one layer that rows have had, for generation. Entry of position p in place
 /// p mod C.

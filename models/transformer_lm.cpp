@@ -94,6 +94,12 @@ Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& pa
                      .pairs = config_.rope_pairs});
   }
   AttentionOptions options{.heads = config_.heads, .kv_heads = config_.key_heads(), .causal = true};
+  if (past.seen != nullptr) {
+    past.seen->push_back({.name = fmt::format("layer {}", index),
+                          .queries = "token",
+                          .keys = "token",
+                          .weights = self_attention_weights(qkv, options)});
+  }
   if (pass.training() && config_.dropout > 0) {
     options.drop_probability = static_cast<float>(config_.dropout);
     options.random = pass.random(place_of(index, 0));
@@ -173,6 +179,18 @@ Objective TransformerLm::objective(Pass& pass, const Batch& batch, const State& 
   const Var h =
       pass.training() ? hidden_units(pass, batch["token"], {}) : evaluated_units(pass, batch);
   return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}}};
+}
+
+std::vector<AttentionWeights> TransformerLm::attention_weights(Pass& pass, const Batch& batch) {
+  const Tensor& token = batch["token"];
+  if (token.shape()[0] > config_.context) {
+    throw ConfigError(
+        fmt::format("attention: the text has {} tokens, expected at most model.context, {}",
+                    token.shape()[0], config_.context));
+  }
+  std::vector<AttentionWeights> seen;
+  hidden_units(pass, token, {.seen = &seen});
+  return seen;
 }
 
 Tensor TransformerLm::hidden(Pass& pass, const Batch& batch, const State& /*state*/) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <vector>
 
+#include "engine/model/attention_reader.h"
 #include "engine/model/model.h"
 #include "models/transformer_lm_config.h"
 #include "models/transformer_parts.h"
@@ -35,7 +36,7 @@ namespace carousel {
 ///          arXiv:2104.09864; Zhang & Sennrich 2019, arXiv:1910.07467; Shazeer 2020, arXiv:2002.05202.
 ///          Parameters have the names of GPT-2's modules, "transformer.h.0.attn.c_attn.weight", and
 ///          the shapes of PyTorch's nn.Linear. W_1 of swiglu is [2·hidden, E].
-class TransformerLm : public Model, public Decoder, public Embedder {
+class TransformerLm : public Model, public Decoder, public Embedder, public AttentionReader {
  public:
   TransformerLm(const TransformerLmConfig& config, const Device& device, DType compute,
                 const Beginning& beginning);
@@ -52,6 +53,8 @@ class TransformerLm : public Model, public Decoder, public Embedder {
   bool reads_whole_lines() const override { return true; }
   Tensor hidden(Pass& pass, const Batch& batch, const State& state) override;
   Tensor token_embeddings() const override { return parameters_.weight(embedding_); }
+  AttentionReader* attention_reader() override { return this; }
+  std::vector<AttentionWeights> attention_weights(Pass& pass, const Batch& batch) override;
 
  private:
   using Product = TransformerParts::Product;
@@ -65,8 +68,9 @@ class TransformerLm : public Model, public Decoder, public Embedder {
   /// What is read on from, and how far each row reads; null and empty in a window of its own.
   struct Past {
     const State* state = nullptr;
-    Tensor position{};  ///< [B] i64 tokens before
-    Tensor lengths{};   ///< [B] i32; empty: all steps
+    Tensor position{};                              ///< [B] i64 tokens before
+    Tensor lengths{};                               ///< [B] i32; empty: all steps
+    std::vector<AttentionWeights>* seen = nullptr;  ///< where those of each layer go, on request
   };
 
   Layer declare_layer(std::int64_t layer);

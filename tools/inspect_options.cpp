@@ -6,23 +6,44 @@ namespace carousel {
 namespace {
 
 /// A command of `inspect`, with what all of them take.
-CLI::App* add(CLI::App& inspect, const char* name, const char* help, InspectArguments& a,
-              CommonArguments& common) {
+CLI::App* add_any(CLI::App& inspect, const char* name, const char* help, InspectArguments& a,
+                  CommonArguments& common) {
   CLI::App* const command = inspect.add_subcommand(name, help);
   command->callback([&a, name] { a.what = name; });
+  command->add_option("--checkpoint", a.checkpoint,
+                      "last, best or step-N; default: best, else last");
+  command->add_option("--device", common.device, "auto, cpu or cuda");
+  command->add_option("--threads", common.threads, "CPU threads; 0: all cores");
+  command->add_flag("--json", common.json, "print the result as JSON");
+  return command;
+}
+
+/// One about vectors of words.
+CLI::App* add(CLI::App& inspect, const char* name, const char* help, InspectArguments& a,
+              CommonArguments& common) {
+  CLI::App* const command = add_any(inspect, name, help, a, common);
   command
       ->add_option("run", a.run,
                    "a run's folder, one of its checkpoints, a model.safetensors, or a file of "
                    "vectors: .vec, .txt, .bin")
       ->required();
-  command->add_option("--checkpoint", a.checkpoint,
-                      "last, best or step-N; default: best, else last");
   command->add_flag("--ignore-case", a.ignore_case,
                     "find a word by the first that is the same but for case");
-  command->add_option("--device", common.device, "auto, cpu or cuda");
-  command->add_option("--threads", common.threads, "CPU threads; 0: all cores");
-  command->add_flag("--json", common.json, "print the result as JSON");
   return command;
+}
+
+void add_attention(CLI::App& inspect, InspectArguments& a, CommonArguments& common) {
+  CLI::App* const command =
+      add_any(inspect, "attention", "what each head of a model looks at, as heat maps", a, common);
+  command
+      ->add_option("run", a.run, "a run's folder, one of its checkpoints, or a model.safetensors")
+      ->required();
+  command->add_option("--source", a.source, "the text to read, a line")->required();
+  command->add_option("--target", a.target,
+                      "of a model that translates, the text to write; without it, its own");
+  command->add_option("--only", a.only, "those pictures whose title has this, as in \"layer 0\"");
+  command->add_option("--out", a.out,
+                      "a new file, .svg or .html; without it, SVG to standard output");
 }
 
 void add_top(CLI::App& command, InspectArguments& a) {
@@ -32,8 +53,8 @@ void add_top(CLI::App& command, InspectArguments& a) {
 }  // namespace
 
 CLI::App* add_inspect(CLI::App& app, InspectArguments& a, CommonArguments& common) {
-  CLI::App* const inspect =
-      app.add_subcommand("inspect", "what a model's embeddings of words say: see inspect --help");
+  CLI::App* const inspect = app.add_subcommand(
+      "inspect", "what a model's embeddings or its attention say: see inspect --help");
   inspect->require_subcommand(1);
 
   CLI::App* command =
@@ -66,6 +87,8 @@ CLI::App* add_inspect(CLI::App& app, InspectArguments& a, CommonArguments& commo
                 common);
   command->add_option("words", a.words, "two words or more")->required();
   command->add_option("--out", a.out, "a new file; without it, standard output");
+
+  add_attention(*inspect, a, common);
   return inspect;
 }
 

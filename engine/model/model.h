@@ -107,6 +107,7 @@ class Embedder {
   virtual Tensor token_embeddings() const = 0;
 };
 
+class AttentionReader;
 class Estimator;
 class StateTracker;
 class Translator;
@@ -130,6 +131,7 @@ class Model {
   virtual Estimator* estimator() { return nullptr; }
   virtual StateTracker* state_tracker() { return nullptr; }
   virtual Translator* translator() { return nullptr; }
+  virtual AttentionReader* attention_reader() { return nullptr; }
 };
 
 }  // namespace carousel

@@ -114,35 +114,16 @@ Var record(const Inputs& in, const AttentionOptions& options, std::int64_t width
   return result;
 }
 
-}  // namespace
-
-Var attention(Var q, Var k, Var v, const AttentionOptions& options) {
-  const std::int64_t width = head_width("q", q, options.heads);
-  return record({q, k, v}, options, width);
-}
-
-Var self_attention(Var qkv, const AttentionOptions& options) {
-  const std::int64_t shared = key_heads(options),
-                     width = head_width("qkv", qkv, options.heads + 2 * shared);
-  return record({.q = qkv,
-                 .k = qkv,
-                 .v = qkv,
-                 .first_k = options.heads * width,
-                 .first_v = (options.heads + shared) * width},
-                options, width);
-}
-
-Tensor attention_weights(Var q, Var k, const AttentionOptions& options) {
-  const std::int64_t width = head_width("q", q, options.heads);
-  Tape& tape = q.tape();
-  const DType sums = q.dtype() == DType::f64 ? DType::f64 : DType::f32;
-  const Tensor weights =
-      tape.tensor({q.shape()[1], options.heads, q.shape()[0], k.shape()[0]}, sums);
-  const Tensor y = tape.tensor(q.shape(), q.dtype());
-  visit_float(q.dtype(), [&]<class T>(std::type_identity<T>) {
-    AttentionForward<T> op{.q = heads_of<T>(q),
-                           .k = heads_of<T>(k),
-                           .v = heads_of<T>(k),
+Tensor weights_of(const Inputs& in, const AttentionOptions& options, std::int64_t width) {
+  Tape& tape = in.q.tape();
+  const std::int64_t Tq = in.q.shape()[0], B = in.q.shape()[1];
+  const DType sums = in.q.dtype() == DType::f64 ? DType::f64 : DType::f32;
+  const Tensor weights = tape.tensor({B, options.heads, Tq, in.k.shape()[0]}, sums);
+  const Tensor y = tape.tensor({Tq, B, options.heads * width}, in.q.dtype());
+  visit_float(in.q.dtype(), [&]<class T>(std::type_identity<T>) {
+    AttentionForward<T> op{.q = heads_of<T>(in.q),
+                           .k = heads_of<T>(in.k, in.first_k),
+                           .v = heads_of<T>(in.v, in.first_v),
                            .rule = {},
                            .y = {y.mutable_view<T, 3>()},
                            .weights = weights.mutable_view<Accumulator<T>, 4>()};
@@ -151,6 +132,36 @@ Tensor attention_weights(Var q, Var k, const AttentionOptions& options) {
     run(tape.device(), op);
   });
   return weights;
+}
+
+/// Queries, keys and values side by side.
+Inputs parts_of(Var qkv, const AttentionOptions& options, std::int64_t width) {
+  return {.q = qkv,
+          .k = qkv,
+          .v = qkv,
+          .first_k = options.heads * width,
+          .first_v = (options.heads + key_heads(options)) * width};
+}
+
+}  // namespace
+
+Var attention(Var q, Var k, Var v, const AttentionOptions& options) {
+  const std::int64_t width = head_width("q", q, options.heads);
+  return record({q, k, v}, options, width);
+}
+
+Var self_attention(Var qkv, const AttentionOptions& options) {
+  const std::int64_t width = head_width("qkv", qkv, options.heads + 2 * key_heads(options));
+  return record(parts_of(qkv, options, width), options, width);
+}
+
+Tensor attention_weights(Var q, Var k, const AttentionOptions& options) {
+  return weights_of({.q = q, .k = k, .v = k}, options, head_width("q", q, options.heads));
+}
+
+Tensor self_attention_weights(Var qkv, const AttentionOptions& options) {
+  const std::int64_t width = head_width("qkv", qkv, options.heads + 2 * key_heads(options));
+  return weights_of(parts_of(qkv, options, width), options, width);
 }
 
 }  // namespace carousel

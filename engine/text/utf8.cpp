@@ -198,4 +198,18 @@ std::string unescaped(std::string_view text) {
   return result;
 }
 
+std::string xml_text(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    if (c == '&') {
+      result += "&amp;";
+    } else if (c == '<') {
+      result += "&lt;";
+    } else {
+      result += c;
+    }
+  }
+  return result;
+}
+
 }  // namespace carousel

@@ -43,4 +43,7 @@ std::string escaped(std::string_view token);
 /// that escaped() gives.
 std::string unescaped(std::string_view text);
 
+/// A text as the content of an element of XML or HTML.
+std::string xml_text(std::string_view text);
+
 }  // namespace carousel

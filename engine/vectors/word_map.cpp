@@ -81,20 +81,6 @@ std::vector<double> centred_products(std::span<const std::span<const float>> vec
   return products;
 }
 
-std::string xml_text(const std::string& word) {
-  std::string text;
-  for (const char c : escaped(word)) {
-    if (c == '&') {
-      text += "&amp;";
-    } else if (c == '<') {
-      text += "&lt;";
-    } else {
-      text += c;
-    }
-  }
-  return text;
-}
-
 }  // namespace
 
 WordMap principal_components(std::span<const std::span<const float>> vectors) {
@@ -144,7 +130,7 @@ std::string svg(const WordMap& map, std::span<const std::string> words) {
     text += fmt::format(
         "<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3\" fill=\"#c0392b\"/>"
         "<text x=\"{:.1f}\" y=\"{:.1f}\" text-anchor=\"{}\">{}</text>\n",
-        x, y, right ? x - 6 : x + 6, y + 5, right ? "end" : "start", xml_text(words[i]));
+        x, y, right ? x - 6 : x + 6, y + 5, right ? "end" : "start", xml_text(escaped(words[i])));
   }
   return text + "</svg>\n";
 }

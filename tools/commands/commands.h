@@ -77,10 +77,11 @@ struct GenerateArguments : RunArguments {
 };
 
 struct InspectArguments : RunArguments {  ///< `run` may be a file of vectors
-  std::string what;                       ///< neighbours, analogy, similarity, analogies or map
-  std::vector<std::string> words;         ///< one; three; none; none; those on the map
-  std::string file;                       ///< of similarity and analogies: of questions
-  std::string out;                        ///< of map; empty: standard output
+  std::string what;                ///< neighbours, analogy, similarity, analogies, map or attention
+  std::vector<std::string> words;  ///< one; three; none; none; those on the map
+  std::string file;                ///< of similarity and analogies: of questions
+  std::string out;                 ///< of map and attention; empty: standard output
+  std::string source, target, only;  ///< of attention: texts, and of which pictures
   std::int64_t top = 10, most_frequent = 0;
   bool ignore_case = false;
 };
@@ -107,6 +108,7 @@ int embed_command(const EmbedArguments& arguments, const CommonArguments& common
 int compare_command(const CompareArguments& arguments, const CommonArguments& common);
 int generate_command(const GenerateArguments& arguments, const CommonArguments& common);
 int inspect_command(const InspectArguments& arguments, const CommonArguments& common);
+int attention_command(const InspectArguments& arguments, const CommonArguments& common);
 int phrases_command(const PhrasesArguments& arguments, const CommonArguments& common);
 int runs_command(const RunsArguments& arguments, const CommonArguments& common);
 int models_command(const CommonArguments& common);

@@ -175,6 +175,7 @@ void check(const InspectArguments& a) {
 }  // namespace
 
 int inspect_command(const InspectArguments& arguments, const CommonArguments& common) {
+  if (arguments.what == "attention") return attention_command(arguments, common);
   check(arguments);
   const Inspection inspection(arguments, common);
   const Answer answer = inspection.answer();

@@ -148,6 +148,27 @@ TEST(AttentionRules, GiveWeightsThatSumToOne) {
   }
 }
 
+TEST(AttentionRules, GiveTheWeightsOfPartsSideBySide) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, false);
+    // Two heads of queries, one of keys and one of values, of width 4.
+    const std::vector<float> all = some_numbers(std::size_t{3} * 2 * 16);
+    std::vector<float> queries, keys;
+    for (std::size_t row = 0; row < all.size(); row += 16) {
+      const auto at = all.begin() + static_cast<std::ptrdiff_t>(row);
+      queries.insert(queries.end(), at, at + 8);
+      keys.insert(keys.end(), at + 8, at + 12);
+    }
+    const AttentionOptions options{.heads = 2, .kv_heads = 1, .causal = true};
+    const Var q = tape.constant(test::tensor_of<float>(device, {3, 2, 8}, queries));
+    const Var k = tape.constant(test::tensor_of<float>(device, {3, 2, 4}, keys));
+    const Var qkv = tape.constant(test::tensor_of<float>(device, {3, 2, 16}, all));
+    EXPECT_EQ(host_floats(self_attention_weights(qkv, options)),
+              host_floats(attention_weights(q, k, options)));
+  }
+}
+
 TEST(AttentionRules, ACacheGivesWhatTheWholeSequenceGives) {
   for (const Device& device : test::devices()) {
     Arena arena(device);
