@@ -51,16 +51,16 @@ std::vector<Case> cases() {
 
 std::vector<Case> transformers() {
   std::vector<Case> result;
-  const std::string three = "model.heads=3";
+  const std::string three = "model.heads=3", one = "model.layers=1";
   const std::string norm = "transformer.ln_f.weight";
   result.push_back({"transformer_lm", {three}, norm});
   result.push_back({"transformer_lm",
-                    {three, "model.positions=sinusoidal", "model.bias=false",
+                    {three, one, "model.positions=sinusoidal", "model.bias=false",
                      "model.feed_forward=relu", "model.tie_weights=false"},
                     norm});
   result.push_back({"transformer_lm",
-                    {three, "model.positions=rotary", "model.norm=rms", "model.feed_forward=swiglu",
-                     "model.kv_heads=1"},
+                    {three, one, "model.positions=rotary", "model.norm=rms",
+                     "model.feed_forward=swiglu", "model.kv_heads=1"},
                     norm});
   return result;
 }
