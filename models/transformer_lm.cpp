@@ -159,8 +159,7 @@ Var TransformerLm::evaluated_units(Pass& pass, const Batch& batch) {
     reset.resize(static_cast<std::size_t>(T * B));
     copy_to_host(batch.reset, reset.data());  // waits for the device
   }
-  const std::int64_t stride = config_.stride > 0 ? config_.stride : config_.context;
-  const TextWindows windows = text_windows(T, B, reset, config_.context, stride);
+  const TextWindows windows = text_windows(T, B, reset, config_.context, config_.window_stride());
   Tape& tape = pass.tape();
   const Tensor read = gathered_rows(tape, token, windows.from, {windows.steps, windows.count});
   const Tensor units = hidden_units(pass, read, {}).value();

@@ -43,6 +43,9 @@ class TransformerLm : public Model, public Decoder, public Embedder, public Atte
 
   Parameters& parameters() override { return parameters_; }
   Objective objective(Pass& pass, const Batch& batch, const State& state) override;
+  ReadingWindows reading_windows() const override {
+    return {.steps = config_.context, .stride = config_.window_stride()};
+  }
   Decoder* decoder() override { return this; }
   /// Keys and values "cache_k_l0", "cache_v_l0", … [C, B, A_kv·D] and "position" [B].
   State decoding_state(std::int64_t batch) const override;

@@ -34,6 +34,7 @@ struct TransformerLmConfig {
   void describe(OptionSection& section);
   /// ConfigError for sizes that do not fit.
   void check() const;
+  std::int64_t window_stride() const { return stride > 0 ? stride : context; }
   std::int64_t head_width() const { return embed / heads; }
   std::int64_t key_heads() const { return kv_heads > 0 ? kv_heads : heads; }
   std::int64_t hidden_width() const { return hidden > 0 ? hidden : 4 * embed; }

@@ -63,6 +63,13 @@ void add_run(CLI::App& command, RunArguments& arguments) {
                      "last, best or step-N; default: best, else last");
 }
 
+void add_stride(CLI::App& command, std::int64_t& stride) {
+  command.add_option(
+      "--stride", stride,
+      "of a transformer: what is longer than its context is read in windows that begin "
+      "every so many tokens; a small one is slower and better");
+}
+
 void add_lines(CLI::App& command, std::string& data) {
   command.add_option("--data", data, "a file of lines; without it, standard input");
 }
@@ -96,6 +103,7 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
       ->add_option("--rows", a.eval.rows,
                    "cut a stream into so many rows, each of which begins without a state: faster")
       ->capture_default_str();
+  add_stride(*command, a.eval.stride);
   add_common(*command, a.common);
   add_explain(*command, a.common);
   return command;
@@ -119,6 +127,7 @@ CLI::App* add_score(CLI::App& app, Arguments& a) {
   add_run(*command, a.score);
   add_lines(*command, a.score.data);
   command->add_flag("--tokens", a.score.tokens, "after these, each token and its log-probability");
+  add_stride(*command, a.score.stride);
   add_common(*command, a.common);
   return command;
 }

@@ -72,16 +72,25 @@ struct Share {
   std::int64_t all_rows(std::int64_t batch) const;
 };
 
+/// How evaluation reads a text that is longer than a model sees at once.
+struct ReadingWindows {
+  std::int64_t steps = 0;   ///< tokens of a window; 0: a text is read as one, however long it is
+  std::int64_t stride = 0;  ///< a window begins every so many tokens
+};
+
 /// For a text that is one stream.
 struct StreamOptions {
   std::int64_t batch = 32;         ///< B: rows
   std::int64_t window = 64;        ///< T of truncated BPTT
   std::int32_t document_end = -1;  ///< token after which a row's state restarts; −1: none
-  double window_deviation = 0;     ///< windows are drawn, if one of these two is positive
-  double window_halving = 0;       ///< probability
-  bool random_start = false;       ///< each epoch leaves out a few tokens at its start
-  double reset_probability = 0;    ///< with which a row restarts at a window's begin
-  std::uint64_t seed = 1;          ///< of random_start, drawn windows and restarts
+  /// In evaluation, so many tokens of a batch are read again in the next, for what follows them; they are
+  /// targets in the first batch alone that has them. Less than a window.
+  std::int64_t overlap = 0;
+  double window_deviation = 0;   ///< windows are drawn, if one of these two is positive
+  double window_halving = 0;     ///< probability
+  bool random_start = false;     ///< each epoch leaves out a few tokens at its start
+  double reset_probability = 0;  ///< with which a row restarts at a window's begin
+  std::uint64_t seed = 1;        ///< of random_start, drawn windows and restarts
   /// A stream up to this size is kept on the device.
   std::size_t device_bytes = std::size_t{1} << 30;
   Share share{};

@@ -100,11 +100,17 @@ StreamLayout evaluation_layout(const TokenRange& tokens, const StreamOptions& op
     throw FormatError(fmt::format("{}: {}, too few to evaluate on, which takes two", tokens.name,
                                   tokens.count == 1 ? "1 token" : "no token"));
   }
+  if (options.overlap < 0 || options.overlap >= options.window) {
+    throw ConfigError(
+        fmt::format("data: overlap is {}, expected 0 or more, and less than the window, {}",
+                    options.overlap, options.window));
+  }
   const std::int64_t targets = tokens.count - 1;
   return {.all_rows = rows,
           .first_row = options.share.rank * options.batch,
           .rows = options.batch,
           .window = options.window,
+          .overlap = options.overlap,
           .stride = targets / rows,
           .longer = targets % rows,
           .targets = targets / rows,
@@ -133,6 +139,7 @@ bool RowRestarts::at(const DataPosition& position, std::int64_t row) const {
 
 StreamWindows::StreamWindows(const StreamLayout& layout, const StreamOptions& options)
     : window_(layout.window),
+      advance_(layout.window - layout.overlap),
       longest_(layout.longest()),
       most_steps_(std::min(layout.window + static_cast<std::int64_t>(std::ceil(
                                                kMostDeviations * options.window_deviation)),
@@ -142,14 +149,17 @@ StreamWindows::StreamWindows(const StreamLayout& layout, const StreamOptions& op
       random_{.seed = options.seed, .stream = kWindowStream} {}
 
 std::int64_t StreamWindows::in(std::int64_t epoch) const {
-  if (!drawing()) return (longest_ + window_ - 1) / window_;
+  if (!drawing())
+    return 1 + (std::max(longest_ - window_, std::int64_t{0}) + advance_ - 1) / advance_;
   return static_cast<std::int64_t>(begins(epoch)->size()) - 1;
 }
 
 StreamWindows::Window StreamWindows::at(const DataPosition& position) const {
   if (!drawing()) {
-    const std::int64_t begin = position.index * window_;
-    return {.begin = begin, .steps = std::min(window_, longest_ - begin)};
+    const std::int64_t begin = position.index * advance_;
+    return {.begin = begin,
+            .steps = std::min(window_, longest_ - begin),
+            .again = position.index > 0 ? window_ - advance_ : 0};
   }
   const auto all = begins(position.epoch);
   const auto index = static_cast<std::size_t>(position.index);
@@ -208,13 +218,13 @@ void StreamPlan::fill(const DataPosition& position, HostBatch& batch) {
   batch.counted = 0;
   batch.learning_rate_factor = window.learning_rate_factor;
   for (std::int64_t row = 0; row < layout_.rows; ++row) {
-    fill_row(row, position, window.begin, batch);
+    fill_row(row, position, window, batch);
   }
 }
 
-void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, std::int64_t done,
-                          HostBatch& batch) {
-  const std::int64_t steps = batch.fields[0].steps;
+void StreamPlan::fill_row(std::int64_t row, const DataPosition& position,
+                          const StreamWindows::Window& window, HostBatch& batch) {
+  const std::int64_t steps = window.steps, done = window.begin;
   std::int32_t* const tokens = batch.fields[0].ids();
   std::int32_t* const targets = batch.fields[1].ids();
   std::int32_t* const resets = batch.reset.ids();
@@ -228,12 +238,12 @@ void StreamPlan::fill_row(std::int64_t row, const DataPosition& position, std::i
     const std::int64_t before = std::min<std::int64_t>(first, 1);
     tokens_.read(first - before, before + count + 1, read_.data() + (1 - before));
   }
-  batch.counted += count;
+  batch.counted += std::max(count - window.again, std::int64_t{0});
   for (std::int64_t t = 0; t < steps; ++t) {
     const std::int64_t to = t * layout_.rows + row;
     const std::int32_t* const token = read_.data() + 1 + t;
     tokens[to] = t < count ? token[0] : 0;
-    targets[to] = t < count ? token[1] : GatherWindows::kNoTarget;
+    targets[to] = t >= window.again && t < count ? token[1] : GatherWindows::kNoTarget;
     if (resets != nullptr) {
       const bool begins = first + t == 0 || (t == 0 && restarts) ||
                           (options_.document_end >= 0 && token[-1] == options_.document_end);

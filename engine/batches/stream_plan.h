@@ -16,6 +16,7 @@ struct StreamLayout {
   std::int64_t all_rows = 0;             ///< that the stream is cut into
   std::int64_t first_row = 0, rows = 0;  ///< of these, this process's
   std::int64_t window = 0;
+  std::int64_t overlap = 0;  ///< of a window with the one before it
   std::int64_t stride = 0;   ///< from a row's first token to the next row's
   std::int64_t longer = 0;   ///< so many first rows have a stride and targets larger by one
   std::int64_t targets = 0;  ///< of each other row
@@ -55,6 +56,7 @@ class StreamWindows {
 
   struct Window {
     std::int64_t begin = 0, steps = 0;  ///< from a row's start; T, less where the longest row ends
+    std::int64_t again = 0;             ///< so many first steps were in the window before
     double learning_rate_factor = 1;
   };
   Window at(const DataPosition& position) const;
@@ -67,7 +69,7 @@ class StreamWindows {
   bool drawing() const { return deviation_ > 0 || halving_ > 0; }
   std::int64_t drawn_steps(const DataPosition& position) const;
 
-  std::int64_t window_, longest_, most_steps_;
+  std::int64_t window_, advance_, longest_, most_steps_;
   double deviation_, halving_;
   RandomSource random_;
   mutable std::mutex mutex_;  ///< guards drawn_
@@ -86,7 +88,7 @@ class StreamPlan final : public BatchPlan {
   void fill(const DataPosition& position, HostBatch& batch) override;
 
  private:
-  void fill_row(std::int64_t row, const DataPosition& position, std::int64_t done,
+  void fill_row(std::int64_t row, const DataPosition& position, const StreamWindows::Window& window,
                 HostBatch& batch);
   TokenRange tokens_;
   StreamLayout layout_;

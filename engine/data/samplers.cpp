@@ -54,6 +54,11 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
   }
   stream.batch = options.rows;
   stream.window *= std::max<std::int64_t>(options.batch / options.rows, 1);
+  if (const auto [steps, stride] = options.windows; steps > 0) {
+    stream.overlap = steps - stride;
+    const std::int64_t more = std::max(stream.window, steps) - stream.overlap;
+    stream.window = stream.overlap + more / stride * stride;
+  }
   return evaluation_batches(options.device, tokens, stream);
 }
 

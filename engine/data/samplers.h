@@ -22,6 +22,9 @@ struct SamplerOptions {
   /// one row, each token is predicted from all before it. Windows are as much longer as rows are
   /// fewer than `batch`.
   std::int64_t rows = 1;
+  /// Of a model that reads a stream so in evaluation: a batch has whole windows, and overlaps with the
+  /// next as they do, so that no token sees less than in one long batch.
+  ReadingWindows windows{};
   Share share{};
   std::int64_t sources =
       1;  ///< that this process makes: together they keep a stream's device_bytes

@@ -125,6 +125,8 @@ class Model {
   /// stop).
   virtual Objective objective(Pass& pass, const Batch& batch, const State& state) = 0;
 
+  virtual ReadingWindows reading_windows() const { return {}; }
+
   virtual Decoder* decoder() { return nullptr; }
   virtual Predictor* predictor() { return nullptr; }
   virtual Embedder* embedder() { return nullptr; }

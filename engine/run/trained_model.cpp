@@ -88,6 +88,7 @@ TrainedModel::TrainedModel(const SavedWeights& saved, RunConfig::Models models,
 Evaluation TrainedModel::evaluate(const Corpus& corpus, std::int64_t rows) {
   SamplerOptions options = config_.sampler_options(device_, /*training=*/false);
   options.rows = rows;
+  options.windows = model_->reading_windows();
   const auto batches = config_.entry->sampler(corpus, corpus.validation, options);
   Arena arena(device_);
   return carousel::evaluate(*model_, *batches, arena,

@@ -54,7 +54,7 @@ class TrainedModel {
   const RunConfig& config() const { return config_; }
   const Vocabularies& vocabularies() const { return vocabularies_; }
   const Device& device() const { return device_; }
-  Model& model() { return *model_; }
+  Model& model() const { return *model_; }
   Embedder& embedder() const;  ///< ConfigError for a model that does not embed
   std::int64_t step() const { return step_; }
   /// The name of the checkpoint: "best", "last", "step-20"; or of the folder or file it was copied

@@ -80,8 +80,9 @@ Training::Training(const RunConfig& of, const Corpus& data, const Device& on)
 
 BatchSource* Training::validation() const {
   if (!validation_ && !corpus.validation.empty()) {
-    validation_ =
-        config.entry->sampler(corpus, corpus.validation, config.sampler_options(device, false));
+    SamplerOptions options = config.sampler_options(device, false);
+    options.windows = model->reading_windows();
+    validation_ = config.entry->sampler(corpus, corpus.validation, options);
   }
   return validation_.get();
 }

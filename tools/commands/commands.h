@@ -28,8 +28,9 @@ struct TrainArguments {
 };
 
 struct EvalArguments : RunArguments {
-  std::string data;       ///< "-": standard input
-  std::int64_t rows = 1;  ///< of a stream
+  std::string data;         ///< "-": standard input
+  std::int64_t rows = 1;    ///< of a stream
+  std::int64_t stride = 0;  ///< of windows; 0: as the run's config says
 };
 
 /// How lines are translated; what is not given is as BeamOptions have it.
@@ -50,8 +51,9 @@ struct PredictArguments : RunArguments {
 };
 
 struct ScoreArguments : RunArguments {
-  std::string data;     ///< as of predict
-  bool tokens = false;  ///< also of each token
+  std::string data;         ///< as of predict
+  bool tokens = false;      ///< also of each token
+  std::int64_t stride = 0;  ///< as of eval
 };
 
 struct EmbedArguments : RunArguments {
@@ -118,6 +120,11 @@ void expect_ability(bool able, const char* command, const ModelEntry& entry);
 
 /// Tells on standard error which checkpoint a command reads.
 void tell_checkpoint(const char* command, const TrainedModel& trained);
+
+/// `common` with model.stride, unless that is 0. ConfigError for one below 0.
+CommonArguments with_stride(CommonArguments common, std::int64_t stride);
+/// " in windows of 64 that begin every 32", of a model that reads a text so; else nothing.
+std::string windows_text(const TrainedModel& trained);
 
 /// Tells on standard error how many tokens of a text the model does not know, if there are any.
 void tell_unknown(const char* command, std::int64_t unknown);

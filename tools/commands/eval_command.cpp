@@ -27,7 +27,7 @@ constexpr double kMostUnknown = 0.01;
 
 /// For a language model: the loss per token as nats, bits and perplexity, and per character if all
 /// of them count.
-void print_language(const Evaluation& result, const Corpus& corpus, const TrainedModel& trained,
+void print_language(const Evaluation& result, const Corpus& corpus, TrainedModel& trained,
                     std::int64_t rows, bool json) {
   const TokenRange& tokens = corpus.validation["token"];
   const double loss = result.find("loss")->value, bits = loss / std::log(2.0);
@@ -42,24 +42,29 @@ void print_language(const Evaluation& result, const Corpus& corpus, const Traine
     const auto in = [&](double unit) {
       return per_character ? Json(*per_character / unit) : Json();
     };
-    write_output(json_line({{"checkpoint", trained.checkpoint()},
-                            {"step", trained.step()},
-                            {"tokens", result.counted},
-                            {"rows", rows},
-                            {"unknown_tokens", unknown},
-                            {"unknown_share", share},
-                            {"characters", characters},
-                            {"nats_per_token", loss},
-                            {"bits_per_token", bits},
-                            {"perplexity", std::exp(loss)},
-                            {"nats_per_character", in(1)},
-                            {"bits_per_character", in(std::log(2.0))}}));
+    Json line{{"checkpoint", trained.checkpoint()},
+              {"step", trained.step()},
+              {"tokens", result.counted},
+              {"rows", rows},
+              {"unknown_tokens", unknown},
+              {"unknown_share", share},
+              {"characters", characters},
+              {"nats_per_token", loss},
+              {"bits_per_token", bits},
+              {"perplexity", std::exp(loss)},
+              {"nats_per_character", in(1)},
+              {"bits_per_character", in(std::log(2.0))}};
+    if (const ReadingWindows windows = trained.model().reading_windows(); windows.steps > 0) {
+      line["window"] = windows.steps;
+      line["stride"] = windows.stride;
+    }
+    write_output(json_line(line));
     return;
   }
-  std::string text =
-      fmt::format("{}{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n",
-                  counted(result.counted, "token"),
-                  rows > 1 ? fmt::format(" in {} rows", rows) : "", loss, bits, std::exp(loss));
+  std::string text = fmt::format("{}{}{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n",
+                                 counted(result.counted, "token"),
+                                 rows > 1 ? fmt::format(" in {} rows", rows) : "",
+                                 windows_text(trained), loss, bits, std::exp(loss));
   if (unknown > 0) {
     text += fmt::format("{:.2f} % of the tokens are <unk>: {}\n", 100 * share,
                         per_character ? "the figures count them as one token that is known"
@@ -137,11 +142,25 @@ void tell_unknown(const char* command, std::int64_t unknown) {
                    counted(unknown, "token")));
 }
 
+CommonArguments with_stride(CommonArguments common, std::int64_t stride) {
+  if (stride < 0) throw ConfigError(fmt::format("--stride is {}, expected 1 or more", stride));
+  if (stride > 0) common.set.push_back(fmt::format("model.stride={}", stride));
+  return common;
+}
+
+std::string windows_text(const TrainedModel& trained) {
+  const ReadingWindows windows = trained.model().reading_windows();
+  return windows.steps == 0
+             ? ""
+             : fmt::format(" in windows of {} that begin every {}", windows.steps, windows.stride);
+}
+
 int eval_command(const EvalArguments& arguments, const CommonArguments& common) {
   if (arguments.rows < 1) {
     throw ConfigError(fmt::format("--rows is {}, expected 1 or more", arguments.rows));
   }
-  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
+  TrainedModel trained(arguments.run, model_registry(), with_stride(common, arguments.stride),
+                       arguments.checkpoint);
   const Corpus corpus =
       trained.config().data->evaluation(text_of_input(arguments.data), trained.vocabularies(), {});
   std::optional<Explanation> explanation;

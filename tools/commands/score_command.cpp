@@ -70,7 +70,8 @@ std::string json_of(const ScoredLine& line, bool tokens) {
 }  // namespace
 
 int score_command(const ScoreArguments& arguments, const CommonArguments& common) {
-  TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
+  TrainedModel trained(arguments.run, model_registry(), with_stride(common, arguments.stride),
+                       arguments.checkpoint);
   expect_ability(trained.config().entry->scores, "score", *trained.config().entry);
   const Vocabulary& vocabulary = trained.vocabularies()["token"];
   LineInput input(arguments.data);
@@ -79,7 +80,12 @@ int score_command(const ScoreArguments& arguments, const CommonArguments& common
   for (auto lines = input.next(); !lines.empty(); lines = input.next()) {
     std::vector<LineIds> ids;
     for (const std::string& line : lines) ids.push_back(encoder.next(line));
-    if (!std::exchange(told, true)) tell_checkpoint("score", trained);
+    if (!std::exchange(told, true)) {
+      tell_checkpoint("score", trained);
+      if (const std::string how = windows_text(trained); !how.empty()) {
+        talk(fmt::format("score: lines are read{}\n", how));
+      }
+    }
     const std::vector<LineScore> scores = trained.score(ids);
     std::string text;
     for (std::size_t i = 0; i < ids.size(); ++i) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "engine/batches/batches.h"
@@ -268,14 +269,28 @@ TEST(DataStreams, EvaluationCountsEveryTargetOnceAndInOrder) {
   for (const std::int64_t count : {2, 3, 9, 24, 31}) {
     const TokenRange tokens = counting_tokens(folder, count);
     for (const std::int64_t batch : {1, 2, 5, 40}) {
-      for (const std::int64_t window : {1, 3, 100}) {
-        const auto data = evaluation_batches(
-            Cpu{}, tokens,
-            {.batch = batch, .window = window, .random_start = true, .reset_probability = 1});
+      for (const auto& [window, overlap] : {std::pair{1, 0}, {3, 0}, {3, 1}, {5, 4}, {100, 9}}) {
+        const auto data = evaluation_batches(Cpu{}, tokens,
+                                             {.batch = batch,
+                                              .window = window,
+                                              .overlap = overlap,
+                                              .random_start = true,
+                                              .reset_probability = 1});
         std::vector<Ids> rows(static_cast<std::size_t>(batch));
         std::int64_t counted = 0;
         for (const SeenBatch& b : next_batches(*data, data->batches_per_epoch())) {
           counted += b.tokens;
+          // What was a target before is read again, and the first row then goes on.
+          const std::size_t again = b.first ? 0 : static_cast<std::size_t>(overlap * batch);
+          EXPECT_TRUE(std::all_of(b.target.begin(),
+                                  b.target.begin() + static_cast<std::int64_t>(again),
+                                  [](std::int32_t target) { return target == -1; }));
+          if (!rows[0].empty()) {
+            EXPECT_EQ(b.target[again], rows[0].back() + 1);
+          }
+          for (std::size_t i = 0; i < again; i += static_cast<std::size_t>(batch)) {
+            EXPECT_EQ(b.token[i] + overlap, b.token[again] + static_cast<std::int32_t>(i) / batch);
+          }
           for (std::size_t i = 0; i < b.target.size(); ++i) {
             if (b.target[i] < 0) continue;
             EXPECT_TRUE(b.reset.empty());
@@ -297,6 +312,10 @@ TEST(DataStreams, EvaluationCountsEveryTargetOnceAndInOrder) {
   const TokenRange one = counting_tokens(folder, 1);
   EXPECT_EQ(error_text<FormatError>([&] { evaluation_batches(Cpu{}, one, {}); }),
             one.name + ": 1 token, too few to evaluate on, which takes two");
+  EXPECT_EQ(error_text<ConfigError>([&] {
+              evaluation_batches(Cpu{}, counting_tokens(folder, 9), {.window = 3, .overlap = 3});
+            }),
+            "data: overlap is 3, expected 0 or more, and less than the window, 3");
 }
 
 TEST(DataStreams, RowsWithoutTokensArePadding) {

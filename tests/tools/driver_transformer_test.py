@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""The driver's inspect attention: against the same weights computed here.
+"""What the driver does with transformers alone: inspect attention, against the same weights computed
+here, and windows of evaluation.
 
-    driver_attention_test.py CAROUSEL DEVICE [TEST...]
+    driver_transformer_test.py CAROUSEL DEVICE [TEST...]
 """
 
 import json
@@ -66,7 +67,7 @@ class Weights:
         return heads
 
 
-class DriverAttentionTest(DriverCase):
+class DriverTransformerTest(DriverCase):
     FILES = {"config.toml": TRANSFORMER, "text.txt": TEXT}
 
     def ask(self, *more, **options):
@@ -130,6 +131,33 @@ class DriverAttentionTest(DriverCase):
         self.train(out="recurrent")
         result = run("inspect", "attention", self.here / "recurrent", "--source", "ship", status=1)
         self.assert_one_line(result, "attention", "recurrent_lm")
+
+    def test_windows_begin_every_stride(self):
+        self.train()
+        line = "the little ships sail round the isle"
+        (self.here / "line.txt").write_text(line)
+        def evaluated(*more):
+            return json.loads(run("eval", self.here / "run", "--data", self.here / "line.txt", "--json",
+                                  *more).stdout)
+        plain, overlapping = evaluated(), evaluated("--stride", 4)
+        self.assertEqual((plain["window"], plain["stride"]), (16, 16))
+        self.assertEqual((overlapping["window"], overlapping["stride"]), (16, 4))
+        self.assertEqual(overlapping, evaluated("--set", "model.stride=4"))
+        self.assertGreater(abs(plain["nats_per_token"] - overlapping["nats_per_token"]), 1e-6)
+        told = run("eval", self.here / "run", "--data", self.here / "line.txt", "--stride", 4).stdout
+        self.assertIn(f"{len(line) - 1} tokens in windows of 16 that begin every 4: ", told)
+        for stride, nats in ((16, plain), (4, overlapping)):
+            scored = run("score", self.here / "run", "--stride", stride, input=line)
+            self.assertIn(f"lines are read in windows of 16 that begin every {stride}", scored.stderr)
+            total, tokens = map(float, scored.stdout.split("\t")[:2])
+            self.assertAlmostEqual(-total / tokens, nats["nats_per_token"], delta=1e-4)
+        for stride, part in ((17, "model.stride is 17"), (-1, "--stride is -1")):
+            self.assert_one_line(run("eval", self.here / "run", "--data", self.here / "line.txt",
+                                     "--stride", stride, status=1), part)
+        (self.here / "config.toml").write_text(SMALL_CONFIG)
+        self.train(out="recurrent")
+        self.assert_one_line(run("score", self.here / "recurrent", "--stride", 4, input=line, status=1),
+                             "model.stride")
 
 
 if __name__ == "__main__":
