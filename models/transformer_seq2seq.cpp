@@ -127,6 +127,13 @@ Var TransformerSeq2seq::self_attended(Pass& pass, Var x, const SelfAttention& ow
   Tape& tape = pass.tape();
   return block(pass, x, own.block, [&](Var rows) {
     const Var qkv = parts_.product(tape, rows, own.in);
+    if (seen_ != nullptr) {
+      const char* const field = options.causal ? "token" : "source";
+      seen_->push_back({.name = own.block.name,
+                        .queries = field,
+                        .keys = field,
+                        .weights = self_attention_weights(qkv, options)});
+    }
     const Var y = [&] {
       const Tape::Layer part(tape, tape.layer_name() + ", heads");
       return cache == nullptr ? self_attention(qkv, options)
@@ -154,8 +161,14 @@ Var TransformerSeq2seq::cross_attended(Pass& pass, Var x, std::size_t layer, con
       const Tape::Layer part(tape, tape.layer_name() + ", heads");
       return attention(q, memory.k[layer], memory.v[layer], options);
     }();
+    if (seen_ != nullptr) {
+      seen_->push_back({.name = own.block.name,
+                        .queries = "target",
+                        .keys = "source",
+                        .weights = carousel::attention_weights(q, memory.k[layer], options)});
+    }
     if (writing.aligned && layer + 1 == decoder_.size()) {
-      writing.alignment = attention_weights(q, memory.k[layer], options);
+      writing.alignment = carousel::attention_weights(q, memory.k[layer], options);
     }
     if (writing.state != nullptr) y = tape.constant(y.value().reshaped(shape));
     const Tape::Layer part(tape, tape.layer_name() + ", out");
@@ -233,6 +246,16 @@ Var TransformerSeq2seq::decoded(Pass& pass, const Tensor& token, const Memory& m
   if (config_.norm_place == TransformerSeq2seqConfig::NormPlace::post) return x;
   const Tape::Layer layer(tape, "decoder norm");
   return parts_.normalized(tape, x, decoder_norm_);
+}
+
+std::vector<AttentionWeights> TransformerSeq2seq::attention_weights(Pass& pass,
+                                                                    const Batch& batch) {
+  std::vector<AttentionWeights> seen;
+  seen_ = &seen;
+  Writing none;
+  decoded(pass, batch["token"], memory(pass, batch.at("source")), none);
+  seen_ = nullptr;
+  return seen;
 }
 
 Objective TransformerSeq2seq::objective(Pass& pass, const Batch& batch, const State& /*state*/) {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/model/attention_reader.h"
 #include "engine/model/model.h"
 #include "engine/model/translator.h"
 #include "models/transformer_parts.h"
@@ -31,7 +32,7 @@ namespace carousel {
 ///          arXiv:2002.04745. Parameters have the names and shapes of PyTorch's nn.Transformer, with
 ///          "multihead_attn.in_proj_weight" in its three parts "q_proj.weight", "k_proj.weight" and
 ///          "v_proj.weight".
-class TransformerSeq2seq : public Model, public Translator {
+class TransformerSeq2seq : public Model, public Translator, public AttentionReader {
  public:
   TransformerSeq2seq(const TransformerSeq2seqConfig& config, const Device& device, DType compute,
                      const Beginning& beginning);
@@ -44,6 +45,8 @@ class TransformerSeq2seq : public Model, public Translator {
   State encode(Pass& pass, const Field& source, const Room& room) override;
   Step step(Pass& pass, const Tensor& token, const State& state, bool aligned) override;
   bool attends() const override { return true; }
+  AttentionReader* attention_reader() override { return this; }
+  std::vector<AttentionWeights> attention_weights(Pass& pass, const Batch& batch) override;
 
  private:
   using Product = TransformerParts::Product;
@@ -114,6 +117,7 @@ class TransformerSeq2seq : public Model, public Translator {
   Norm encoder_norm_{}, decoder_norm_{};  ///< of pre
   std::uint64_t places_ = 2;              ///< of dropout that are taken: first the embeddings'
   std::optional<OutputLayer> output_;
+  std::vector<AttentionWeights>* seen_ = nullptr;  ///< where those of each block go, on request
 };
 
 }  // namespace carousel

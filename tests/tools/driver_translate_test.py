@@ -85,6 +85,34 @@ class DriverTranslateTest(DriverCase):
         self.assertEqual(turned, out[::-1])
         self.assertEqual(self.predict(input="\n\n").stdout, "\n\n")
 
+    def test_attention_is_looked_at(self):
+        self.train()
+        def pictures(*more):
+            answer = run("inspect", "attention", self.here / "run", "--json", *more).stdout
+            return {picture["title"]: picture for picture in json.loads(answer)["pictures"]}
+        source = "one two three"
+        own = self.predict(input=source + "\n").stdout.split()
+        seen = pictures("--source", source)
+        self.assertEqual(list(seen), [f"{block}, head {head}" for block in (
+            "encoder layer 0, self-attention", "decoder layer 0, self-attention",
+            "decoder layer 0, cross-attention") for head in range(2)])
+        cross = seen["decoder layer 0, cross-attention, head 0"]
+        self.assertEqual(cross["rows"], [*own, "<eos>"])
+        self.assertEqual(cross["columns"], [*source.split(), "<eos>"])
+        self.assertEqual(seen["decoder layer 0, self-attention, head 1"]["rows"], ["<bos>", *own])
+        for picture in seen.values():
+            for row in picture["weights"]:
+                self.assertAlmostEqual(sum(row), 1, delta=1e-5)
+        # The mean of the heads is the alignment that a translation tells.
+        answer = json.loads(self.predict("--json", input=source + "\n").stdout)["hypotheses"][0]
+        heads = [seen[f"decoder layer 0, cross-attention, head {head}"]["weights"] for head in range(2)]
+        for told, one, other in zip(answer["alignment"], *heads, strict=True):
+            for a, b, c in zip(told, one, other, strict=True):
+                self.assertAlmostEqual(a, (b + c) / 2, delta=1e-4)
+        given = pictures("--source", source, "--target", "six un", "--only", "cross")
+        self.assertEqual(len(given), 2)
+        self.assertEqual(next(iter(given.values()))["rows"], ["six", "un", "<eos>"])
+
     def test_several_translations_have_scores(self):
         best = self.predict("--data", self.here / "lines.txt").stdout.splitlines()
         rows = [line.split("\t") for line in

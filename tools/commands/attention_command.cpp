@@ -8,7 +8,7 @@
 #include "engine/files/matrix_file.h"
 #include "engine/model/attention_picture.h"
 #include "engine/model/attention_reader.h"
-#include "engine/run/trained_model.h"
+#include "engine/run/translations.h"
 #include "engine/text/line_encoder.h"
 #include "engine/text/prompt.h"
 #include "kernels/common/check.h"
@@ -29,8 +29,8 @@ struct FieldText {
   std::vector<std::string> tokens;
 };
 
-FieldText field_text(const std::string& name, const std::vector<std::int32_t>& ids,
-                     const Vocabulary& vocabulary, const Device& device) {
+FieldText field_text(const std::string& name, const LineIds& ids, const Vocabulary& vocabulary,
+                     const Device& device) {
   FieldText text{.field = {.name = name,
                            .values = Tensor(device, {std::ssize(ids), 1}, DType::i32),
                            .lengths = Tensor(device, {1}, DType::i32)},
@@ -42,18 +42,30 @@ FieldText field_text(const std::string& name, const std::vector<std::int32_t>& i
   return text;
 }
 
+/// The likeliest translation, from <bos> to <eos>.
+LineIds translated(TrainedModel& trained, const LineIds& source) {
+  Translations translations(trained);
+  const Vocabulary& target = translations.target();
+  BeamOptions options;
+  options.suppressed = {target.unknown(), target.begin()};
+  const auto found = translations.translate(std::span(&source, 1), options);
+  LineIds result = found.front().front().tokens;
+  result.insert(result.begin(), target.begin());
+  if (result.back() != target.end()) result.push_back(target.end());
+  return result;
+}
+
 /// What a model of this kind reads of the texts that are given.
-std::vector<FieldText> fields_of(const InspectArguments& a, const TrainedModel& trained) {
+std::vector<FieldText> fields_of(const InspectArguments& a, TrainedModel& trained) {
   const auto ids = [&](const std::string& role, const std::string& text, const char* option) {
     LineEncoder encoder(
         trained.vocabularies()[role], option,
         trained.config().entry->translates ? LineEncoder::End::closed : LineEncoder::End::open);
-    std::vector<std::int32_t> line = encoder.next(text);
+    LineIds line = encoder.next(text);
     if (line.empty()) throw ConfigError(fmt::format("{} has no token", option));
     return line;
   };
-  const auto field = [&](const std::string& name, const std::string& role,
-                         const std::vector<std::int32_t>& of) {
+  const auto field = [&](const std::string& name, const std::string& role, const LineIds& of) {
     return field_text(name, of, trained.vocabularies()[role], trained.device());
   };
   if (!trained.config().entry->translates) {
@@ -63,8 +75,9 @@ std::vector<FieldText> fields_of(const InspectArguments& a, const TrainedModel& 
     }
     return {field("token", "token", ids("token", a.source, "--source"))};
   }
-  std::vector<std::int32_t> source = ids("source", a.source, "--source");
-  std::vector<std::int32_t> target = ids("token", a.target, "--target");
+  LineIds source = ids("source", a.source, "--source");
+  const LineIds target =
+      a.target.empty() ? translated(trained, source) : ids("token", a.target, "--target");
   source.erase(source.begin());  // <bos>
   return {field("source", "source", source),
           field("token", "token", {target.begin(), target.end() - 1}),
