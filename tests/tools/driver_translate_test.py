@@ -95,8 +95,8 @@ class DriverTranslateTest(DriverCase):
         seen = pictures("--source", source)
         self.assertEqual(list(seen), [f"{block}, head {head}" for block in (
             "encoder layer 0, self-attention", "decoder layer 0, self-attention",
-            "decoder layer 0, cross-attention") for head in range(2)])
-        cross = seen["decoder layer 0, cross-attention, head 0"]
+            "decoder layer 0, attention") for head in range(2)])
+        cross = seen["decoder layer 0, attention, head 0"]
         self.assertEqual(cross["rows"], [*own, "<eos>"])
         self.assertEqual(cross["columns"], [*source.split(), "<eos>"])
         self.assertEqual(seen["decoder layer 0, self-attention, head 1"]["rows"], ["<bos>", *own])
@@ -105,11 +105,11 @@ class DriverTranslateTest(DriverCase):
                 self.assertAlmostEqual(sum(row), 1, delta=1e-5)
         # The mean of the heads is the alignment that a translation tells.
         answer = json.loads(self.predict("--json", input=source + "\n").stdout)["hypotheses"][0]
-        heads = [seen[f"decoder layer 0, cross-attention, head {head}"]["weights"] for head in range(2)]
+        heads = [seen[f"decoder layer 0, attention, head {head}"]["weights"] for head in range(2)]
         for told, one, other in zip(answer["alignment"], *heads, strict=True):
             for a, b, c in zip(told, one, other, strict=True):
                 self.assertAlmostEqual(a, (b + c) / 2, delta=1e-4)
-        given = pictures("--source", source, "--target", "six un", "--only", "cross")
+        given = pictures("--source", source, "--target", "six un", "--only", "layer 0, attention")
         self.assertEqual(len(given), 2)
         self.assertEqual(next(iter(given.values()))["rows"], ["six", "un", "<eos>"])
 
