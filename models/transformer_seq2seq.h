@@ -105,7 +105,6 @@ class TransformerSeq2seq : public Model, public Translator, public AttentionRead
   Memory memory(Pass& pass, const Field& source);
   /// What the output layer reads of each step of token [T, rows].
   Var decoded(Pass& pass, const Tensor& token, const Memory& memory, Writing& writing);
-  Tensor mean_alignment(Tape& tape, const Tensor& weights) const;
 
   TransformerSeq2seqConfig config_;
   Device device_;

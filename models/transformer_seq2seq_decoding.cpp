@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "kernels/position_embedding/position_embedding.h"
-#include "models/text_windows.h"
+#include "models/alignment.h"
 #include "models/transformer_seq2seq.h"
 
 namespace carousel {
@@ -72,26 +72,8 @@ Translator::Step TransformerSeq2seq::step(Pass& pass, const Tensor& token, const
   pass.carry(after, before);
   Step result{.logits =
                   output_->logits(pass, tape.constant(h.value().reshaped({rows, config_.embed})))};
-  if (aligned) result.alignment = mean_alignment(tape, writing.alignment);
+  if (aligned) result.alignment = mean_of_heads(tape, writing.alignment);
   return result;
-}
-
-/// Of weights [B, A, K, S], the mean over the heads: [K·B, S].
-Tensor TransformerSeq2seq::mean_alignment(Tape& tape, const Tensor& weights) const {
-  const Shape& shape = weights.shape();
-  const std::int64_t B = shape[0], A = shape[1], K = shape[2], S = shape[3];
-  std::vector<std::int32_t> heads_first, rows;
-  for (std::int64_t a = 0; a < A; ++a) {
-    for (std::int64_t b = 0; b < B; ++b)
-      heads_first.push_back(static_cast<std::int32_t>(b * A + a));
-  }
-  for (std::int64_t k = 0; k < K; ++k) {
-    for (std::int64_t b = 0; b < B; ++b) rows.push_back(static_cast<std::int32_t>(b * K + k));
-  }
-  const Tensor turned =
-      gathered_rows(tape, weights.reshaped({B * A, K * S}), heads_first, {A, B, K * S});
-  const Tensor mean = pool(tape.constant(turned), Pooling::mean).value();
-  return gathered_rows(tape, mean.reshaped({B * K, S}), rows, {K * B, S});
 }
 
 }  // namespace carousel

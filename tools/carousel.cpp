@@ -104,6 +104,10 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
                    "cut a stream into so many rows, each of which begins without a state: faster")
       ->capture_default_str();
   add_stride(*command, a.eval.stride);
+  command
+      ->add_option("--beam", a.eval.beam,
+                   "of translations, which are scored by BLEU and chrF: as of predict; 1: greedy")
+      ->capture_default_str();
   add_common(*command, a.common);
   add_explain(*command, a.common);
   return command;

@@ -1,4 +1,6 @@
 // How seq2seq writes: a token of each row at a time, from states and the sources' memory.
+#include "kernels/common/check.h"
+#include "models/alignment.h"
 #include "models/seq2seq/seq2seq.h"
 
 namespace carousel {
@@ -65,7 +67,20 @@ Translator::Step Seq2Seq::step(Pass& pass, const Tensor& token, const State& sta
   const Var y = attention_.attended(tape, queries, memory);
   if (config_.feeds()) pass.carry(y.value().reshaped({rows, H}), state.at("attended").value);
   return {.logits = output_.logits(pass, y).reshaped({rows, config_.vocabulary}),
-          .alignment = aligned ? attention_.weights(tape, queries, memory) : Tensor{}};
+          .alignment =
+              aligned ? mean_of_heads(tape, attention_.weights(tape, queries, memory)) : Tensor{}};
+}
+
+std::vector<AttentionWeights> Seq2Seq::attention_weights(Pass& pass, const Batch& batch) {
+  if (batch.rows != 1) throw ShapeError("attention_weights: expected a batch of one row");
+  std::vector<Tensor> seen;  // of all steps at once, or of each
+  Given given = read(pass, batch.at("source"));
+  given.memory.seen = &seen;
+  decoded(pass, batch.at("token"), given);
+  return {{.name = "attention",
+           .queries = "target",
+           .keys = "source",
+           .weights = seen.size() == 1 ? seen.front() : joined_weights(pass.tape(), seen)}};
 }
 
 }  // namespace carousel

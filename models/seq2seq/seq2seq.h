@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "engine/model/attention_reader.h"
 #include "engine/model/translator.h"
 #include "models/seq2seq/bridge.h"
 #include "models/seq2seq/source_attention.h"
@@ -24,7 +25,7 @@ namespace carousel {
 ///          arXiv:1508.04025, sections 3.1 and 3.3 (attention after the recurrence, input feeding);
 ///          Press & Wolf 2017, arXiv:1608.05859 (tied weights). Parameters have PyTorch's names
 ///          behind "encoder." and "decoder.".
-class Seq2Seq : public Model, public Translator {
+class Seq2Seq : public Model, public Translator, public AttentionReader {
  public:
   Seq2Seq(const Seq2SeqConfig& config, const Device& device, DType compute,
           const Beginning& beginning);
@@ -37,6 +38,9 @@ class Seq2Seq : public Model, public Translator {
   State encode(Pass& pass, const Field& source, const Room& room) override;
   Step step(Pass& pass, const Tensor& token, const State& state, bool aligned) override;
   bool attends() const override { return config_.attends(); }
+  AttentionReader* attention_reader() override { return config_.attends() ? this : nullptr; }
+  /// Of a batch of one row: ShapeError for more.
+  std::vector<AttentionWeights> attention_weights(Pass& pass, const Batch& batch) override;
 
  private:
   /// What the decoder is given of the sources.

@@ -2,8 +2,6 @@
 
 #include <vector>
 
-#include "models/text_windows.h"
-
 namespace carousel {
 
 SourceAttention::SourceAttention(const Seq2SeqConfig& config, std::int64_t units,
@@ -40,6 +38,9 @@ AttentionOptions SourceAttention::options(const Memory& memory) const {
 Var SourceAttention::attended(Tape& tape, Var h, const Memory& memory) const {
   if (!config_.attends()) return h;
   const Var q = query(tape, h);
+  if (memory.seen != nullptr) {
+    memory.seen->push_back(attention_weights(q, memory.values, options(memory)));
+  }
   const Var context = [&] {
     const Tape::Layer layer(tape, "attention, context");
     return attention(q, memory.values, memory.values, options(memory));
@@ -52,18 +53,7 @@ Var SourceAttention::attended(Tape& tape, Var h, const Memory& memory) const {
 }
 
 Tensor SourceAttention::weights(Tape& tape, Var h, const Memory& memory) const {
-  const Tensor all = attention_weights(query(tape, h), memory.values, options(memory));
-  const std::int64_t B = all.shape()[0], A = all.shape()[1], T = all.shape()[2], S = all.shape()[3];
-  std::vector<std::int32_t> rows;  // of [B, A, T, S], in the order of [A, T, B, S]
-  for (std::int64_t a = 0; a < A; ++a) {
-    for (std::int64_t t = 0; t < T; ++t) {
-      for (std::int64_t b = 0; b < B; ++b) {
-        rows.push_back(static_cast<std::int32_t>((b * A + a) * T + t));
-      }
-    }
-  }
-  const Tensor ordered = gathered_rows(tape, all, rows, {A, T * B, S});
-  return pool(tape.constant(ordered), Pooling::mean).value();
+  return attention_weights(query(tape, h), memory.values, options(memory));
 }
 
 }  // namespace carousel

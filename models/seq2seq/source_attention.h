@@ -25,13 +25,14 @@ class SourceAttention {
 
   /// What is made of the sources once.
   struct Memory {
-    Var values{};      ///< m' [S, B, H]; absent without attention
-    Tensor lengths{};  ///< [B] i32: steps of each source
+    Var values{};                         ///< m' [S, B, H]; absent without attention
+    Tensor lengths{};                     ///< [B] i32: steps of each source
+    std::vector<Tensor>* seen = nullptr;  ///< where the weights of each look go, on request
   };
   Memory memory(Tape& tape, Var steps, const Tensor& lengths) const;
   /// h̃ [T, B, H] for h [T, B, H]; h itself without attention.
   Var attended(Tape& tape, Var h, const Memory& memory) const;
-  /// The weights of the steps in attended(): float [T·B, S], the mean of the heads.
+  /// The weights of the steps in attended(): float [B, heads, T, S].
   Tensor weights(Tape& tape, Var h, const Memory& memory) const;
 
  private:

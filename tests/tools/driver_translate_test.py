@@ -85,6 +85,31 @@ class DriverTranslateTest(DriverCase):
         self.assertEqual(turned, out[::-1])
         self.assertEqual(self.predict(input="\n\n").stdout, "\n\n")
 
+    def test_eval_tells_how_near_translations_are(self):
+        self.train()
+        asked = ("eval", self.here / "run", "--data", self.here / "pairs.tsv")
+        answer = json.loads(run(*asked, "--json").stdout)
+        own = self.predict(input="\n".join(SOURCES) + "\n").stdout.splitlines()
+        wanted = [line.split("\t")[1] for line in PAIRS.splitlines()]
+        exact = sum(a == b for a, b in zip(own, wanted, strict=True)) / len(wanted)
+        self.assertGreater(exact, 0)
+        self.assertAlmostEqual(answer["exact_match"], exact)
+        self.assertEqual((answer["pairs"], answer["beam"]), (len(SOURCES), 4))
+        self.assertEqual(answer["tokens"], sum(len(text.split()) + 1 for text in wanted))
+        self.assertLess(0, answer["chrf"])
+        told = run(*asked, "--beam", 1).stdout.splitlines()
+        self.assertIn(f"60 pairs, {answer['tokens']} tokens: {answer['nats_per_token']:.4f} nats", told[0])
+        self.assertIn("translated with a beam of 1: BLEU ", told[1])
+        self.assert_one_line(run(*asked, "--beam", 0, "--json", status=1), "beam is 0")
+        # Targets that are what the model writes, with blanks and another column behind: all are right.
+        lines = "".join(f"{s}\t{t}\tmore\n" for s, t in zip(SOURCES, own) if t)
+        (self.here / "own.tsv").write_text(lines)
+        perfect = json.loads(run("eval", self.here / "run", "--data", self.here / "own.tsv",
+                                 "--json").stdout)
+        self.assertEqual(perfect["exact_match"], 1)
+        self.assertAlmostEqual(perfect["chrf"], 100)
+        self.assertEqual(perfect["brevity_penalty"], 1)
+
     def test_attention_is_looked_at(self):
         self.train()
         def pictures(*more):

@@ -31,6 +31,7 @@ struct EvalArguments : RunArguments {
   std::string data;         ///< "-": standard input
   std::int64_t rows = 1;    ///< of a stream
   std::int64_t stride = 0;  ///< of windows; 0: as the run's config says
+  std::int64_t beam = 4;    ///< of translations
 };
 
 /// How lines are translated; what is not given is as BeamOptions have it.

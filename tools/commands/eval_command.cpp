@@ -11,6 +11,7 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/eval_translations.h"
 #include "tools/commands/train_log.h"
 #include "tools/console/explain.h"
 #include "tools/console/json_line.h"
@@ -161,8 +162,8 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
   }
   TrainedModel trained(arguments.run, model_registry(), with_stride(common, arguments.stride),
                        arguments.checkpoint);
-  const Corpus corpus =
-      trained.config().data->evaluation(text_of_input(arguments.data), trained.vocabularies(), {});
+  const Text text = text_of_input(arguments.data);
+  const Corpus corpus = trained.config().data->evaluation(text, trained.vocabularies(), {});
   std::optional<Explanation> explanation;
   if (common.explain) explanation.emplace(trained.device(), trained.config().machine);
   if (corpus.lines && arguments.rows != 1) {
@@ -181,7 +182,11 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
     print_language(result, corpus, trained, arguments.rows, common.json);
     return 0;
   }
-  print_scores(result, trained, common.json);
+  if (trained.config().entry->translates) {
+    evaluate_translations(arguments, text, trained, result, common.json);
+  } else {
+    print_scores(result, trained, common.json);
+  }
   if (!common.json) tell_unknown("eval", corpus.validation["token"].store->unknown());
   return 0;
 }
