@@ -263,10 +263,10 @@ class DriverTest(DriverCase):
         self.assertIn("generate", kinds["recurrent_lm"]["commands"])
         self.assertIn("predict", kinds["classifier"]["commands"])
         self.assertEqual(kinds["classifier"]["data"], ["labelled"])
-        self.assertEqual([data["kind"] for data in listed["data"]], ["labelled", "text"])
+        self.assertEqual([data["kind"] for data in listed["data"]], ["labelled", "pairs", "text"])
         sections = {section["section"]: section for section in listed["sections"]}
         options = {f"{name}.{option['key']}": option
-                   for name, section in [("model", kinds["recurrent_lm"]), ("data", listed["data"][1]),
+                   for name, section in [("model", kinds["recurrent_lm"]), ("data", listed["data"][2]),
                                          *sections.items()]
                    for option in section["options"]}
         # All that a config has, with the defaults that it has.
