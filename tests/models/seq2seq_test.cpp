@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/common/check.h"
+#include "models/alignment.h"
 #include "tests/models/pair_texts.h"
 #include "tests/models/stepped_training.h"
 #include "tests/support/close.h"
@@ -200,6 +201,32 @@ TEST_P(Seq2SeqOn, AnAlignmentSpreadsOneOverTheSource) {
         EXPECT_NEAR(sum, 1, 1e-6);
       }
     }
+  }
+}
+
+TEST_P(Seq2SeqOn, TheWeightsOfAWholeTextAreThoseOfItsSteps) {
+  const Batch batch = pair_batch(device, {{{3, 4, 5, 6}, {6, 5, 4}}});
+  Config fed_by_heads = small();
+  fed_by_heads.input_feeding = true;
+  fed_by_heads.attention_heads = 3;
+  auto all = variants();
+  all.emplace_back("fed by heads", fed_by_heads);
+  for (const auto& [name, config] : all) {
+    SCOPED_TRACE(name);
+    Seq2Seq model(config, device, DType::f32, /*seed=*/7);
+    ASSERT_EQ(model.attention_reader() != nullptr, config.attends());
+    if (!config.attends()) continue;
+    Arena arena(device);
+    Tape tape(arena, false);
+    Pass pass(tape);
+    const AttentionWeights whole = model.attention_weights(pass, batch).at(0);
+    ASSERT_EQ(whole.weights.shape(), (Shape{1, config.attention_heads, 4, 5}));
+    std::vector<float> stepped;
+    for (const auto& step : steps(model, tape, batch.at("source"), batch["token"])) {
+      for (const float weight : host_floats(step.alignment)) stepped.push_back(weight);
+    }
+    EXPECT_TRUE(
+        test::close(host_floats(mean_of_heads(tape, whole.weights)), stepped, {.absolute = 1e-6}));
   }
 }
 
