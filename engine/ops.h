@@ -182,6 +182,15 @@ Tensor attention_weights(Var q, Var k, const AttentionOptions& options);
 /// The same of self_attention().
 Tensor self_attention_weights(Var qkv, const AttentionOptions& options);
 
+/// Attention with scores Σ_h score[h]·tanh(q + k): for q [T, B, H], or [B, H] of one step, k [S, B, H],
+/// v [S, B, D] and a parameter score of H elements: [T, B, D].
+struct AdditiveAttention {
+  Var y;
+  Tensor weights;  ///< float [B, T, S]: how each query looks at the keys
+};
+/// lengths [B] i32: keys of each row; may be empty.
+AdditiveAttention additive_attention(Var q, Var k, Var v, Var score, const Tensor& lengths = {});
+
 /// The keys and values of one layer that rows have had, for generation. Entry of position p in place
 /// p mod C.
 struct KeyValueCache {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/ops.h"
+#include "kernels/additive_attention/additive_attention.h"
 #include "kernels/attention/attention.h"
 #include "kernels/common/check.h"
 #include "tests/support/close.h"
@@ -128,6 +129,37 @@ TEST(AttentionRules, OneValueMayBeQueriesKeysAndValues) {
     std::vector<float> sum;
     for (std::size_t i = 0; i < d_q.size(); ++i) sum.push_back(d_q[i] + d_k[i] + d_v[i]);
     EXPECT_TRUE(close(host_floats(x.gradient), sum, kAttentionBackwardTolerance.f32));
+  }
+}
+
+// As a composition of the rule with itself: one value in three places has the sum of their gradients.
+TEST(AttentionRules, AdditiveScoresTakeOneValueAsQueriesKeysAndValues) {
+  for (const Device& device : test::devices()) {
+    Arena arena(device);
+    Tape tape(arena, true);
+    const Tensor value = test::tensor_of<float>(device, {5, 1, 8}, some_numbers(40)),
+                 lengths = test::tensor_of<std::int32_t>(device, {1}, {4});
+    const Leaf x(tape, value), q(tape, value), k(tape, value), v(tape, value),
+        score(tape, test::tensor_of<float>(device, {1, 8}, some_numbers(8))),
+        other(tape, score.var.value());
+    const AdditiveAttention one = additive_attention(x.var, x.var, x.var, score.var, lengths),
+                            three = additive_attention(q.var, k.var, v.var, other.var, lengths);
+    EXPECT_EQ(host_floats(one.y.value()), host_floats(three.y.value()));
+    EXPECT_EQ(host_floats(one.weights), host_floats(three.weights));
+    EXPECT_EQ(one.weights.shape(), (Shape{1, 5, 5}));
+    // Of unequal gradients, for those of a sum are 0 where values are equal.
+    test::write(one.y.gradient().tensor, std::vector<double>(as_double(value)));
+    test::write(three.y.gradient().tensor, std::vector<double>(as_double(value)));
+    tape.backward();
+    const auto d_q = host_floats(q.gradient), d_k = host_floats(k.gradient),
+               d_v = host_floats(v.gradient);
+    std::vector<float> sum;
+    for (std::size_t i = 0; i < d_q.size(); ++i) sum.push_back(d_q[i] + d_k[i] + d_v[i]);
+    EXPECT_TRUE(close(host_floats(x.gradient), sum, kAdditiveAttentionBackwardTolerance.f32));
+    EXPECT_EQ(host_floats(score.gradient), host_floats(other.gradient));
+    EXPECT_NE(host_floats(score.gradient), std::vector<float>(8));
+    EXPECT_EQ(tape.labelled().at(0).label.text(), "additive attention");
+    EXPECT_THROW(additive_attention(x.var, x.var, score.var, score.var), ShapeError);
   }
 }
 
