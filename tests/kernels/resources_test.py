@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """No kernel of the ops below keeps values in local memory, on any architecture of the build.
 
-  resources_test.py ROOT NVCC FLAG...    flags: as the library is compiled
+  resources_test.py ROOT NVCC...    NVCC: its launcher, itself and its flags, as the library is compiled
 """
 import concurrent.futures
 import re
@@ -21,10 +21,10 @@ OPS = {"recurrent_sequence": (re.compile(r"recurrent_sequence_(?:forward|backwar
 ARCHITECTURES = {"sm_80", "sm_90a"}
 
 
-def compile_op(op, root, nvcc, flags):
+def compile_op(op, root, nvcc):
     """What ptxas says of the op's kernels."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [nvcc, *flags, f"-I{root}", "-DCAROUSEL_CUDA=1", "-O3", "-Xptxas", "-v", "-c",
+        command = [*nvcc, f"-I{root}", "-DCAROUSEL_CUDA=1", "-O3", "-Xptxas", "-v", "-c",
                    f"{root}/kernels/{op}/{op}_cuda.cu", "-o", f"{folder}/kernels.o"]
         compiled = subprocess.run(command, capture_output=True, text=True)
     report = compiled.stdout + compiled.stderr
@@ -34,10 +34,10 @@ def compile_op(op, root, nvcc, flags):
 
 
 def main():
-    root, nvcc, *flags = sys.argv[1:]
+    root, *nvcc = sys.argv[1:]
     wrong, count = [], 0
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        reports = dict(zip(OPS, pool.map(lambda op: compile_op(op, root, nvcc, flags), OPS)))
+        reports = dict(zip(OPS, pool.map(lambda op: compile_op(op, root, nvcc), OPS)))
     for op, (name, least) in OPS.items():
         kernels = reports[op]
         count += len(kernels)
