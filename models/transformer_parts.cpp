@@ -15,8 +15,15 @@ constexpr std::size_t kAbsent = SIZE_MAX;
 TransformerParts::Product TransformerParts::declare_product(const std::string& name,
                                                             const Shape& shape,
                                                             const Initializer& matrix) {
-  const std::size_t weight = parameters_.declare(name + "weight", shape, matrix);
-  return {weight, options_.bias ? parameters_.declare(name + "bias", {shape[0]}, {}) : kAbsent};
+  Product product = declare_matrix(name, shape, matrix);
+  if (options_.bias) product.bias = parameters_.declare(name + "bias", {shape[0]}, {});
+  return product;
+}
+
+TransformerParts::Product TransformerParts::declare_matrix(const std::string& name,
+                                                           const Shape& shape,
+                                                           const Initializer& matrix) {
+  return {parameters_.declare(name + "weight", shape, matrix), kAbsent};
 }
 
 TransformerParts::Norm TransformerParts::declare_norm(const std::string& name) {

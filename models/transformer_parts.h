@@ -29,6 +29,8 @@ class TransformerParts {
 
   /// Parameters "<name>weight" of this shape and, if there are biases, "<name>bias".
   Product declare_product(const std::string& name, const Shape& shape, const Initializer& matrix);
+  /// "<name>weight" alone.
+  Product declare_matrix(const std::string& name, const Shape& shape, const Initializer& matrix);
   Norm declare_norm(const std::string& name);
 
   Var product(Tape& tape, Var x, const Product& product) const;

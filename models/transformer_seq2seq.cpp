@@ -49,9 +49,9 @@ TransformerSeq2seq::TransformerSeq2seq(const TransformerSeq2seqConfig& config, c
   output_->materialize();
 }
 
-TransformerSeq2seq::Product TransformerSeq2seq::declare_matrix(const std::string& name,
-                                                               std::int64_t rows,
-                                                               std::int64_t columns, int blocks) {
+TransformerSeq2seq::Product TransformerSeq2seq::declare_product(const std::string& name,
+                                                                std::int64_t rows,
+                                                                std::int64_t columns, int blocks) {
   return parts_.declare_product(name, {rows, columns},
                                 {.kind = Kind::xavier, .scale = 1, .blocks = blocks});
 }
@@ -70,18 +70,18 @@ TransformerSeq2seq::SelfAttention TransformerSeq2seq::declare_self(const std::st
                                                                    std::int64_t layer) {
   const std::string name = fmt::format("{}.layers.{}.self_attn.", stack, layer);
   const std::int64_t E = config_.embed;
-  return {.in = declare_matrix(name + "in_proj_", 3 * E, E, /*blocks=*/3),
-          .out = declare_matrix(name + "out_proj.", E, E),
+  return {.in = declare_product(name + "in_proj_", 3 * E, E, /*blocks=*/3),
+          .out = declare_product(name + "out_proj.", E, E),
           .block = declare_block(stack, layer, "self-attention", "norm1.")};
 }
 
 TransformerSeq2seq::CrossAttention TransformerSeq2seq::declare_cross(std::int64_t layer) {
   const std::string name = fmt::format("decoder.layers.{}.multihead_attn.", layer);
   const std::int64_t E = config_.embed;
-  return {.q = declare_matrix(name + "q_proj.", E, E),
-          .k = declare_matrix(name + "k_proj.", E, E),
-          .v = declare_matrix(name + "v_proj.", E, E),
-          .out = declare_matrix(name + "out_proj.", E, E),
+  return {.q = declare_product(name + "q_proj.", E, E),
+          .k = parts_.declare_matrix(name + "k_proj.", {E, E}, {.kind = Kind::xavier, .scale = 1}),
+          .v = declare_product(name + "v_proj.", E, E),
+          .out = declare_product(name + "out_proj.", E, E),
           .block = declare_block("decoder", layer, "attention", "norm2.")};
 }
 
@@ -90,8 +90,8 @@ TransformerSeq2seq::FeedForward TransformerSeq2seq::declare_feed_forward(const s
                                                                          const char* norm) {
   const std::string name = fmt::format("{}.layers.{}.", stack, layer);
   const std::int64_t E = config_.embed, hidden = config_.hidden_width();
-  return {.wide = declare_matrix(name + "linear1.", hidden, E),
-          .narrow = declare_matrix(name + "linear2.", E, hidden),
+  return {.wide = declare_product(name + "linear1.", hidden, E),
+          .narrow = declare_product(name + "linear2.", E, hidden),
           .block = declare_block(stack, layer, "feed-forward", norm)};
 }
 

@@ -31,7 +31,8 @@ namespace carousel {
 /// Source   Vaswani et al. 2017, arXiv:1706.03762, sections 3 and 5.4; pre: Xiong et al. 2020,
 ///          arXiv:2002.04745. Parameters have the names and shapes of PyTorch's nn.Transformer, with
 ///          "multihead_attn.in_proj_weight" in its three parts "q_proj.weight", "k_proj.weight" and
-///          "v_proj.weight".
+///          "v_proj.weight", and no bias of those keys: it adds the same to all scores of a query, which
+///          the softmax does not see.
 class TransformerSeq2seq : public Model, public Translator, public AttentionReader {
  public:
   TransformerSeq2seq(const TransformerSeq2seqConfig& config, const Device& device, DType compute,
@@ -86,8 +87,8 @@ class TransformerSeq2seq : public Model, public Translator, public AttentionRead
     Tensor alignment{};  ///< [B, A, K, S] out: the weights of the last layer
   };
 
-  Product declare_matrix(const std::string& name, std::int64_t rows, std::int64_t columns,
-                         int blocks = 1);
+  Product declare_product(const std::string& name, std::int64_t rows, std::int64_t columns,
+                          int blocks = 1);
   Block declare_block(const std::string& stack, std::int64_t layer, const char* what,
                       const char* norm);
   SelfAttention declare_self(const std::string& stack, std::int64_t layer);

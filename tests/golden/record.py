@@ -425,12 +425,14 @@ def seq2seq(cell, attention, bidirectional=True, input_feeding=False):
 
 
 def in_parts(tensors):
-    """With the three matrices of attention between two sequences each by its name."""
+    """With the three matrices of attention between two sequences each by its name, and without the bias
+    of its keys, which changes nothing."""
     result = {}
     for name, tensor in tensors.items():
         if "multihead_attn.in_proj_" in name:
             for part, rows in zip("qkv", tensor.chunk(3)):
-                result[name.replace("in_proj_", f"{part}_proj.")] = rows
+                if part != "k" or not name.endswith("bias"):
+                    result[name.replace("in_proj_", f"{part}_proj.")] = rows
         else:
             result[name] = tensor
     return result

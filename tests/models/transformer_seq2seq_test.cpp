@@ -230,14 +230,15 @@ TEST(TransformerSeq2seq, NamesAreThoseOfPyTorch) {
   for (std::size_t i = 0; i < model.parameters().count(); ++i) {
     names.push_back(model.parameters().name(i) + " " + model.parameters().weight(i).shape().text());
   }
-  EXPECT_EQ(names.size(), 2U + 12 + 22);
+  EXPECT_EQ(names.size(), 2U + 12 + 21);
   const auto has = [&](const std::string& name) {
     return std::find(names.begin(), names.end(), name) != names.end();
   };
   EXPECT_TRUE(has("source_embedding.weight [13, 16]"));
   EXPECT_TRUE(has("encoder.layers.0.self_attn.in_proj_weight [48, 16]"));
   EXPECT_TRUE(has("encoder.layers.0.linear1.bias [64]"));
-  EXPECT_TRUE(has("decoder.layers.0.multihead_attn.k_proj.bias [16]"));
+  EXPECT_TRUE(has("decoder.layers.0.multihead_attn.v_proj.bias [16]"));
+  EXPECT_FALSE(has("decoder.layers.0.multihead_attn.k_proj.bias [16]"));
   EXPECT_TRUE(has("decoder.layers.0.norm3.weight [16]"));
 }
 
