@@ -47,16 +47,19 @@ std::string place(const TracedTensor& tensor, std::int64_t index) {
   return text;
 }
 
-/// A contract's tolerance for products that round so. tf32 has two bits more than bf16.
-Tolerance of(const Tolerances& contract, Rounding rounding) {
-  const Tolerance& coarse = contract.bf16;
+/// What the contracts allow of products that round so. tf32 has two bits more than bf16.
+Tolerance of(const TracedTensor& tensor, Rounding rounding) {
+  const Tolerance &coarse = tensor.tolerance.bf16, &inputs = tensor.rounded_inputs;
   switch (rounding) {
     case Rounding::alike:
       return {};
     case Rounding::f32:
-      return contract.f32;
+      return tensor.tolerance.f32;
     case Rounding::tf32:
       return {.absolute = coarse.absolute / 4, .relative = coarse.relative / 4};
+    case Rounding::mixed:
+      return {.absolute = std::hypot(coarse.absolute, inputs.absolute),
+              .relative = std::hypot(coarse.relative, inputs.relative)};
     case Rounding::bf16:
       break;
   }
@@ -151,7 +154,7 @@ Tolerance step_tolerance(const TracedTensor& tensor, Rounding rounding) {
   // to about 1, and errors scale with the numbers: hence the largest as the unit, rather than their
   // root mean square, which says little of a sum that a few large terms decide. (A contract of a
   // backward pass covers the errors of its forward pass, so that backward tolerances start anew.)
-  const Tolerance allowed = of(tensor.tolerance, rounding);
+  const Tolerance allowed = of(tensor, rounding);
   return {.absolute = 2 * allowed.absolute, .relative = 2 * allowed.relative};
 }
 
@@ -198,8 +201,15 @@ void compare_whole_step(TracedTraining& a, TracedTraining& b, Comparison& compar
 
 void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison) {
   b.start_as(a);
-  const Trace before = a.gradients();
-  comparison.add(a.run().step, before, b.gradients());
+  const std::size_t count = a.begin();
+  b.begin();
+  Trace of_a, of_b;
+  for (std::size_t k = 0; k < count; ++k) {
+    of_a = a.forward(k), of_b = b.forward(k);
+    b.take_values(a);  // else a function with a kink, as ReLU, has another gradient near it
+    of_a = a.backward(k, std::move(of_a)), of_b = b.backward(k, std::move(of_b));
+  }
+  comparison.add(a.run().step, of_a, of_b);
   b.take_gradients(a);
   const Trace after = a.update();
   comparison.add(a.run().step, after, b.update());

@@ -12,8 +12,9 @@
 namespace carousel {
 
 /// How products round on the coarser of two sides, which decides the tolerance. `alike`: both sides
-/// compute the same operations in the same order, and no bit may differ.
-enum class Rounding : std::uint8_t { alike, f32, tf32, bf16 };
+/// compute the same operations in the same order, and no bit may differ. `mixed`: bf16 beside a finer
+/// side, so that the inputs of ops differ, too.
+enum class Rounding : std::uint8_t { alike, f32, tf32, bf16, mixed };
 
 /// The tolerance for a tensor of a step that both sides begin with the same numbers:
 ///
@@ -75,8 +76,8 @@ class Comparison {
 };
 
 /// Runs and compares the next step of two sides that are at the same batch. Errors do not
-/// accumulate: `b` begins the step with the weights and states of `a`, and updates with the
-/// gradients of `a`.
+/// accumulate: `b` begins the step with the weights and states of `a`, its backward pass with what the
+/// forward pass of `a` computed, and it updates with the gradients of `a`.
 void compare_step(TracedTraining& a, TracedTraining& b, Comparison& comparison);
 
 /// Runs and compares the next step of two sides on one device and in one precision, which began

@@ -115,6 +115,7 @@ void add_backward(Trace& trace, const std::vector<LabelledValue>& values) {
     const bool computed = !entry->is_parameter && !entry->is_constant;
     if (computed && op != entry->label.name) {
       like.tolerance = combined(like.tolerance, entry->label.backward);
+      like.rounded_inputs = combined(like.rounded_inputs, entry->label.rounded_inputs);
       op = entry->label.name;
     }
     if (!entry->gradient && !entry->rows.present()) continue;
@@ -153,6 +154,7 @@ void TracedTraining::add_forward(Trace& trace, const Values& values) const {
     stage = entry.label.name;
     if (!entry.is_constant && op != stage) {
       like.tolerance = combined(like.tolerance, entry.label.forward);
+      like.rounded_inputs = combined(like.rounded_inputs, entry.label.rounded_inputs);
       op = stage;
     }
     if (entry.value) add(trace, like, entry.label, entry.value);
@@ -160,15 +162,15 @@ void TracedTraining::add_forward(Trace& trace, const Values& values) const {
 }
 
 void TracedTraining::add_carried(Trace& trace) const {
-  const int stage = trace.back().stage + 1;
-  Tolerances tolerance;  // of the last value of the forward pass, which has all before it
-  for (const TracedTensor& tensor : trace) {
-    if (tensor.phase == Phase::forward) tolerance = tensor.tolerance;
+  TracedTensor like{.phase = Phase::forward, .stage = trace.back().stage + 1};
+  for (const TracedTensor& tensor : trace) {  // the last value's tolerance has all before it
+    if (tensor.phase != Phase::forward) continue;
+    like.tolerance = tensor.tolerance;
+    like.rounded_inputs = tensor.rounded_inputs;
   }
   for (const StateTensor& state : run_.state.tensors) {
     if (!is_real(state.value)) continue;  // a count has no error
-    add(trace, {.phase = Phase::forward, .stage = stage, .tolerance = tolerance},
-        {.name = "carried " + state.name, .axes = Axes::state}, state.value);
+    add(trace, like, {.name = "carried " + state.name, .axes = Axes::state}, state.value);
   }
 }
 
@@ -191,19 +193,29 @@ void TracedTraining::add_update(Trace& trace) const {
   }
 }
 
-Trace TracedTraining::gradients() {
-  Trace trace;
+std::size_t TracedTraining::begin() {
   step_.begin();
-  const std::size_t last = step_.micro_batches() - 1;
-  for (std::size_t k = 0; k < last; ++k) {
-    step_.forward(k);
-    step_.backward(k);
-  }
-  step_.forward(last);
+  return step_.micro_batches();
+}
+
+Trace TracedTraining::forward(std::size_t micro_batch) {
+  step_.forward(micro_batch);
+  Trace trace;
   add_forward(trace, step_.tape().labelled());
-  step_.backward(last);
+  return trace;
+}
+
+Trace TracedTraining::backward(std::size_t micro_batch, Trace trace) {
+  step_.backward(micro_batch);
   add_backward(trace, step_.tape().labelled());
   add_carried(trace);
+  return trace;
+}
+
+Trace TracedTraining::gradients() {
+  Trace trace;
+  const std::size_t count = begin();
+  for (std::size_t k = 0; k < count; ++k) trace = backward(k, forward(k));
   return trace;
 }
 
@@ -259,6 +271,16 @@ void TracedTraining::start_as(const TracedTraining& other) const {
   for (std::size_t i = 0; i < moments.size(); ++i) copy_values(moments[i].second, own[i].second);
   for (std::size_t i = 0; i < from.state.tensors.size(); ++i) {
     copy_values(from.state.tensors[i].value, to.state.tensors[i].value);
+  }
+}
+
+void TracedTraining::take_values(const TracedTraining& other) const {
+  const Values from = other.step_.tape().labelled(), to = step_.tape().labelled();
+  for (std::size_t i = 0; i < std::min(from.size(), to.size()); ++i) {
+    if (to[i].is_parameter || to[i].is_constant || !to[i].value) continue;
+    // Sides that compute different values are no pair, as Comparison::add() says.
+    if (!from[i].value || from[i].value.shape() != to[i].value.shape()) return;
+    copy_values(from[i].value, to[i].value);
   }
 }
 

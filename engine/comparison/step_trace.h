@@ -24,6 +24,7 @@ struct TracedTensor {
   /// What the contracts of all ops on the way to this value allow together: their root sum of
   /// squares, for errors of different ops are independent.
   Tolerances tolerance{};
+  Tolerance rounded_inputs{};  ///< of those ops together, on top between f32 and bf16
   Shape shape{};
   std::vector<float> values{};
 };
@@ -31,20 +32,25 @@ struct TracedTensor {
 /// What a training step computed, in order.
 using Trace = std::vector<TracedTensor>;
 
-/// One side of a comparison: training as the Trainer does it, one step at a time and in two halves,
-/// with all values of a step read back to the host. The run must outlive it.
+/// One side of a comparison: training as the Trainer does it, one step at a time and in parts, with all
+/// values of a step read back to the host. The run must outlive it.
 class TracedTraining {
  public:
   TracedTraining(TrainingRun& run, const TrainingStepParts& parts) : run_(run), step_(run, parts) {}
 
-  /// The forward and the backward pass of the next step, on the next batch.
-  Trace gradients();
-  /// The other half: the optimiser's step.
+  /// Begins the next step, of so many micro-batches. Each has a forward and then a backward pass.
+  std::size_t begin();
+  Trace forward(std::size_t micro_batch);
+  /// Adds to the trace of the forward pass.
+  Trace backward(std::size_t micro_batch, Trace trace);
+  /// The rest of the step: the optimiser's.
   Trace update();
-  /// Both halves at once, which may be a graph, and the values that are still there afterwards:
+  /// All passes of the next step; the trace is that of its last micro-batch.
+  Trace gradients();
+  /// The whole step at once, which may be a graph, and the values that are still there afterwards:
   /// without those that the backward pass overwrites, and without the state before the window.
   Trace whole_step();
-  /// Both halves, untraced.
+  /// The whole step, untraced.
   void step();
   /// Of the last step: the loss in nats per target, and the norm before clipping.
   struct Result {
@@ -55,6 +61,8 @@ class TracedTraining {
   /// The next step begins with the weights, optimiser state and recurrent state of `other`, which
   /// may be on another device and of another precision.
   void start_as(const TracedTraining& other) const;
+  /// Between the passes: the backward pass takes what the forward pass of `other` computed for its own.
+  void take_values(const TracedTraining& other) const;
   /// The update takes the gradients of `other` for its own.
   void take_gradients(const TracedTraining& other) const;
 

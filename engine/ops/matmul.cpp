@@ -69,8 +69,10 @@ Var product(const Var& a, const Var& b, bool transpose_b, const Var* bias) {
     }
     if (biased) sum_columns(recorded, bias.gradient(), d_y);
   });
-  tape.label(result,
-             {.part = "product", .forward = kMatmulTolerance, .backward = kMatmulTolerance});
+  tape.label(result, {.part = "product",
+                      .forward = kMatmulTolerance,
+                      .backward = kMatmulTolerance,
+                      .rounded_inputs = {.absolute = 0x1p-8}});
   return result;
 }
 

@@ -32,12 +32,10 @@ Var position_embedding(Var x, Var table, const Tensor& offset, float scale) {
                                                       : Gradient<Acc, 2>{}});
     });
   });
-  // Between precisions x differs by its rounding, which a sum that cancels shows.
-  constexpr Tolerances kOp = kPositionEmbeddingTolerance;
   tape.label(result, {.part = "with positions",
-                      .forward = {.f32 = kOp.f32,
-                                  .bf16 = {.absolute = 0x1p-8, .relative = kOp.bf16.relative}},
-                      .backward = kPositionEmbeddingTolerance});
+                      .forward = kPositionEmbeddingTolerance,
+                      .backward = kPositionEmbeddingTolerance,
+                      .rounded_inputs = {.absolute = 0x1p-8}});
   return result;
 }
 

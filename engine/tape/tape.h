@@ -31,6 +31,8 @@ struct Label {
   std::vector<std::string> blocks = {};  ///< names of equal blocks of a sequence's columns: i, f, …
   Axes axes = Axes::sequence;
   Tolerances forward = {}, backward = {};  ///< of the value and of its inputs' gradients; 0: exact
+  /// Of both, on top, between f32 and bf16: for an op whose sums may cancel inputs rounded on one side.
+  Tolerance rounded_inputs = {};
 
   /// "lstm layer 1, gate f" of block 1; of the whole value without a block.
   std::string text(std::size_t block = static_cast<std::size_t>(-1)) const;

@@ -50,6 +50,7 @@ std::string side_name(const Device& device, Precision precision) {
 
 Rounding coarser(Precision a, Precision b) {
   static constexpr Rounding kRoundings[] = {Rounding::f32, Rounding::tf32, Rounding::bf16};
+  if ((a == Precision::bf16) != (b == Precision::bf16)) return Rounding::mixed;
   return kRoundings[std::max(static_cast<int>(a), static_cast<int>(b))];
 }
 

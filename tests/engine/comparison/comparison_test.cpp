@@ -155,10 +155,12 @@ TEST(Comparison, TracesOfDifferentTensorsAreRefused) {
 }
 
 TEST(Comparison, BothSidesMayBeOffByTheContractOfTheRounding) {
-  const TracedTensor x = number("x", 1);
+  TracedTensor x = number("x", 1);
+  x.rounded_inputs = {.absolute = 0.75e-2};
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::f32).absolute, 2e-6);
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::f32).relative, 2e-6);
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::bf16).absolute, 2e-2);
+  EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::mixed).absolute, 2.5e-2);
   EXPECT_DOUBLE_EQ(step_tolerance(x, Rounding::tf32).absolute, 0.5e-2);
   EXPECT_EQ(step_tolerance(x, Rounding::alike).absolute, 0);
 }
