@@ -103,7 +103,7 @@ TEST_P(OutputLayers, EvaluationIsTheLogProbabilityThatGenerationHas) {
 TEST_P(OutputLayers, ABatchIsLearntByHeart) {
   for (const DType compute : {DType::f32, DType::bf16}) {
     test::SteppedTraining<NgramLm, NgramLmConfig> training(ngram(output), device, compute);
-    const Batch batch = window(device, 0, 7, 3);
+    const Batch batch = window(device, 0, 20, 3);
     for (int step = 0; step < 150; ++step) {
       training.state.reset();
       training.train(batch, 0.02F);
