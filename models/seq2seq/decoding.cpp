@@ -33,6 +33,10 @@ State Seq2Seq::encode(Pass& pass, const Field& source, const Room& room) {
   if (!config_.attends()) return state;
   state.tensors.push_back(
       {.name = "memory", .value = kept(given.memory.values.value(), device_), .batch_axis = -1});
+  if (config_.adds()) {
+    state.tensors.push_back(
+        {.name = "keys", .value = kept(given.memory.keys.value(), device_), .batch_axis = -1});
+  }
   if (source.lengths) {
     state.tensors.push_back(
         {.name = "lengths", .value = kept(source.lengths, device_), .batch_axis = -1});
@@ -48,27 +52,31 @@ State Seq2Seq::encode(Pass& pass, const Field& source, const Room& room) {
 Translator::Step Seq2Seq::step(Pass& pass, const Tensor& token, const State& state, bool aligned) {
   Tape& tape = pass.tape();
   const std::int64_t rows = token.shape()[1], H = config_.width();
-  Var x = decoder_.read(pass, embedding_, token);  // [1, K·B, E]
-  if (config_.feeds()) {
-    x = with_fed(tape, x, tape.constant(state.at("attended").value.reshaped({1, rows, H})));
-  }
-  const Var h = decoder_.run(pass, x, {.state = &state}, Encoder::Output::steps).output;
-  if (!config_.attends()) {
-    return {.logits = output_.logits(pass, h).reshaped({rows, config_.vocabulary})};
-  }
-  SourceAttention::Memory memory;
+  std::vector<Tensor> seen;
+  SourceAttention::Memory memory{.seen = aligned ? &seen : nullptr};
   for (const StateTensor& tensor : state.tensors) {
     if (tensor.name == "memory") memory.values = tape.constant(tensor.value);
+    if (tensor.name == "keys") memory.keys = tape.constant(tensor.value);
     if (tensor.name == "lengths") memory.lengths = tensor.value;
   }
   // The rows of a source are queries of one row of the memory.
-  const std::int64_t sources = memory.values.shape()[1];
-  const Var queries = tape.constant(h.value().reshaped({rows / sources, sources, H}));
-  const Var y = attention_.attended(tape, queries, memory);
+  const auto context = [&](const Tensor& queries) {
+    const std::int64_t sources = memory.values.shape()[1];
+    const Var c = attention_.context(
+        tape, tape.constant(queries.reshaped({rows / sources, sources, H})), memory);
+    return tape.constant(c.value().reshaped({1, rows, config_.context_width()}));
+  };
+  Var x = decoder_.read(pass, embedding_, token), fed{};  // x: [1, K·B, E]
+  if (config_.looks_first()) fed = context(state.tensors[top_state()].value);
+  if (config_.feeds()) fed = tape.constant(state.at("attended").value.reshaped({1, rows, H}));
+  if (fed.present()) x = with_fed(tape, x, fed);
+  Var y = decoder_.run(pass, x, {.state = &state}, Encoder::Output::steps).output;
+  if (config_.attends()) {
+    y = attention_.combined(tape, config_.looks_first() ? fed : context(y.value()), y);
+  }
   if (config_.feeds()) pass.carry(y.value().reshaped({rows, H}), state.at("attended").value);
   return {.logits = output_.logits(pass, y).reshaped({rows, config_.vocabulary}),
-          .alignment =
-              aligned ? mean_of_heads(tape, attention_.weights(tape, queries, memory)) : Tensor{}};
+          .alignment = seen.empty() ? Tensor{} : mean_of_heads(tape, seen.front())};
 }
 
 std::vector<AttentionWeights> Seq2Seq::attention_weights(Pass& pass, const Batch& batch) {

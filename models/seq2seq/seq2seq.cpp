@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "engine/model/sampling.h"
+
 namespace carousel {
 namespace {
 
@@ -52,21 +54,67 @@ Seq2Seq::Given Seq2Seq::read(Pass& pass, const Field& source) const {
           .initial = bridge_(tape, result.last)};
 }
 
-Var Seq2Seq::fed_steps(Pass& pass, Var x, const Given& given) const {
-  Tape& tape = pass.tape();
-  const Tensor nothing = tape.tensor({1, x.shape()[1], config_.width()}, x.dtype());
+std::size_t Seq2Seq::top_state() const {
+  std::int64_t below = 0;
+  for (std::int64_t l = 0; l + 1 < config_.encoder.layers; ++l) below += decoder_.states(l);
+  return static_cast<std::size_t>(below);
+}
+
+Seq2Seq::Place Seq2Seq::beginning(Tape& tape, const Given& given, std::int64_t rows) const {
+  Place place{.states = given.initial};
+  if (!config_.feeds()) return place;
+  const Tensor nothing = tape.tensor({1, rows, config_.width()}, parameters_.compute_type());
   zero(nothing);
-  Var before = tape.constant(nothing);
-  std::vector<Var> states = given.initial, steps;
+  place.fed = tape.constant(nothing);
+  return place;
+}
+
+Var Seq2Seq::advanced(Pass& pass, Var x, Place& place, const Given& given) const {
+  Tape& tape = pass.tape();
+  const bool first = config_.looks_first();
+  if (first) place.fed = attention_.context(tape, place.states[top_state()], given.memory);
+  if (place.fed.present()) x = with_fed(tape, x, place.fed);
+  Encoder::Result result = decoder_.run(pass, x, {.initial = place.states, .step = place.step++},
+                                        Encoder::Output::steps);
+  place.states = std::move(result.last);
+  const Var y = first ? attention_.combined(tape, place.fed, result.output)
+                      : attention_.attended(tape, result.output, given.memory);
+  if (config_.feeds()) place.fed = y;
+  return y;
+}
+
+Var Seq2Seq::stepped(Pass& pass, Var x, const Given& given) const {
+  Tape& tape = pass.tape();
+  Place place = beginning(tape, given, x.shape()[1]);
+  std::vector<Var> steps;
   for (std::int64_t t = 0; t < x.shape()[0]; ++t) {
-    Encoder::Result result = decoder_.run(pass, with_fed(tape, time_step(x, t), before),
-                                          {.initial = states, .step = t}, Encoder::Output::steps);
-    before = attention_.attended(tape, result.output, given.memory);
-    states = std::move(result.last);
-    steps.push_back(before);
+    steps.push_back(advanced(pass, time_step(x, t), place, given));
   }
   const Tape::Layer layer(tape, "input feeding");
   return join_steps(steps);
+}
+
+Tensor Seq2Seq::scheduled_tokens(Pass& pass, const Tensor& token, const Given& given) const {
+  constexpr std::uint64_t kPlace = std::uint64_t{1} << 41U;  // beyond those of other random numbers
+  Tape& tape = pass.tape();
+  const std::int64_t T = token.shape()[0], B = token.shape()[1];
+  const Tensor result = tape.tensor(token.shape(), DType::i32), own = tape.tensor({B}, DType::i32);
+  copy(token.slice(0, 1), result.slice(0, 1));
+  Place place = beginning(tape, given, B);
+  for (std::int64_t t = 0; t + 1 < T; ++t) {
+    const Var x = decoder_.read(pass, embedding_, result.slice(t, 1));
+    // No gradient reaches these values, and the tape's rules for them do not run.
+    choose_tokens(
+        output_.logits(pass, advanced(pass, x, place, given)).reshaped({B, config_.vocabulary}),
+        {.greedy = true}, {}, own);
+    run(device_, ScheduledTokens{.given = token.slice(t + 1, 1).view<std::int32_t, 1>(),
+                                 .own = own.view<std::int32_t, 1>(),
+                                 .forcing = config_.teacher_forcing,
+                                 .random = pass.random(kPlace),
+                                 .first = (t + 1) * B,
+                                 .token = result.slice(t + 1, 1).mutable_view<std::int32_t, 1>()});
+  }
+  return result;
 }
 
 Var Seq2Seq::with_fed(Tape& tape, Var x, Var before) {
@@ -75,8 +123,10 @@ Var Seq2Seq::with_fed(Tape& tape, Var x, Var before) {
 }
 
 Seq2Seq::Steps Seq2Seq::decoded(Pass& pass, const Field& token, const Given& given) const {
-  const Var x = decoder_.read(pass, embedding_, token.values);  // [T, B, E]
-  if (config_.feeds()) return {.y = fed_steps(pass, x, given)};
+  const bool scheduled = config_.scheduled_sampling && pass.training();
+  const Tensor read = scheduled ? scheduled_tokens(pass, token.values, given) : token.values;
+  const Var x = decoder_.read(pass, embedding_, read);  // [T, B, E]
+  if (config_.goes_by_steps()) return {.y = stepped(pass, x, given)};
   // Without lengths, but for penalties: padding follows a text, and its targets are ignored.
   const Tensor lengths = config_.encoder.penalizes() ? token.lengths : Tensor{};
   Encoder::Result result =

@@ -249,31 +249,37 @@ class Classifier(nn.Module):
 
 class Seq2Seq(nn.Module):
     """Carousel's seq2seq: the decoder begins with the encoder's last states, of two directions
-    through a layer and tanh, and looks at the source as Luong's does."""
+    through a layer and tanh, and looks at the source as Luong's does, or with additive scores as
+    Bahdanau's."""
 
     def __init__(self, cell, source_vocabulary, vocabulary, embed, hidden, layers, attention,
                  bidirectional, input_feeding):
         super().__init__()
         self.cell, self.attends, self.bidirectional = CELLS[cell], attention != "none", bidirectional
-        self.feeds, self.hidden = input_feeding, hidden
+        self.feeds, self.hidden, self.first = input_feeding, hidden, attention == "additive"
+        sums = attention in ("additive", "concat")
         name, make = self.cell.prefix, self.cell.make
         units = hidden * (2 if bidirectional else 1)
         self.encoder = nn.ModuleDict({
             "embedding": nn.Embedding(source_vocabulary, embed),
             name: make(embed, hidden, layers, bidirectional=bidirectional)})
+        fed = units if self.first else hidden if input_feeding else 0
         self.decoder = nn.ModuleDict({"embedding": nn.Embedding(vocabulary, embed),
-                                      name: make(embed + (hidden if input_feeding else 0), hidden,
-                                                 layers)})
+                                      name: make(embed + fed, hidden, layers)})
         if bidirectional:
             self.bridge = nn.ModuleDict({f"{state}_l{layer}": nn.Linear(units, hidden)
                                          for layer in range(layers) for state in self.cell.states})
         parts = {}
-        if self.attends and bidirectional:
+        if sums:
+            parts |= {"query": nn.Linear(hidden, hidden, bias=False),
+                      "key": nn.Linear(units, hidden, bias=False),
+                      "score": nn.Linear(hidden, 1, bias=False)}
+        elif self.attends and bidirectional:
             parts["memory"] = nn.Linear(units, hidden, bias=False)
         if attention == "general":
             parts["score"] = nn.Linear(hidden, hidden, bias=False)
         if self.attends:
-            parts["output"] = nn.Linear(2 * hidden, hidden, bias=False)
+            parts["output"] = nn.Linear((units if sums else hidden) + hidden, hidden, bias=False)
         self.attention = nn.ModuleDict(parts)
         self.output = nn.Linear(hidden, vocabulary)
 
@@ -302,20 +308,36 @@ class Seq2Seq(nn.Module):
         if self.attends:
             memory = self.part("memory", steps)
             beyond = torch.arange(len(source)) >= lengths[:, None, None]
-        if not self.feeds:
+        if not self.feeds and not self.first:
             h, _ = run(self.decoder[name], x, state)
             h, weights = self.look(h, memory, beyond) if self.attends else (h, None)
             return self.output(h), weights
-        fed, steps = torch.zeros_like(memory[:1]), []
+        fed, steps = torch.zeros(1, len(lengths), self.hidden, dtype=x.dtype), []
         for t in range(len(token)):
+            if self.first:
+                fed, weights = self.context(state[0][-1:], memory, beyond)
+                weights = weights.transpose(0, 1)
             h, state = run(self.decoder[name], torch.cat((x[t:t + 1], fed), dim=-1), state)
-            fed, weights = self.look(h, memory, beyond)
+            if self.first:
+                fed = self.combined(fed, h)
+            else:
+                fed, weights = self.look(h, memory, beyond)
             steps.append((self.output(fed), weights))
         return tuple(torch.cat(part) for part in zip(*steps))
 
-    def look(self, h, memory, beyond):
-        scores = torch.einsum("tbh,sbh->bts", self.part("score", h), memory)
+    def context(self, query, memory, beyond):
+        """What queries [T, B, H] get of the memory, and the weights [B, T, S]."""
+        if "query" in self.attention:
+            sums = self.part("query", query)[:, None] + self.part("key", memory)  # [T, S, B, H]
+            scores = self.part("score", torch.tanh(sums)).squeeze(-1).permute(2, 0, 1)
+        else:
+            scores = torch.einsum("tbh,sbh->bts", self.part("score", query), memory)
         weights = scores.masked_fill(beyond, float("-inf")).softmax(-1)
-        context = torch.einsum("bts,sbh->tbh", weights, memory)
-        attended = torch.tanh(self.attention["output"](torch.cat((context, h), dim=-1)))
-        return attended, weights.transpose(0, 1)
+        return torch.einsum("bts,sbh->tbh", weights, memory), weights
+
+    def combined(self, context, h):
+        return torch.tanh(self.attention["output"](torch.cat((context, h), dim=-1)))
+
+    def look(self, h, memory, beyond):
+        context, weights = self.context(h, memory, beyond)
+        return self.combined(context, h), weights.transpose(0, 1)

@@ -555,6 +555,8 @@ CASES = {
     "lstm_lm_tied": (recurrent_lm, {"cell": "lstm", "clip_norm": 0.4, "tied": True}),
     "ngram_lm": (ngram_lm, {}),
     "ngram_lm_tied": (ngram_lm, {"tied": True}),
+    "seq2seq_additive": (seq2seq, {"cell": "lstm", "attention": "additive"}),
+    "seq2seq_concat": (seq2seq, {"cell": "gru", "attention": "concat", "input_feeding": True}),
     "seq2seq_dot": (seq2seq, {"cell": "gru", "attention": "dot"}),
     "seq2seq_fed": (seq2seq, {"cell": "lstm", "attention": "general", "input_feeding": True}),
     "seq2seq_general": (seq2seq, {"cell": "lstm", "attention": "general"}),

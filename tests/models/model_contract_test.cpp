@@ -112,12 +112,15 @@ std::unique_ptr<Model> make_transformer(const Device& device, const EncoderConfi
                                          device, DType::f32, /*seed=*/3);
 }
 
-template <bool kFeeds>
+using Look = Seq2SeqConfig::Attention;
+
+template <Look kAttention, bool kFeeds>
 std::unique_ptr<Model> make_seq2seq(const Device& device, const EncoderConfig& config) {
   Seq2SeqConfig pairs{.source_vocabulary = kVocabulary,
                       .vocabulary = kVocabulary,
                       .embed = kWidth,
                       .encoder = config,
+                      .attention = kAttention,
                       .input_feeding = kFeeds};
   pairs.encoder.bidirectional = true;
   return std::make_unique<Seq2Seq>(pairs, device, DType::f32, /*seed=*/3);
@@ -138,9 +141,11 @@ const std::vector<ModelCase> kModels{
     {"ngram_lm", make_ngram_model, language_batch, /*masks=*/2},
     {"recurrent_lm", make_language_model, language_batch},
     {"transformer_lm", make_transformer, language_batch, /*masks=*/5},
-    {"seq2seq", make_seq2seq<false>, translation_batch, /*masks=*/8},
+    {"seq2seq", make_seq2seq<Look::dot, false>, translation_batch, /*masks=*/8},
+    {"seq2seq, concat", make_seq2seq<Look::concat, false>, translation_batch, /*masks=*/8},
     // Of the encoder four, of what the decoder reads one, and of its layers three in each step.
-    {"seq2seq with input feeding", make_seq2seq<true>, translation_batch, /*masks=*/5 + 3 * 6},
+    {"seq2seq with input feeding", make_seq2seq<Look::dot, true>, translation_batch, 5 + 3 * 6},
+    {"seq2seq, additive", make_seq2seq<Look::additive, false>, translation_batch, 5 + 3 * 6},
     {"classifier by the last state", make_classifier<&kLast>, example_batch},
     {"classifier by the mean", make_classifier<&kMean>, example_batch},
     {"classifier by the maximum", make_classifier<&kMax>, example_batch}};

@@ -21,8 +21,11 @@ using Numbers = std::vector<double>;
 using Attention = Seq2SeqConfig::Attention;
 
 Seq2SeqConfig config_of(const nlohmann::json& options) {
-  const std::map<std::string, Attention> kinds{
-      {"none", Attention::none}, {"dot", Attention::dot}, {"general", Attention::general}};
+  const std::map<std::string, Attention> kinds{{"none", Attention::none},
+                                               {"dot", Attention::dot},
+                                               {"general", Attention::general},
+                                               {"additive", Attention::additive},
+                                               {"concat", Attention::concat}};
   return {.source_vocabulary = options.at("source_vocabulary"),
           .vocabulary = options.at("vocabulary"),
           .embed = options.at("embed"),
@@ -65,7 +68,8 @@ INSTANTIATE_TEST_SUITE_P(Devices, GoldenSeq2Seq,
                          testing::Combine(testing::ValuesIn(test::devices()),
                                           testing::Values(DType::f32, DType::bf16),
                                           testing::Values("seq2seq_none", "seq2seq_dot",
-                                                          "seq2seq_general", "seq2seq_fed")),
+                                                          "seq2seq_general", "seq2seq_fed",
+                                                          "seq2seq_additive", "seq2seq_concat")),
                          [](const auto& each) {
                            return test::device_name(std::get<0>(each.param)) + "_" +
                                   name(std::get<1>(each.param)) + "_" + std::get<2>(each.param);

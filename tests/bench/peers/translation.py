@@ -151,7 +151,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("carousel")
     parser.add_argument("pairs")
-    parser.add_argument("--attention", default="dot", choices=("none", "dot", "general"))
+    parser.add_argument("--attention", default="dot",
+                        choices=("none", "dot", "general", "additive", "concat"))
     parser.add_argument("--input-feeding", action="store_true")
     parser.add_argument("--precision", default="f32")
     for option, default in (("steps", 2500), ("seeds", 3), ("longest", 7), ("sources", 1000),
