@@ -60,6 +60,7 @@ find_package(CLI11 REQUIRED)
 # Plain libraries: oneDNN's own package file asks for OpenCL, which Carousel does not need.
 find_library(CAROUSEL_DNNL dnnl REQUIRED)
 find_library(CAROUSEL_UTF8PROC utf8proc REQUIRED)
+find_library(CAROUSEL_SENTENCEPIECE sentencepiece REQUIRED)
 
 add_library(carousel_options INTERFACE)
 # Not CMAKE_CXX_STANDARD: nvcc's sources would inherit it, and CMake 3.25.1 refuses them C++20.

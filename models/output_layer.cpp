@@ -63,7 +63,8 @@ void OutputConfig::describe(OptionSection& section) {
 }
 
 void OutputConfig::take(const Vocabulary& vocabulary) {
-  by_count = vocabulary.rules().kind != TokenKind::byte;
+  const TokenKind tokens = vocabulary.rules().kind;
+  by_count = tokens != TokenKind::byte && tokens != TokenKind::sentencepiece;
   counts.clear();
   for (std::int64_t id = 0; id < vocabulary.size(); ++id) {
     counts.push_back(vocabulary.count(static_cast<std::int32_t>(id)));
@@ -73,7 +74,9 @@ void OutputConfig::take(const Vocabulary& vocabulary) {
 void OutputConfig::expect_by_count(const char* what) const {
   if (by_count) return;
   throw ConfigError(fmt::format(
-      "{}, and bytes are not in order of frequency; expected data.tokens = word or char", what));
+      "{}, and neither bytes nor SentencePiece's pieces are in order of frequency; expected "
+      "data.tokens = word or char",
+      what));
 }
 
 OutputLayer::OutputLayer(const OutputConfig& config, const Sizes& sizes,

@@ -32,7 +32,7 @@ struct OutputConfig {
 
   void describe(OptionSection& section);
   void take(const Vocabulary& vocabulary);
-  /// ConfigError "<what>, and bytes are not in order of frequency …" unless by_count.
+  /// ConfigError "<what>, and neither bytes nor … are in order of frequency …" unless by_count.
   void expect_by_count(const char* what) const;
 };
 

@@ -24,8 +24,11 @@ void take_sizes(HmmConfig& config, const Vocabularies& vocabularies) {
   config.unknown = tokens.unknown();
   config.line_end = line_end_token(tokens);
   if (config.emission != Emission::keyboard) return;
-  if (tokens.rules().kind == TokenKind::word) {
-    throw ConfigError("model.emission is keyboard, and data.tokens is word, expected char or byte");
+  const TokenKind kind = tokens.rules().kind;
+  if (kind != TokenKind::character && kind != TokenKind::byte) {
+    throw ConfigError(
+        fmt::format("model.emission is keyboard, and data.tokens is {}, expected char or byte",
+                    kind == TokenKind::word ? "word" : "sentencepiece"));
   }
   if (tokens.size() > HmmConfig::kMostStates) {
     throw ConfigError(

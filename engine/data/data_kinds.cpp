@@ -72,21 +72,44 @@ void expect_columns(const DataKind& kind, std::span<const char* const> wanted,
 }
 
 void TokenOptions::describe_kind(OptionSection& section) {
-  section.add(
-      "tokens", rules.kind, "what a token is",
-      {{"byte", TokenKind::byte}, {"char", TokenKind::character}, {"word", TokenKind::word}});
+  section.add("tokens", rules.kind, "what a token is",
+              {{"byte", TokenKind::byte},
+               {"char", TokenKind::character},
+               {"word", TokenKind::word},
+               {"sentencepiece", TokenKind::sentencepiece}});
 }
 
 void TokenOptions::describe_limits(OptionSection& section,
                                    const std::filesystem::path& vocabulary) {
   constexpr std::int64_t kMany = std::int64_t{1} << 40;
-  const auto counting = [&vocabulary] { return vocabulary.empty(); };
+  const auto of_pieces = [this, &vocabulary] {
+    return vocabulary.empty() && rules.kind == TokenKind::sentencepiece;
+  };
+  const auto counting = [&vocabulary, of_pieces] { return vocabulary.empty() && !of_pieces(); };
+  const auto learnt = [this, of_pieces] { return of_pieces() && limits.subwords.file.empty(); };
+  const std::string why_no_counting = "data.vocabulary is given, or data.tokens is sentencepiece";
   section.add("minimum_count", limits.minimum_count, "rarer tokens become <unk>", {1, kMany})
-      .when(counting, "data.vocabulary is given");
+      .when(counting, why_no_counting);
   section
       .add("maximum_vocabulary", limits.maximum_size, "at most so many tokens; 0: no limit",
            {0, kMany})
-      .when(counting, "data.vocabulary is given");
+      .when(counting, why_no_counting);
+  section
+      .add("sentencepiece", limits.subwords.file,
+           "a model to cut the text with; empty: one is learnt from it")
+      .when(of_pieces, "data.tokens is not sentencepiece, or data.vocabulary is given")
+      .may_change();
+  section
+      .add("sentencepiece_kind", limits.subwords.kind, "how the model is learnt",
+           {{"unigram", SubwordOptions::Kind::unigram}, {"bpe", SubwordOptions::Kind::bpe}})
+      .when(learnt, "no model of SentencePiece is learnt");
+  section.add("vocabulary_size", limits.subwords.size, "of the model that is learnt", {4, 1 << 20})
+      .when(learnt, "no model of SentencePiece is learnt");
+}
+
+void TokenOptions::expect_model(const Vocabularies& given) const {
+  if (rules.kind != TokenKind::sentencepiece || given.contains("token")) return;
+  expect_there("data.sentencepiece", limits.subwords.file);
 }
 
 void expect_there(const char* key, const std::filesystem::path& path) {

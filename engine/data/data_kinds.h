@@ -62,6 +62,8 @@ struct TokenOptions {
   VocabularyLimits limits{};
   void describe_kind(OptionSection& section);
   void describe_limits(OptionSection& section, const std::filesystem::path& vocabulary);
+  /// IoError if a vocabulary is to be made by a model of SentencePiece that is not there.
+  void expect_model(const Vocabularies& given) const;
 };
 
 /// IoError that names the key unless its path leads somewhere; an empty one is none.

@@ -134,8 +134,8 @@ Vocabularies vocabularies_of(const Examples& examples, const TokenOptions& optio
     if (!counts) counts.emplace(rules).read(examples.texts);
     return *counts;
   };
-  const std::string how = fmt::format("{} {} {} {}", examples.how, static_cast<int>(rules.kind),
-                                      options.limits.minimum_count, options.limits.maximum_size);
+  const std::string how =
+      fmt::format("{} {} {}", examples.how, static_cast<int>(rules.kind), identity(options.limits));
   Vocabularies result;
   const auto add = [&](const char* role, const Vocabulary* known, const std::string& how_counted,
                        const auto& counted) {
@@ -249,6 +249,7 @@ void LabelledData::describe(OptionSection& section) {
 Corpus LabelledData::open(const std::string& cache, const Vocabularies& given) const {
   expect_there("data.text", text);
   expect_there("data.validation", validation);
+  tokens.expect_model(given);
   std::optional<Text> also;
   if (!validation.empty()) also = validation.string();
   return corpus(text.string(), also, cache, given);

@@ -57,9 +57,9 @@ Vocabularies vocabularies_of(const Pairs& pairs, const TokenOptions& options, bo
   const auto of = [&](const std::string& role, std::span<const PairSide> sides) {
     const Vocabulary* const known = given_vocabulary(given, role, rules);
     if (known != nullptr) return *known;
-    const std::string how = fmt::format(
-        "pairs {} {} {} {} {} {}", static_cast<int>(sides.front().part), sides.size(), role,
-        static_cast<int>(rules.kind), options.limits.minimum_count, options.limits.maximum_size);
+    const std::string how =
+        fmt::format("pairs {} {} {} {} {}", static_cast<int>(sides.front().part), sides.size(),
+                    role, static_cast<int>(rules.kind), identity(options.limits));
     return pairs.cache.vocabulary(how, [&] {
       VocabularyCounter counter(rules);
       const auto take = [&](std::int64_t, std::string_view) -> TokenSink& { return counter; };
@@ -236,6 +236,7 @@ Corpus PairsData::open(const std::string& cache, const Vocabularies& given) cons
     throw ConfigError(
         "data.text is not given, expected a file of pairs, or two: data.source and data.target");
   }
+  tokens.expect_model(given);
   return corpus(*train,
                 texts_at("data.validation", validation, validation_source, validation_target),
                 cache, given);

@@ -96,8 +96,8 @@ std::unique_ptr<TokenWriter> TextCache::writer(const std::string& how,
 Vocabulary counted_vocabulary(const std::vector<Text>& texts, const TokenRules& rules,
                               const VocabularyLimits& limits, const std::string& cache) {
   const std::string how =
-      fmt::format("{} {} {} {} {}", static_cast<int>(rules.kind), static_cast<int>(rules.newline),
-                  rules.unknown, limits.minimum_count, limits.maximum_size);
+      fmt::format("{} {} {} {}", static_cast<int>(rules.kind), static_cast<int>(rules.newline),
+                  rules.unknown, identity(limits));
   return TextCache(texts, cache).vocabulary(how, [&] {
     VocabularyCounter counter(rules);
     for (const Text& text : texts) counter.add(text);

@@ -114,6 +114,7 @@ Corpus TextData::without_tokens(Vocabularies vocabularies, const std::string& na
 Corpus TextData::open(const std::string& cache, const Vocabularies& given) const {
   expect_there("data.text", text);
   expect_there("data.validation", validation);
+  tokens.expect_model(given);
   std::vector<Text> also;
   if (!validation.empty()) also.emplace_back(validation.string());
   return corpus({text.string()}, also, cache, given);

@@ -18,8 +18,17 @@ constexpr std::size_t kWordBytes = std::size_t{1} << 16;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 const char* noun(TokenKind kind) {
-  if (kind == TokenKind::line) return "line";
+  if (kind == TokenKind::line || kind == TokenKind::sentencepiece) return "line";
   return kind == TokenKind::word ? "word" : "character";
+}
+
+bool is_white_space(std::string_view text) {
+  while (!text.empty()) {
+    const Utf8Sequence s = utf8_sequence(text);
+    if (!carousel::is_white_space(s.code)) return false;
+    text.remove_prefix(s.bytes);
+  }
+  return true;
 }
 
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
@@ -81,6 +90,10 @@ void Tokenizer::deliver(std::string_view token) {
 
 void Tokenizer::close_word() {
   if (word_.empty()) return;
+  if (rules_.kind == TokenKind::sentencepiece && is_white_space(word_)) {
+    word_.clear();
+    return;
+  }
   if (rules_.newline == Newline::line && (word_ == kBeginText || word_ == kEndText)) {
     fail(fmt::format("the word {} is reserved for the ends of lines, and the text contains it",
                      word_));
@@ -97,9 +110,14 @@ void Tokenizer::close_line() {
 
 void Tokenizer::accept(std::string_view sequence, char32_t code) {
   const bool newline = code == '\n';
-  if (rules_.kind == TokenKind::word || rules_.kind == TokenKind::line) {
-    if (rules_.kind == TokenKind::word ? is_white_space(code) : newline) {
+  if (rules_.kind == TokenKind::sentencepiece && code == 0) {
+    token_start_ = byte_;
+    fail("a character U+0000, expected text");
+  }
+  if (rules_.kind != TokenKind::byte && rules_.kind != TokenKind::character) {
+    if (rules_.kind == TokenKind::word ? carousel::is_white_space(code) : newline) {
       close_word();
+      if (rules_.kind == TokenKind::sentencepiece && rules_.newline == Newline::text) deliver("\n");
     } else {
       if (word_.empty()) token_start_ = byte_;
       word_ += sequence;

@@ -10,7 +10,7 @@
 namespace carousel {
 
 /// The unit of text that is one token.
-enum class TokenKind : std::uint8_t { byte, character, word, line };
+enum class TokenKind : std::uint8_t { byte, character, word, line, sentencepiece };
 
 /// How newlines are treated.
 enum class Newline : std::uint8_t {
@@ -31,6 +31,9 @@ enum class Newline : std::uint8_t {
 ///              words <bos> and <eos>.
 ///   line       every line as a whole, without its newline; empty lines are left out. For labels:
 ///              these ids follow the order of code points, not the counts.
+///   sentencepiece  what the vocabulary's Subwords make of a line, which is passed on as a whole; under
+///              Newline::text a newline is a token of its own. A line of white space has none, and a
+///              text may not contain U+0000.
 /// The text is not changed otherwise: case is kept, Unicode is not normalised, and a carriage
 /// return before a newline is a byte, a character or white space.
 struct TokenRules {

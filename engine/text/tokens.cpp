@@ -76,6 +76,15 @@ TokenRange tokens_in_memory(std::vector<std::int32_t> ids, std::string name) {
 }
 
 bool TokenWriter::token(std::string_view text) {
+  if (vocabulary_.subwords() != nullptr && text != "\n" && text != kUnknownText) {
+    bool known = true;
+    for (const std::int32_t id : vocabulary_.pieces(text)) {
+      unknown_ += id == vocabulary_.unknown() ? 1 : 0;
+      known = known && id >= 0;
+      if (id >= 0) push(id);
+    }
+    return known;
+  }
   std::int32_t id = vocabulary_.id(text);
   if (id < 0 || id == vocabulary_.unknown()) {
     id = vocabulary_.unknown();

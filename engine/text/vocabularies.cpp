@@ -65,6 +65,12 @@ void Vocabularies::expect_same_tokens(const Vocabularies& expected, const std::s
           fmt::format("{}: {} {} of its vocabulary is '{}', expected '{}' as in data.text", name,
                       role, id, escaped(ours.token(id)), escaped(theirs.token(id))));
     }
+    if (ours.subwords() != nullptr && theirs.subwords() != nullptr &&
+        ours.subwords()->model() != theirs.subwords()->model()) {
+      throw FormatError(fmt::format(
+          "{}: its model of SentencePiece cuts {}s by other rules, expected those of data.text",
+          name, role));
+    }
   }
 }
 

@@ -24,8 +24,8 @@ class Vocabularies {
   static Vocabularies read(const Metadata& metadata, const std::string& file);
 
   /// Compares the vocabularies whose roles are also in `expected`. FormatError that begins with
-  /// `name` and tells the first difference unless they hold the same tokens in the same order;
-  /// their counts may differ.
+  /// `name` and tells the first difference unless they hold the same tokens in the same order
+  /// and cut texts alike; their counts may differ.
   void expect_same_tokens(const Vocabularies& expected, const std::string& name) const;
 
  private:

@@ -22,6 +22,7 @@ Vocabulary::Vocabulary(const TokenRules& rules) : rules_(rules) {
   if (rules_.unknown) add_special(kUnknownText, unknown_);
   if (rules_.newline == Newline::line) add_special(kBeginText, begin_);
   if (rules_.newline != Newline::text) add_special(kEndText, end_);
+  if (rules_.kind == TokenKind::sentencepiece && rules_.newline == Newline::text) add("\n", 0);
 }
 
 bool Vocabulary::add(std::string_view token, std::int64_t count) {
@@ -31,6 +32,28 @@ bool Vocabulary::add(std::string_view token, std::int64_t count) {
   counts_.push_back(count);
   if (token.size() == 1) of_byte_[static_cast<unsigned char>(token[0])] = id;
   return true;
+}
+
+void Vocabulary::take(Subwords model) {
+  subwords_ = std::make_shared<const Subwords>(std::move(model));
+  for (std::int32_t number = 0; number < subwords_->size(); ++number) {
+    const Subwords::Piece kind = subwords_->kind(number);
+    std::int32_t id = kind == Subwords::Piece::unknown ? unknown_ : -1;
+    if (kind == Subwords::Piece::text || kind == Subwords::Piece::byte) {
+      const std::string piece = subwords_->piece(number);
+      add(piece, 0);
+      id = this->id(piece);
+      is_byte_.resize(static_cast<std::size_t>(size()));
+      is_byte_[static_cast<std::size_t>(id)] = kind == Subwords::Piece::byte;
+    }
+    of_piece_.push_back(id);
+  }
+}
+
+std::vector<std::int32_t> Vocabulary::pieces(std::string_view line) const {
+  std::vector<std::int32_t> ids = subwords_->cut(line);
+  for (std::int32_t& id : ids) id = of_piece_[static_cast<std::size_t>(id)];
+  return ids;
 }
 
 void Vocabulary::add_special(std::string_view token, std::int32_t& id) {
@@ -59,11 +82,33 @@ Encoded Vocabulary::encode(std::string_view text, const std::string& name) const
   return writer.encoded();
 }
 
+void Vocabulary::append_piece(std::int32_t id, bool line_begins, std::string& text) const {
+  constexpr std::string_view kBlank = "\xE2\x96\x81";  // U+2581
+  const std::string& piece = token(id);
+  if (is_byte_[static_cast<std::size_t>(id)]) {  // "<0xE9>"
+    text += static_cast<char>(std::stoi(piece.substr(3, 2), nullptr, 16));
+    return;
+  }
+  for (std::size_t i = 0; i < piece.size();) {
+    const bool blank = std::string_view(piece).substr(i).starts_with(kBlank);
+    if (!blank) {
+      text += piece[i];
+    } else if (i > 0 || !line_begins) {
+      text += ' ';
+    }
+    i += blank ? kBlank.size() : 1;
+  }
+}
+
 void Vocabulary::append_text(std::int32_t id, bool line_begins, std::string& text) const {
   const std::string& piece = token(id);  // checks the id
   if (id == begin_) return;
   if (id == end_) {
     text += '\n';
+    return;
+  }
+  if (subwords_ != nullptr) {
+    append_piece(id, line_begins, text);
     return;
   }
   if (!line_begins && rules_.kind == TokenKind::word) text += ' ';
@@ -81,7 +126,7 @@ std::string TextDecoder::next(std::int32_t id) {
   std::string piece;
   vocabulary_.append_text(id, line_begins_, piece);
   if (!piece.empty()) line_begins_ = piece.back() == '\n';
-  if (vocabulary_.rules().kind != TokenKind::byte) return piece;
+  if (!holds_bytes()) return piece;
   pending_ += piece;
   return take_whole(false);
 }

@@ -2,12 +2,14 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "engine/text/hash.h"
+#include "engine/text/subwords.h"
 #include "engine/text/tokenizer.h"
 
 namespace carousel {
@@ -23,8 +25,12 @@ struct Encoded {
 /// all others by falling count, equal counts by code point (lines by code point alone). For bytes
 /// the order is another: the 256 bytes have their values as ids, and <bos> is 256.
 ///
+/// For SentencePiece the pieces follow in the order of its model, under Newline::text after a newline;
+/// those for the ends of lines and unknown text are the special tokens here.
+///
 /// As text: a line "carousel vocabulary 1 <kind> newline=<rule> unknown=<yes|no> size=<ids>", then
-/// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it.
+/// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it; for SentencePiece a last line
+/// "model\t<the model in base64>".
 class Vocabulary {
  public:
   static constexpr std::string_view kMagic = "carousel vocabulary ";  ///< text() begins with it
@@ -38,6 +44,9 @@ class Vocabulary {
   std::int32_t id(std::string_view token) const;
   /// The token as it stands in the text; a special one by its name. `id` is in [0, size()).
   const std::string& token(std::int32_t id) const;
+  /// The model that cuts lines into these tokens; null unless they are SentencePiece's.
+  const Subwords* subwords() const { return subwords_.get(); }
+  std::vector<std::int32_t> pieces(std::string_view line) const;  ///< its ids, by this model
   /// How often it was counted. For <unk>: how many tokens had no id of their own.
   std::int64_t count(std::int32_t id) const { return counts_.at(static_cast<std::size_t>(id)); }
 
@@ -65,6 +74,8 @@ class Vocabulary {
   explicit Vocabulary(const TokenRules& rules);  ///< the special tokens; for bytes, everything
   bool add(std::string_view token, std::int64_t count);  ///< false if it has an id already
   void add_special(std::string_view token, std::int32_t& id);
+  void take(Subwords model);  ///< its pieces, those that are here already stay
+  void append_piece(std::int32_t id, bool line_begins, std::string& text) const;
   void append_text(std::int32_t id, bool line_begins, std::string& text) const;
   friend class TextDecoder;
 
@@ -73,6 +84,9 @@ class Vocabulary {
   std::vector<std::string> tokens_;
   std::vector<std::int64_t> counts_;
   TokenMap<std::int32_t> ids_;
+  std::shared_ptr<const Subwords> subwords_;
+  std::vector<std::int32_t> of_piece_;       ///< ids by the model's numbers; −1: never cut
+  std::vector<bool> is_byte_;                ///< by id: a byte of a character
   std::array<std::int32_t, 256> of_byte_{};  ///< ids of one-byte tokens: most characters
 };
 
@@ -90,6 +104,10 @@ class TextDecoder {
 
  private:
   std::string take_whole(bool last);
+  bool holds_bytes() const {
+    const TokenKind kind = vocabulary_.rules().kind;
+    return kind == TokenKind::byte || kind == TokenKind::sentencepiece;
+  }
   const Vocabulary& vocabulary_;
   bool line_begins_ = true;
   std::string pending_;

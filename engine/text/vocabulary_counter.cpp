@@ -10,10 +10,20 @@
 
 namespace carousel {
 
+std::string identity(const VocabularyLimits& limits) {
+  const SubwordOptions& subwords = limits.subwords;
+  std::string model;
+  if (!subwords.file.empty()) model = Subwords::read(subwords.file.string()).model();
+  return fmt::format("{} {} {} {} {:016x}", limits.minimum_count, limits.maximum_size,
+                     static_cast<int>(subwords.kind), subwords.size, fnv1a(model));
+}
+
 VocabularyCounter::VocabularyCounter(const TokenRules& rules) : rules_(rules) {}
 
 bool VocabularyCounter::token(std::string_view text) {
-  if (text.size() == 1) {
+  if (rules_.kind == TokenKind::sentencepiece && text != "\n") {
+    texts_.emplace_back(text);
+  } else if (text.size() == 1) {
     ++byte_counts_[static_cast<unsigned char>(text[0])];
   } else if (const auto found = counts_.find(text); found != counts_.end()) {
     ++found->second;
@@ -23,7 +33,25 @@ bool VocabularyCounter::token(std::string_view text) {
   return true;
 }
 
+Vocabulary VocabularyCounter::subword_vocabulary(const SubwordOptions& options) const {
+  if (texts_.empty()) throw FormatError("vocabulary: the text has no tokens");
+  Vocabulary result(rules_);
+  result.take(options.file.empty() ? Subwords::learn(texts_, options)
+                                   : Subwords::read(options.file.string()));
+  const auto count = [&](std::int32_t id, std::int64_t more) {
+    if (id >= 0) result.counts_[static_cast<std::size_t>(id)] += more;
+  };
+  for (const std::string& text : texts_) {
+    for (const std::int32_t id : result.pieces(text)) count(id, 1);
+  }
+  count(result.id("\n"), byte_counts_['\n']);
+  count(result.begin_, lines_);
+  count(result.end_, ends_);
+  return result;
+}
+
 Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
+  if (rules_.kind == TokenKind::sentencepiece) return subword_vocabulary(limits.subwords);
   Vocabulary result(rules_);
   const std::int64_t room = limits.maximum_size - result.size();
   if (rules_.kind == TokenKind::byte && (limits.minimum_count > 1 || limits.maximum_size != 0)) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/text/hash.h"
 #include "engine/text/vocabulary.h"
@@ -14,10 +15,14 @@ namespace carousel {
 struct VocabularyLimits {
   std::int64_t minimum_count = 1;
   std::int64_t maximum_size = 0;  ///< all ids, special ones too; 0: no limit
+  SubwordOptions subwords{};      ///< of SentencePiece, for which the two above mean nothing
 };
 
+/// What tells limits from others, a model's bytes too, for the name of what is kept.
+std::string identity(const VocabularyLimits& limits);
+
 /// Counts the tokens of texts, or those given to it one by one, and makes a vocabulary of them.
-/// Memory grows with the number of distinct tokens.
+/// Memory grows with the number of distinct tokens; for SentencePiece it is that of the text.
 class VocabularyCounter final : public TokenSink {
  public:
   explicit VocabularyCounter(const TokenRules& rules);
@@ -31,7 +36,9 @@ class VocabularyCounter final : public TokenSink {
   void end_line() override { ++ends_; }
 
  private:
+  Vocabulary subword_vocabulary(const SubwordOptions& options) const;
   TokenRules rules_;
+  std::vector<std::string> texts_;  ///< the lines, for SentencePiece
   std::array<std::int64_t, 256> byte_counts_{};
   TokenMap<std::int64_t> counts_;
   std::int64_t lines_ = 0, ends_ = 0;

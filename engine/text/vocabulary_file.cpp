@@ -14,7 +14,7 @@
 namespace carousel {
 namespace {
 
-constexpr std::array<std::string_view, 4> kKinds{"byte", "char", "word", "line"};
+constexpr std::array<std::string_view, 5> kKinds{"byte", "char", "word", "line", "sentencepiece"};
 constexpr std::array<std::string_view, 3> kNewlines{"text", "eos", "line"};
 constexpr std::string_view kVersion = "1";
 
@@ -70,8 +70,8 @@ std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
   const std::size_t equals = line.rfind('=');
   const auto size =
       number(equals == std::string_view::npos ? std::string_view() : line.substr(equals + 1));
-  for (const auto kind :
-       {TokenKind::byte, TokenKind::character, TokenKind::word, TokenKind::line}) {
+  for (const auto kind : {TokenKind::byte, TokenKind::character, TokenKind::word, TokenKind::line,
+                          TokenKind::sentencepiece}) {
     for (const auto newline : {Newline::text, Newline::eos, Newline::line}) {
       for (const bool unknown : {false, true}) {
         const TokenRules rules{kind, newline, unknown};
@@ -112,6 +112,7 @@ std::string Vocabulary::text() const {
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     result += fmt::format("{}\t{}\n", escaped(tokens_[i]), counts_[i]);
   }
+  if (subwords_ != nullptr) result += fmt::format("model\t{}\n", base64(subwords_->model()));
   return result;
 }
 
@@ -148,6 +149,18 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
     if (const char* fault = wrong(token, rules.kind)) lines.fail(fault);
     if (!result.add(token, *count)) {
       lines.fail(fmt::format("'{}' is there twice", line.substr(0, tab)));
+    }
+  }
+  if (rules.kind == TokenKind::sentencepiece) {
+    const std::string_view line = lines.next();
+    if (!line.starts_with("model\t")) lines.fail("not the model of SentencePiece");
+    try {
+      result.take(Subwords::parse(from_base64(line.substr(6)), "the model"));
+    } catch (const FormatError& error) {
+      lines.fail(error.what());
+    }
+    if (result.size() != size) {
+      lines.fail(fmt::format("the model has {} tokens, expected {}", result.size(), size));
     }
   }
   if (!lines.empty())

@@ -29,6 +29,8 @@ std::string other_value(const Setting& setting) {
                                                          {"data.text", "/other"},
                                                          {"data.validation", "/other"},
                                                          {"data.tokens", "word"},
+                                                         {"data.sentencepiece", "/other"},
+                                                         {"data.sentencepiece_kind", "bpe"},
                                                          {"data.unit", "line"},
                                                          {"data.newline", "eos"},
                                                          {"data.document_end", "x"},
@@ -71,12 +73,12 @@ TEST(RunConfig, AResumedRunMayChangeHowLongAndWhereItRunsAndNothingElse) {
     }
   }
   EXPECT_EQ(may_change,
-            (std::set<std::string>{"model.weights", "model.embedding_from", "data.vocabulary",
-                                   "data.text", "data.validation", "data.device_bytes",
-                                   "train.steps", "train.report_every", "train.evaluate_every",
-                                   "train.save_every", "train.sample_every", "train.sample_tokens",
-                                   "train.patience", "train.keep", "run.device", "run.threads",
-                                   "run.graph", "optimizer.learning_rate"}));
+            (std::set<std::string>{
+                "model.weights", "model.embedding_from", "data.vocabulary", "data.text",
+                "data.validation", "data.device_bytes", "data.sentencepiece", "train.steps",
+                "train.report_every", "train.evaluate_every", "train.save_every",
+                "train.sample_every", "train.sample_tokens", "train.patience", "train.keep",
+                "run.device", "run.threads", "run.graph", "optimizer.learning_rate"}));
   EXPECT_GT(refused, 20);
 }
 
