@@ -33,9 +33,12 @@ PairCounts read_side(const PairSide& side, const TokenRules& rules, const PairTa
   const auto read_line = [&](std::string_view line, const LinePlace& place) {
     const std::string_view text = part_of(line, side, place);
     const auto start = static_cast<std::int64_t>(text.data() - line.data());
-    const std::int64_t characters =
-        cutter.cut(text, place.byte + start, to.begin(place.line - 1, text));
-    if (characters == 0) {
+    TokenSink& sink = to.begin(place.line - 1, text);
+    const std::int64_t characters = cutter.cut(text, place.byte + start, sink);
+    if (characters == 0 && side.may_be_empty) {
+      sink.begin_line();
+      sink.end_line();
+    } else if (characters == 0) {
       place.fail(fmt::format(
           "the {} is empty, expected {}",
           side.column == std::string_view("token") ? "target" : "source",

@@ -22,6 +22,7 @@ struct PairSide {
   const char* column = nullptr;  ///< of the data: "source", "token"
   Text text;
   Part part = Part::line;
+  bool may_be_empty = false;  ///< a line without tokens is <bos> <eos>, so that it has an answer
 };
 
 /// The sides of pairs: first the sources, then the targets.
@@ -41,7 +42,8 @@ struct PairCounts {
 };
 
 /// Reads a side and cuts it into tokens. FormatError, with file, line and byte, for a line that is
-/// no pair: without a tab, without a source or a target, not UTF-8; for a text without lines.
+/// no pair: without a tab, without a source or a target unless they may be empty, not UTF-8; for a
+/// text without lines.
 PairCounts read_side(const PairSide& side, const TokenRules& rules, const PairTaker& to);
 
 }  // namespace carousel

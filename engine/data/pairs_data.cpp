@@ -19,6 +19,9 @@ namespace {
 // Apart from every other stream of random numbers.
 constexpr std::uint64_t kSplitStream = 0xDA7A'0000'0006U;
 
+// What a notice of further columns is kept by: whatever the vocabularies and the split are.
+constexpr const char* kNotice = "pairs columns";
+
 /// The sides of pairs, and where what is made of them is kept.
 struct Pairs {
   Pairs(const PairTexts& texts, const std::string& folder)
@@ -28,7 +31,8 @@ struct Pairs {
               folder) {}
   /// Sources alone.
   Pairs(const Text& sources, const std::string& folder)
-      : sides{{"source", sources}}, cache({sources}, folder) {}
+      : sides{{.column = "source", .text = sources, .may_be_empty = true}},
+        cache({sources}, folder) {}
 
   std::vector<PairSide> sides;
   TextCache cache;
@@ -92,7 +96,12 @@ class Writing {
 
   Made made() {
     Made result{.splits = kept(), .notices = {}};
-    if (!result.splits.empty()) return result;
+    if (!result.splits.empty()) {
+      const bool of_pairs = pairs_.sides.back().part == PairSide::Part::target;
+      const std::string notice = of_pairs ? pairs_.cache.notice(kNotice) : "";
+      if (!notice.empty()) result.notices.push_back(notice);
+      return result;
+    }
     std::vector<PairCounts> counts;
     for (const PairSide& side : pairs_.sides) counts.push_back(read(side));
     pairs_.cache.expect_unchanged();
@@ -101,17 +110,18 @@ class Writing {
       throw FormatError(fmt::format("{} and {} have {} and {} lines, expected as many in both",
                                     first.name, last.name, first.line, last.line));
     }
-    result.splits.resize(splits_);
-    for (std::size_t i = 0; i < columns_.size(); ++i) {
-      Column& column = columns_[i];
-      result.splits[i % splits_].columns.push_back(
-          {column.name, whole(column.writer->finish(column.characters), pairs_.cache.name())});
-    }
     if (const std::int64_t further = counts.back().further; further > 0) {
       result.notices.push_back(
           fmt::format("{}: {} of {} lines have more than two columns; those after the second are "
                       "not read",
                       last.name, further, last.line));
+      pairs_.cache.keep_notice(kNotice, result.notices.back());
+    }
+    result.splits.resize(splits_);
+    for (std::size_t i = 0; i < columns_.size(); ++i) {
+      Column& column = columns_[i];
+      result.splits[i % splits_].columns.push_back(
+          {column.name, whole(column.writer->finish(column.characters), pairs_.cache.name())});
     }
     return result;
   }

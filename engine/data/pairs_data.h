@@ -38,7 +38,7 @@ class PairsData final : public DataConfig {
   /// Lines source<TAB>target.
   Corpus evaluation(const Text& text, const Vocabularies& vocabularies,
                     const std::string& cache) const override;
-  /// Lines of sources alone.
+  /// Lines of sources alone. One without tokens is a source of <eos> alone.
   Corpus inputs(const Text& text, const Vocabularies& vocabularies,
                 const std::string& cache) const override;
 

@@ -93,6 +93,17 @@ std::unique_ptr<TokenWriter> TextCache::writer(const std::string& how,
   return std::make_unique<TokenFileWriter>(kept(how, "tokens"), vocabulary);
 }
 
+void TextCache::keep_notice(const std::string& how, const std::string& notice) const {
+  if (!keeps()) return;
+  make_folders(folder_);
+  write_file_atomically(kept(how, "notice"), notice);
+}
+
+std::string TextCache::notice(const std::string& how) const {
+  const std::string path = kept(how, "notice");
+  return keeps() && fs::exists(path) ? read_file(path) : "";
+}
+
 Vocabulary counted_vocabulary(const std::vector<Text>& texts, const TokenRules& rules,
                               const VocabularyLimits& limits, const std::string& cache) {
   const std::string how =

@@ -27,6 +27,9 @@ class TextCache {
   std::shared_ptr<const TokenStore> tokens(const std::string& how,
                                            const Vocabulary& vocabulary) const;
   std::unique_ptr<TokenWriter> writer(const std::string& how, const Vocabulary& vocabulary) const;
+  /// What is to be told of tokens, so that it is told again when they are kept. To keep before them.
+  void keep_notice(const std::string& how, const std::string& notice) const;
+  std::string notice(const std::string& how) const;  ///< empty if none is kept
 
   /// FormatError if a file is not as it was at the start. To call when all was read and before
   /// anything is kept.

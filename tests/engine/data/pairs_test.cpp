@@ -212,6 +212,11 @@ TEST(Pairs, TextsToValidateOnTakeTheVocabulariesOfTraining) {
   EXPECT_EQ(lines_of(inputs, inputs.validation, "source"),
             (std::vector<std::string>{"the", "cat<unk><unk>"}));
   EXPECT_EQ(inputs.validation.find("token"), nullptr);
+  // A line of a file is a line of the sources, empty or not.
+  const Corpus gaps = data.inputs(Text::in_memory("\nthe\n\n"), corpus.vocabularies, "");
+  const Vocabulary& sources = corpus.vocabularies["source"];
+  EXPECT_EQ(gaps.validation["source"].count, 2 + (2 + 3) + 2);
+  EXPECT_EQ(gaps.validation["source"].count_of(sources.begin()), 3);
 }
 
 TEST(Pairs, FurtherColumnsAreNotReadAndThatIsSaid) {
@@ -226,6 +231,17 @@ TEST(Pairs, FurtherColumnsAreNotReadAndThatIsSaid) {
           "here: 2 of 3 lines have more than two columns; those after the second are not read",
           "here: 1 of 1 lines have more than two columns; those after the second are not "
           "read"}));
+  // Again when the tokens are kept; of the same file as sources alone there is nothing to tell.
+  const TemporaryFolder folder;
+  PairsData kept = all_training();
+  kept.text = folder.write("pairs.tsv", "a\tb\tfrom a book\nc\td\n");
+  const std::string cache = folder.path("cache");
+  const Corpus first = kept.open(cache), again = kept.open(cache);
+  EXPECT_EQ(first.notices.size(), 1U);
+  EXPECT_EQ(again.notices, first.notices);
+  for (int time = 0; time < 2; ++time) {
+    EXPECT_TRUE(kept.inputs(kept.text.string(), first.vocabularies, cache).notices.empty());
+  }
 }
 
 TEST(Pairs, WhatIsNoPairIsNamedWithFileLineAndByte) {
