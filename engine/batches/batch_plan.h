@@ -16,13 +16,16 @@ struct FieldLimits {
   std::int64_t steps = 0;  ///< largest T; 0: not a sequence
   bool lengths = false;    ///< rows have lengths
   DType dtype = DType::i32;
-  std::int64_t width = 0;  ///< F; 0: none
+  std::int64_t width = 0;   ///< F; 0: none
+  std::int64_t places = 0;  ///< largest T·B, where B is less when T is more; 0: T·B of the limits
 
-  Shape shape(std::int64_t rows) const;
+  Shape shape(std::int64_t rows) const { return shape(steps, rows); }
+  Shape shape(std::int64_t steps, std::int64_t rows) const;  ///< steps mean nothing to no sequence
+  std::int64_t most(std::int64_t rows) const;                ///< elements to have room for
 };
 
 struct BatchLimits {
-  std::int64_t rows = 0;  ///< B
+  std::int64_t rows = 0;  ///< largest B
   std::vector<FieldLimits> fields{};
   std::int64_t reset_steps = 0;  ///< largest T of Batch::reset; 0: there is none
 };
@@ -43,6 +46,7 @@ struct HostField {
 struct HostBatch {
   std::vector<HostField> fields;    ///< as in the limits
   HostField reset;                  ///< values are null unless the limits say reset_steps
+  std::int64_t rows = 0;            ///< out: B; of the limits unless a plan sets it
   std::int64_t counted = 0;         ///< out
   double learning_rate_factor = 1;  ///< out
 };

@@ -28,36 +28,38 @@ static_assert(GatherWindows::kNoTarget == kIgnoreTarget, "a window's missing tar
 // ahead of the device by no more than that, and the thread always has a slot to fill.
 constexpr std::int64_t kSlots = 8, kUnderway = 4;
 
-/// The device's memory for batches of any T up to the limits.
+/// The device's memory for batches of any T and B up to the limits.
 class BatchMemory {
  public:
-  BatchMemory(const Device& device, const BatchLimits& limits) : rows_(limits.rows) {
+  BatchMemory(const Device& device, const BatchLimits& limits) : limits_(limits) {
     for (const FieldLimits& field : limits.fields) {
       Field& memory = fields_.emplace_back(
-          Field{field.name, Tensor(device, field.shape(limits.rows), field.dtype)});
+          Field{field.name, Tensor(device, {field.most(limits.rows)}, field.dtype)});
       if (field.lengths) memory.lengths = Tensor(device, {limits.rows}, DType::i32);
-      sequence_.push_back(field.steps > 0);
     }
     if (limits.reset_steps > 0) {
       reset_ = Tensor(device, {limits.reset_steps, limits.rows}, DType::i32);
     }
   }
 
-  /// The batch, in which field i has steps(i) time steps and the reset as many as field 0.
+  /// The batch of B rows, in which field i has steps(i) time steps and the reset, which batches of the
+  /// largest B alone have, as many as field 0.
   template <class Steps>
-  Batch batch(Steps&& steps) const {
-    Batch batch{.rows = rows_, .fields = fields_, .reset = reset_};
+  Batch batch(std::int64_t rows, Steps&& steps) const {
+    Batch batch{.rows = rows, .fields = fields_, .reset = reset_};
     for (std::size_t i = 0; i < fields_.size(); ++i) {
-      if (sequence_[i]) batch.fields[i].values = fields_[i].values.slice(0, steps(i));
+      const Shape shape = limits_.fields[i].shape(steps(i), rows);
+      Field& field = batch.fields[i];
+      field.values = field.values.slice(0, shape.size()).reshaped(shape);
+      if (field.lengths) field.lengths = field.lengths.slice(0, rows);
     }
     if (reset_) batch.reset = reset_.slice(0, steps(0));
     return batch;
   }
 
  private:
-  std::int64_t rows_;
-  std::vector<Field> fields_;
-  std::vector<bool> sequence_;  ///< which fields have a T
+  BatchLimits limits_;
+  std::vector<Field> fields_;  ///< flat
   Tensor reset_;
 };
 
@@ -85,10 +87,10 @@ class HostMemory {
     const auto take_ids = [&](std::int64_t count) {
       return static_cast<std::int32_t*>(take(count, DType::i32));
     };
-    HostBatch batch;
+    HostBatch batch{.fields = {}, .reset = {}, .rows = limits_.rows};
     for (const FieldLimits& field : limits_.fields) {
       HostField& host = batch.fields.emplace_back();
-      host.values = take(field.shape(limits_.rows).size(), field.dtype);
+      host.values = take(field.most(limits_.rows), field.dtype);
       if (field.lengths) host.lengths = take_ids(limits_.rows);
     }
     if (limits_.reset_steps > 0) batch.reset.values = take_ids(limits_.reset_steps * limits_.rows);
@@ -121,7 +123,7 @@ class PrefetchedSource final : public BatchSource {
 
   Batch next() override {
     const HostBatch& host = prefetcher_.take(position_);
-    Batch batch = memory_.batch([&](std::size_t i) { return host.fields[i].steps; });
+    Batch batch = memory_.batch(host.rows, [&](std::size_t i) { return host.fields[i].steps; });
     for (std::size_t i = 0; i < host.fields.size(); ++i) {
       const Field& field = batch.fields[i];
       copy_from_host(field.values, host.fields[i].values);
@@ -203,7 +205,7 @@ class ResidentStream final : public BatchSource {
     }
     copy_from_host(start_, starts.data());  // small and not pinned: copied before this returns
     if (restarts_.drawing()) copy_from_host(restart_, restarts.data());
-    Batch batch = memory_.batch([&](std::size_t) { return window.steps; });
+    Batch batch = memory_.batch(layout_.rows, [&](std::size_t) { return window.steps; });
     run(device_, GatherWindows{.stream = stream_.view<std::int32_t, 1>(),
                                .position = start_.view<std::int64_t, 1>(),
                                .restart = restarts_.drawing() ? restart_.view<std::int32_t, 1>()
@@ -256,9 +258,13 @@ const Field& Batch::at(std::string_view name) const {
       fmt::format("the batch has no field '{}'; it has {}", name, fmt::join(names, ", ")));
 }
 
-Shape FieldLimits::shape(std::int64_t rows) const {
-  if (width > 0) return steps > 0 ? Shape{steps, rows, width} : Shape{rows, width};
-  return steps > 0 ? Shape{steps, rows} : Shape{rows};
+Shape FieldLimits::shape(std::int64_t of_steps, std::int64_t rows) const {
+  if (width > 0) return steps > 0 ? Shape{of_steps, rows, width} : Shape{rows, width};
+  return steps > 0 ? Shape{of_steps, rows} : Shape{rows};
+}
+
+std::int64_t FieldLimits::most(std::int64_t rows) const {
+  return places > 0 ? places * std::max<std::int64_t>(width, 1) : shape(rows).size();
 }
 
 void expect_position(const DataPosition& position, std::int64_t batches_per_epoch) {

@@ -20,8 +20,8 @@ struct Field {
   Tensor lengths{};  ///< [B] i32: steps that belong to the row, 0 … T; empty if all do
 };
 
-/// The input of a model in one step, on the device, at addresses that stay the same. A field's T
-/// may differ from batch to batch, but has few values. Valid until the next call of next().
+/// The input of a model in one step, on the device, at addresses that stay the same. A field's T may
+/// differ from batch to batch, and B too, but the shapes are few. Valid until the next call of next().
 ///
 /// Names that samplers give: "token" [T, B] i32, the tokens to read; "target" [T, B] i32, the token
 /// after each, or −1 (kIgnoreTarget) where none counts; "source" [S, B] i32, the tokens of a text that
@@ -132,7 +132,10 @@ std::unique_ptr<BatchSource> evaluation_batches(const Device& device, const Toke
 /// For a text of lines (Newline::line), and for examples that are lines.
 struct LineOptions {
   std::int64_t batch = 32;  ///< B: lines at a time
-  std::int32_t begin = 1;   ///< the vocabulary's <bos>
+  /// Of pairs: a batch has as many as so many tokens of either side are, padding too, but at least
+  /// one; 0: it has `batch` pairs.
+  std::int64_t tokens = 0;
+  std::int32_t begin = 1;  ///< the vocabulary's <bos>
   std::int32_t answer_after =
       -1;                  ///< only what follows this token's first place is a target; −1: all
   bool shuffle = true;     ///< false: every epoch has the same order; for evaluation

@@ -40,7 +40,7 @@ std::unique_ptr<BatchSource> paired_batches(const Device& device, PairedLines pa
 PairPlan::PairPlan(PairedLines pairs, const LineOptions& options)
     : lines_(std::move(pairs)),
       options_(options),
-      all_rows_(options.share.all_rows(options.batch)) {
+      world_(options.share.all_rows(options.batch) / options.batch) {
   const std::vector<Pair> found = find_pairs();
   for (const Pair& pair : found) {
     longest_.source = std::max(longest_.source, pair.source.steps);
@@ -87,10 +87,16 @@ std::vector<PairPlan::Pair> PairPlan::find_pairs() const {
   return found;
 }
 
+std::int64_t PairPlan::rows_of(const Bounds& bounds) const {
+  if (options_.tokens == 0) return options_.batch;
+  return std::max<std::int64_t>(1, options_.tokens / std::max(bounds.source, bounds.target));
+}
+
 /// Tokens of the batches of so many pairs, padding and rows that fill up included.
 std::int64_t PairPlan::padded(std::size_t pairs, const Bounds& bounds) const {
-  const std::int64_t batches = (static_cast<std::int64_t>(pairs) + all_rows_ - 1) / all_rows_;
-  return batches * all_rows_ * (bounds.source + bounds.target);
+  const std::int64_t rows = all_rows(bounds);
+  const std::int64_t batches = (static_cast<std::int64_t>(pairs) + rows - 1) / rows;
+  return batches * rows * (bounds.source + bounds.target);
 }
 
 /// Joins the two buckets that are best joined, if any are.
@@ -140,17 +146,26 @@ void PairPlan::sort_into_buckets(const std::vector<Pair>& found) {
     std::sort(bucket.pairs.begin(), bucket.pairs.end());
     for (const std::size_t i : bucket.pairs) pairs_.push_back(found[i]);
     bounds_.push_back(bucket.bounds);
-    sizes.push_back({std::ssize(bucket.pairs), all_rows_});
+    sizes.push_back({std::ssize(bucket.pairs), all_rows(bucket.bounds)});
   }
   order_ = BucketOrder(sizes, options_.shuffle, options_.seed);
 }
 
 BatchLimits PairPlan::limits() const {
-  BatchLimits limits{.rows = options_.batch,
-                     .fields = {{.name = "source", .steps = longest_.source, .lengths = true}}};
+  BatchLimits limits;
+  Bounds places;
+  for (const Bounds& bounds : bounds_) {
+    const std::int64_t rows = rows_of(bounds);
+    limits.rows = std::max(limits.rows, rows);
+    places = largest(places, {rows * bounds.source, rows * bounds.target});
+  }
+  const auto add = [&](const char* name, std::int64_t steps, std::int64_t most) {
+    limits.fields.push_back({.name = name, .steps = steps, .lengths = true, .places = most});
+  };
+  add("source", longest_.source, places.source);
   if (paired()) {
-    limits.fields.push_back({.name = "token", .steps = longest_.target, .lengths = true});
-    limits.fields.push_back({.name = "target", .steps = longest_.target, .lengths = true});
+    add("token", longest_.target, places.target);
+    add("target", longest_.target, places.target);
   }
   if (numbered()) limits.fields.push_back({.name = "number"});
   return limits;
@@ -162,8 +177,9 @@ void PairPlan::fill(const DataPosition& position, HostBatch& batch) {
   batch.fields[0].steps = bounds.source;
   if (paired()) batch.fields[1].steps = batch.fields[2].steps = bounds.target;
   batch.counted = 0;
-  const std::int64_t first = options_.share.rank * options_.batch;
-  for (std::int64_t row = 0; row < options_.batch; ++row) {
+  batch.rows = rows_of(bounds);
+  const std::int64_t first = options_.share.rank * batch.rows;
+  for (std::int64_t row = 0; row < batch.rows; ++row) {
     const std::int64_t item = items.at(first + row);
     fill_row(row, item < 0 ? nullptr : &pairs_[static_cast<std::size_t>(item)], batch);
   }
@@ -174,7 +190,7 @@ void PairPlan::fill_row(std::int64_t row, const Pair* pair, HostBatch& batch) {
                               std::int32_t padding) {
     field.lengths[row] = static_cast<std::int32_t>(steps);
     for (std::int64_t t = 0; t < field.steps; ++t) {
-      field.ids()[t * options_.batch + row] =
+      field.ids()[t * batch.rows + row] =
           t < steps ? read_[static_cast<std::size_t>(t) + shift] : padding;
     }
   };

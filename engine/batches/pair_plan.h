@@ -28,6 +28,8 @@ struct PairedLines {
 /// fill up a bucket's last batch too, and until they are 48 at most. Padding has token 0 and target
 /// −1. An epoch has every pair once. Unshuffled, the order is by bucket and then that of the text.
 ///
+/// With LineOptions::tokens the batches of a bucket have B = max(1, ⌊tokens / larger bound⌋) rows.
+///
 /// Memory   48 bytes of the host's a pair.
 /// Errors   ConfigError for B below 1. FormatError for tokens that do not begin with <bos>, and
 ///          unless there are as many targets as sources.
@@ -64,6 +66,8 @@ class PairPlan final : public BatchPlan {
   }
   std::vector<Span> lines_of(const TokenRange& tokens) const;
   std::vector<Pair> find_pairs() const;
+  std::int64_t rows_of(const Bounds& bounds) const;  ///< B of this process
+  std::int64_t all_rows(const Bounds& bounds) const { return world_ * rows_of(bounds); }
   std::int64_t padded(std::size_t pairs, const Bounds& bounds) const;
   bool join_two(std::vector<Bucket>& buckets) const;
   void sort_into_buckets(const std::vector<Pair>& found);
@@ -73,7 +77,7 @@ class PairPlan final : public BatchPlan {
 
   PairedLines lines_;
   LineOptions options_;
-  std::int64_t all_rows_;       ///< of a batch, of all processes
+  std::int64_t world_;          ///< processes
   std::vector<Pair> pairs_;     ///< by bucket, then as in the text
   std::vector<Bounds> bounds_;  ///< of the buckets
   BucketOrder order_;           ///< of pairs_

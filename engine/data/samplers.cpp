@@ -21,16 +21,25 @@ LineOptions line_options(const Corpus& corpus, const SamplerOptions& options) {
     if (set) throw ConfigError(fmt::format("train.{} is for a stream, and the data is lines", key));
   }
   return {.batch = options.batch,
+          .tokens = options.tokens,
           .begin = corpus.vocabularies["token"].begin(),
           .shuffle = options.training,
           .seed = options.seed,
           .share = options.share};
 }
 
+/// ConfigError for batches by their tokens, which are of pairs.
+void expect_rows(const SamplerOptions& options) {
+  if (options.tokens == 0) return;
+  throw ConfigError(fmt::format("train.tokens_per_batch is {}, which is for data.kind = \"pairs\"",
+                                options.tokens));
+}
+
 }  // namespace
 
 std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split& split,
                                               const SamplerOptions& options) {
+  expect_rows(options);
   const TokenRange& tokens = split["token"];
   if (corpus.lines) {
     LineOptions lines = line_options(corpus, options);
@@ -64,6 +73,7 @@ std::unique_ptr<BatchSource> language_batches(const Corpus& corpus, const Split&
 
 std::unique_ptr<BatchSource> example_batches(const Corpus& corpus, const Split& split,
                                              const SamplerOptions& options) {
+  expect_rows(options);
   const TokenRange& tokens = split["token"];
   if (!corpus.lines) {
     throw ConfigError(fmt::format(

@@ -11,6 +11,7 @@ namespace carousel {
 struct SamplerOptions {
   Device device = Cpu{};
   std::int64_t batch = 32;   ///< rows
+  std::int64_t tokens = 0;   ///< of pairs: LineOptions::tokens
   std::int64_t window = 64;  ///< T of truncated BPTT, of a stream
   // Of a stream: StreamOptions.
   double window_deviation = 0, window_halving = 0, reset_probability = 0;

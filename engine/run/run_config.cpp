@@ -15,7 +15,12 @@ constexpr std::int64_t kMany = std::int64_t{1} << 40;
 
 void describe(OptionSection& section, TrainConfig& train, const DataConfig& data) {
   section.add("steps", train.steps, "optimiser steps", {1, kMany}).may_change();
-  section.add("batch", train.batch, "parallel sequences", {1, 1 << 20});
+  section.add("batch", train.batch, "parallel sequences", {1, 1 << 20})
+      .when([&train] { return train.tokens_per_batch == 0; }, "train.tokens_per_batch is given");
+  section.add("tokens_per_batch", train.tokens_per_batch,
+              "of pairs: a batch has as many as fit into so many tokens of either side, padding "
+              "too; 0: as train.batch says",
+              {0, 1 << 24});
   section.add("accumulate", train.accumulate,
               "batches whose gradients make a step: that of one batch as many times as large, in "
               "the memory of one",
@@ -228,6 +233,7 @@ void RunConfig::apply(Config config, Models models, const Overrides& overrides) 
 SamplerOptions RunConfig::sampler_options(const Device& device, bool training) const {
   return {.device = device,
           .batch = train.batch,
+          .tokens = entry->fits ? 0 : train.tokens_per_batch,
           .window = train.window,
           .window_deviation = train.window_deviation,
           .window_halving = train.window_halving,

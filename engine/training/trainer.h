@@ -17,6 +17,7 @@ namespace carousel {
 struct TrainConfig {
   std::int64_t steps = 2000;                        ///< optimiser steps in all
   std::int64_t batch = 32;                          ///< B: parallel sequences
+  std::int64_t tokens_per_batch = 0;                ///< of pairs, instead of B; 0: B
   std::int64_t accumulate = 1;                      ///< K: batches of B rows that make a step
   std::int64_t window = 64;                         ///< T of truncated BPTT
   double window_deviation = 0, window_halving = 0;  ///< of a T drawn anew each step: StreamOptions

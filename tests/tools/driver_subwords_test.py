@@ -134,6 +134,8 @@ class DriverSubwordsTest(DriverCase):
                 ("text", self.here / "blank.txt", "the text has no tokens")):
             result = self.train("--set", f"data.{key}={value}", status=1, out="bad")
             self.assert_one_line(result, part)
+        result = self.train("--set", "train.tokens_per_batch=9", status=1, out="bad")
+        self.assert_one_line(result, 'tokens_per_batch is 9, which is for data.kind = "pairs"')
         result = self.train("--set", "model.output=adaptive", "--set", "model.cutoffs=9", status=1)
         self.assert_one_line(result, "neither bytes nor SentencePiece's pieces")
 

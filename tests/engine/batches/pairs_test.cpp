@@ -245,6 +245,44 @@ TEST(PairBatches, FewShapesAndLittlePadding) {
   EXPECT_EQ(few->batches_per_epoch(), 1);
 }
 
+TEST(PairBatches, OfSoManyTokensTheirRowsFollowFromTheirLengths) {
+  Lengths lengths = many_lengths(400, 40);
+  lengths.emplace_back(300, 2);
+  const LineOptions options{.batch = 1, .tokens = 200, .begin = kBegin, .seed = 5};
+  for (const bool shuffle : {false, true}) {
+    LineOptions each = options;
+    each.shuffle = shuffle;
+    expect_every_pair_once(lengths, each);
+  }
+  for (const Device& device : test::devices()) {
+    const auto all = paired_batches(device, lines_of(lengths), options);
+    const std::int64_t count = all->batches_per_epoch() + 3;
+    std::set<std::int64_t> rows;
+    std::vector<SeenPairs> batches;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const Batch batch = all->next();
+      const std::int64_t steps = std::max(batch["source"].shape()[0], batch["token"].shape()[0]);
+      EXPECT_EQ(batch.rows, std::max<std::int64_t>(1, 200 / steps));
+      EXPECT_EQ(batch["target"].shape(), (Shape{batch["token"].shape()[0], batch.rows}));
+      EXPECT_EQ(batch.at("source").lengths.shape(), Shape{batch.rows});
+      rows.insert(batch.rows);
+      batches.push_back(seen_pairs(batch));
+    }
+    EXPECT_EQ(*rows.begin(), 1);  // of more tokens than that, alone
+    EXPECT_GT(rows.size(), 4U);
+    const auto resumed = paired_batches(device, lines_of(lengths), options);
+    for (const std::int64_t i : {count - 2, count / 2}) {
+      resumed->seek({i / all->batches_per_epoch(), i % all->batches_per_epoch()});
+      const auto rest = next_pairs(*resumed, count - i);
+      EXPECT_TRUE(std::equal(rest.begin(), rest.end(), batches.begin() + i));
+    }
+  }
+  // Room is for the largest batch, and not for the most rows of the most steps.
+  const BatchLimits limits = PairPlan(lines_of(lengths), options).limits();
+  EXPECT_LE(limits.fields[0].places, 301);
+  EXPECT_LE(limits.fields[1].places, 200);
+}
+
 TEST(PairBatches, SeedsShuffleDifferentlyAndDevicesAlike) {
   const PairedLines lines = lines_of(many_lengths(70, 25));
   std::map<std::uint64_t, std::vector<SeenPairs>> by_seed;
