@@ -8,6 +8,7 @@
 #include <numeric>
 #include <string_view>
 
+#include "engine/model/sampling.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -225,6 +226,26 @@ Tensor OutputLayer::logits(const Pass& pass, Var hidden) const {
   if (config_.kind == Kind::adaptive) return adaptive_log_probabilities(hidden, clusters(tape));
   const Var weight = parameters_.on(tape, weight_), added = bias(tape);
   return (added.present() ? linear(hidden, weight, added) : matmul(hidden, weight, true)).value();
+}
+
+Tensor OutputLayer::likeliest(const Pass& pass, const Tensor& hidden) const {
+  constexpr std::int64_t kLogits = std::int64_t{1} << 23;  // 32 MB
+  const Shape& shape = hidden.shape();
+  const std::int64_t width = shape[shape.rank() - 1], count = hidden.size() / width;
+  const Tensor rows = hidden.reshaped({count, width});
+  const Tensor chosen = pass.tape().tensor({count}, DType::i32);
+  const std::int64_t words = parameters_.shape(weight_)[0];
+  const std::int64_t block = std::max<std::int64_t>(1, kLogits / words);
+  Arena arena(hidden.device());
+  Tape tape(arena, false);
+  for (std::int64_t first = 0; first < count; first += block) {
+    const std::int64_t size = std::min(block, count - first);
+    choose_tokens(logits(Pass(tape), tape.constant(rows.slice(first, size))), {.greedy = true}, {},
+                  chosen.slice(first, size));
+    tape.clear();
+    arena.reset();
+  }
+  return shape.rank() == 3 ? chosen.reshaped({shape[0], shape[1]}) : chosen;
 }
 
 }  // namespace carousel

@@ -73,6 +73,9 @@ class OutputLayer {
   Loss loss(const Pass& pass, Var hidden, const Tensor& target, double label_smoothing) const;
   /// Unnormalised log-probabilities [B, V] for hidden [B, H].
   Tensor logits(const Pass& pass, Var hidden) const;
+  /// The likeliest word for each of hidden [.., H], i32; −1 where logits are no numbers. Not more than
+  /// some rows of logits are held at once.
+  Tensor likeliest(const Pass& pass, const Tensor& hidden) const;
 
  private:
   static constexpr std::size_t kAbsent = SIZE_MAX;

@@ -111,6 +111,12 @@ Metrics language_metrics(const Vocabularies&) {
   return metrics;
 }
 
+Metrics translation_metrics(const Vocabularies& vocabularies) {
+  Metrics metrics = language_metrics(vocabularies);
+  metrics.push_back(std::make_unique<TokenAccuracy>());
+  return metrics;
+}
+
 Metrics class_metrics(const Vocabularies& vocabularies) {
   Metrics metrics;
   metrics.push_back(std::make_unique<Classification>(vocabularies["label"]));
@@ -187,7 +193,7 @@ constexpr ModelEntry kModels[] = {
      .config = make_config<Seq2Seq, Seq2SeqConfig>,
      .columns = kPairs,
      .sampler = pair_batches,
-     .metrics = language_metrics,
+     .metrics = translation_metrics,
      .translates = true},
     {.kind = "skipgram",
      .description = "vectors of words, each of which predicts those around it",
@@ -210,7 +216,7 @@ constexpr ModelEntry kModels[] = {
      .config = make_config<TransformerSeq2seq, TransformerSeq2seqConfig>,
      .columns = kPairs,
      .sampler = pair_batches,
-     .metrics = language_metrics,
+     .metrics = translation_metrics,
      .translates = true},
 };
 

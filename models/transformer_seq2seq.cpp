@@ -262,7 +262,8 @@ Objective TransformerSeq2seq::objective(Pass& pass, const Batch& batch, const St
   const Memory memory = this->memory(pass, batch.at("source"));
   Writing none;
   const Var h = decoded(pass, batch["token"], memory, none);
-  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}}};
+  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}},
+          .choices = pass.wants_choices() ? output_->likeliest(pass, h.value()) : Tensor{}};
 }
 
 }  // namespace carousel

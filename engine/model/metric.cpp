@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "engine/model/sampling.h"
+#include "kernels/cross_entropy/cross_entropy.h"
 
 namespace carousel {
 
@@ -66,6 +67,28 @@ std::vector<Score> MeanLoss::scores() const {
     if (terms_.size() > 1) scores.push_back({term.name, sum / all, unit_});
   }
   return scores;
+}
+
+void TokenAccuracy::add(const Batch& batch, const Objective& objective) {
+  const Tensor& target = batch["target"];
+  if (!target_) {
+    target_.emplace(target.device(), DType::i32);
+    chosen_.emplace(target.device(), DType::i32);
+  }
+  target_->add(target);
+  chosen_->add(objective.choices);
+}
+
+std::vector<Score> TokenAccuracy::scores() const {
+  std::int64_t counted = 0, right = 0;
+  const auto target = target_ ? target_->values<std::int32_t>() : std::vector<std::int32_t>();
+  const auto chosen = chosen_ ? chosen_->values<std::int32_t>() : std::vector<std::int32_t>();
+  for (std::size_t i = 0; i < target.size(); ++i) {
+    if (target[i] == kIgnoreTarget) continue;
+    ++counted;
+    right += chosen[i] == target[i] ? 1 : 0;
+  }
+  return {{decisive().name, static_cast<double>(right) / static_cast<double>(counted)}};
 }
 
 Classification::Classification(const Vocabulary& labels) {

@@ -68,6 +68,7 @@ class Metric {
   virtual Score decisive() const = 0;
   virtual bool higher_is_better() const { return false; }
   virtual bool needs_prediction() const { return false; }
+  virtual bool needs_choices() const { return false; }
   virtual std::optional<ConfusionMatrix> confusion() const { return std::nullopt; }
 };
 /// Judged in order: the first score of the first metric decides what "best" means.
@@ -97,6 +98,20 @@ class MeanLoss final : public Metric {
   std::vector<Term> terms_;
   std::vector<std::int64_t> counted_;   ///< of each batch, by Weight::batch
   std::optional<Gathered> own_counts_;  ///< by Weight::loss
+};
+
+/// "token_accuracy": the share of the targets that count which are the model's likeliest tokens, each
+/// given the true ones before it.
+class TokenAccuracy final : public Metric {
+ public:
+  void add(const Batch& batch, const Objective& objective) override;
+  std::vector<Score> scores() const override;
+  Score decisive() const override { return {.name = "token_accuracy"}; }
+  bool higher_is_better() const override { return true; }
+  bool needs_choices() const override { return true; }
+
+ private:
+  std::optional<Gathered> chosen_, target_;
 };
 
 /// Which class has the largest logit, against the field "label": "accuracy" (the share of rows that

@@ -20,6 +20,7 @@ class Pass {
     RandomSource random{};    ///< its stream is a multiple of 2⁴⁸, to which places are added
     Tensor denominator{};     ///< [1] f32: what sums of losses are divided by; empty: what counts
     bool prediction = false;  ///< metrics ask for the objective's prediction
+    bool choices = false;     ///< metrics ask for its choices
     /// The batch is one of several whose gradients are added up: a loss is a sum over rows, divided
     /// by the denominator of all of them.
     bool partial = false;
@@ -31,6 +32,7 @@ class Pass {
   /// False in evaluation and generation: dropout is off.
   bool training() const { return tape_.recording(); }
   bool wants_prediction() const { return options_.prediction; }
+  bool wants_choices() const { return options_.choices; }
   const Tensor& denominator() const { return options_.denominator; }
   bool partial() const { return options_.partial; }
   /// The random numbers of one place in the model; places are numbered by the model, below 2⁴⁸.
@@ -59,6 +61,7 @@ struct LossTerm {
 struct Objective {
   std::vector<LossTerm> terms;  ///< the objective is Σ weight · mean
   Tensor prediction{};  ///< for metrics, if the pass wants one: a classifier's logits [B, C]
+  Tensor choices{};     ///< the same: the likeliest token [T, B] i32 where each target is
 
   /// [K] f32: the means of the terms, on the device.
   Tensor means(Tape& tape) const;

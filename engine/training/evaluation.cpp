@@ -41,16 +41,18 @@ void forward_epoch(Model& model, BatchSource& data, Arena& arena, const TakeBatc
 Evaluation evaluate(Model& model, BatchSource& data, Arena& arena, const MakeMetrics& make) {
   const Range range("evaluation");
   const Metrics metrics = make();
-  const bool prediction = std::any_of(metrics.begin(), metrics.end(), [](const auto& metric) {
-    return metric->needs_prediction();
-  });
+  Pass::Options asked;
+  for (const auto& metric : metrics) {
+    asked.prediction = asked.prediction || metric->needs_prediction();
+    asked.choices = asked.choices || metric->needs_choices();
+  }
   Evaluation result;
   const auto take = [&](Pass& pass, const Batch& batch, const State& state) {
     const Objective objective = model.objective(pass, batch, state);
     for (const auto& metric : metrics) metric->add(batch, objective);
     result.counted += batch.counted;
   };
-  forward_epoch(model, data, arena, take, {.prediction = prediction});
+  forward_epoch(model, data, arena, take, asked);
   if (result.counted == 0) {
     throw Error(fmt::format(
         "evaluation: the {} batches of the data have no target and no example, expected at least 1",

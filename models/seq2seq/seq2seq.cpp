@@ -141,6 +141,7 @@ Objective Seq2Seq::objective(Pass& pass, const Batch& batch, const State& /*stat
       .terms = {{"loss", output_.loss(pass, steps.y, batch["target"], config_.label_smoothing)}}};
   objective.terms.insert(objective.terms.end(), steps.penalties.begin(), steps.penalties.end());
   if (pass.wants_prediction()) objective.prediction = output_.logits(pass, steps.y);
+  if (pass.wants_choices()) objective.choices = output_.likeliest(pass, steps.y.value());
   return objective;
 }
 

@@ -11,6 +11,7 @@
 #include "models/alignment.h"
 #include "tests/models/pair_texts.h"
 #include "tests/models/stepped_training.h"
+#include "tests/support/batches.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 
@@ -131,6 +132,12 @@ TEST_P(Seq2SeqOn, StepsGiveWhatTrainingGives) {
       stepped.insert(stepped.end(), logits.begin(), logits.end());
     }
     EXPECT_TRUE(test::close(stepped, all, {.absolute = 1e-5}));
+    Pass choosing(tape, {.choices = true});
+    const Ids choices = test::numbers(model.objective(choosing, batch, {}).choices);
+    for (auto row = all.begin(); const std::int32_t choice : choices) {
+      EXPECT_EQ(choice, std::max_element(row, row + kTargets) - row);
+      row += kTargets;
+    }
   }
 }
 

@@ -27,7 +27,7 @@ minimum_count = 2
 train_fraction = 0.8
 [train]
 steps = 30
-batch = 8
+tokens_per_batch = 48
 report_every = 10
 evaluate_every = 15
 save_every = 15
@@ -97,7 +97,11 @@ class DriverTranslateTest(DriverCase):
         self.assertEqual((answer["pairs"], answer["beam"]), (len(SOURCES), 4))
         self.assertEqual(answer["tokens"], sum(len(text.split()) + 1 for text in wanted))
         self.assertLess(0, answer["chrf"])
+        self.assertLess(0, answer["token_accuracy"])
+        self.assertLessEqual(answer["token_accuracy"], 1)
+        self.assertIn("validation_token_accuracy", metrics(self.home / "run")[-1])
         told = run(*asked, "--beam", 1).stdout.splitlines()
+        self.assertIn(f"per token, {100 * answer['token_accuracy']:.1f} % of them the likeliest", told[0])
         self.assertIn(f"60 pairs, {answer['tokens']} tokens: {answer['nats_per_token']:.4f} nats", told[0])
         self.assertIn("translated with a beam of 1: BLEU ", told[1])
         self.assert_one_line(run(*asked, "--beam", 0, "--json", status=1), "beam is 0")
@@ -192,6 +196,8 @@ class DriverTranslateTest(DriverCase):
                               (("--what", "path"), "--what is of hidden states")):
             self.assert_one_line(self.predict("--data", self.here / "lines.txt", *options, status=1),
                                  part)
+        both = self.train("--set", "train.steps=1", "--set", "train.batch=4", out="both").stderr
+        self.assertIn("train.batch = 4 has no effect: train.tokens_per_batch is given", both)
 
 
 if __name__ == "__main__":

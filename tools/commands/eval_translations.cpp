@@ -59,10 +59,13 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
   }
   const TranslationScores scores = score_translations(hypotheses, sides.targets);
   const double loss = result.find("loss")->value;
+  const double accuracy = result.find("token_accuracy")->value;
   const auto count = static_cast<std::int64_t>(sides.sources.size());
   if (!json) {
-    print(fmt::format("{}, {}: {:.4f} nats, perplexity {:.3f} per token\n", counted(count, "pair"),
-                      counted(result.counted, "token"), loss, std::exp(loss)));
+    print(fmt::format(
+        "{}, {}: {:.4f} nats, perplexity {:.3f} per token, {:.1f} % of them the likeliest\n",
+        counted(count, "pair"), counted(result.counted, "token"), loss, std::exp(loss),
+        100 * accuracy));
     print(
         fmt::format("translated with a beam of {}: BLEU {:.2f}, chrF {:.2f}, {:.1f} % exactly "
                     "the target\n",
@@ -75,6 +78,7 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
                           {"tokens", result.counted},
                           {"nats_per_token", loss},
                           {"perplexity", std::exp(loss)},
+                          {"token_accuracy", accuracy},
                           {"beam", arguments.beam},
                           {"bleu", scores.bleu},
                           {"precisions", scores.precisions},

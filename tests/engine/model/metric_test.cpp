@@ -15,6 +15,8 @@
 namespace carousel {
 namespace {
 
+using Ids = std::vector<std::int32_t>;
+
 class MetricOn : public testing::TestWithParam<Device> {
  protected:
   Arena arena_{GetParam()};
@@ -93,6 +95,22 @@ std::vector<float> logits_for(const std::vector<std::int32_t>& classes, std::siz
     }
   }
   return logits;
+}
+
+TEST_P(MetricOn, TokenAccuracyIsOfTheTargetsThatCount) {
+  TokenAccuracy metric;
+  EXPECT_TRUE(metric.needs_choices() && metric.higher_is_better());
+  const auto add = [&](const Ids& target, const Ids& chosen) {
+    const Shape shape{2, std::ssize(target) / 2};
+    metric.add({.fields = {{"target", test::tensor_of(GetParam(), shape, target)}}},
+               {.terms = {}, .choices = test::tensor_of(GetParam(), shape, chosen)});
+  };
+  add({5, -1, 6, 7}, {5, -1, 5, 7});
+  add({-1, 3}, {3, -1});  // no numbers: wrong
+  const std::vector<Score> scores = metric.scores();
+  ASSERT_EQ(scores.size(), 1U);
+  EXPECT_EQ(scores[0].name, "token_accuracy");
+  EXPECT_EQ(scores[0].value, 0.5);
 }
 
 TEST_P(MetricOn, ClassificationGivesAccuracyF1AndConfusionWorkedByHand) {
