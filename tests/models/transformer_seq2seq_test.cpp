@@ -205,7 +205,7 @@ TEST(TransformerSeq2seq, LearnsToReadBackwards) {
     config.label_smoothing = 0;
     Training training(config, Cpu{});
     float loss = 0;
-    for (unsigned step = 0; step < 300; ++step) {
+    for (unsigned step = 0; step < 500; ++step) {
       const float rate = 0.004F * std::min(1.0F, static_cast<float>(step + 1) / 40);
       loss = training.train(pair_batch(Cpu{}, reversals(48, 4, step)), rate);
     }
