@@ -71,6 +71,8 @@ std::vector<Case> translators() {
       {"seq2seq", {"model.attention=none"}},
       {"seq2seq", {"model.attention=general", "model.bidirectional=true"}},
       {"seq2seq", {"model.input_feeding=true", "model.cell=gru"}},
+      {"seq2seq", {"model.attention=additive", "model.layers=1"}},
+      {"seq2seq", {"model.attention=concat", "model.layers=1"}},
       {"transformer_seq2seq", {"model.heads=2", "model.layers=1"}, norm},
       {"transformer_seq2seq", {"model.heads=2", "model.layers=1", "model.norm_place=pre"}, norm}};
 }
