@@ -30,7 +30,8 @@ LineEncoder Translations::encoder(std::string name) const {
 }
 
 std::vector<std::vector<Hypothesis>> Translations::translate(std::span<const LineIds> lines,
-                                                             const BeamOptions& options) {
+                                                             BeamOptions options) {
+  options.suppressed.insert(options.suppressed.end(), {target().unknown(), target().begin()});
   std::vector<LineIds> read(lines.begin(), lines.end());
   std::vector<std::size_t> order;
   for (std::size_t i = 0; i < read.size(); ++i) {

@@ -18,9 +18,10 @@ class Translations {
   /// How lines are read: with an <eos> at their end.
   LineEncoder encoder(std::string name) const;
   /// The best hypotheses of each line of ids (LineEncoder), in the order of the lines; none of a line
-  /// without tokens. Lines of similar lengths are translated side by side.
+  /// without tokens. <unk> and <bos> are suppressed, too. Lines of similar lengths are translated side
+  /// by side.
   std::vector<std::vector<Hypothesis>> translate(std::span<const LineIds> lines,
-                                                 const BeamOptions& options);
+                                                 BeamOptions options);
   /// The text of a hypothesis.
   std::string text(const Hypothesis& hypothesis) const;
   const Vocabulary& source() const { return trained_.vocabularies()["source"]; }

@@ -84,6 +84,10 @@ class DriverTranslateTest(DriverCase):
         turned = self.predict(input="\n".join(LINES[::-1]) + "\n").stdout.splitlines()
         self.assertEqual(turned, out[::-1])
         self.assertEqual(self.predict(input="\n\n").stdout, "\n\n")
+        # Without its words nothing is left to write but the end: <unk> and <bos> never are.
+        wordless = [option for word in WORDS.values() for option in ("--suppress", word)]
+        told = json.loads(self.predict(*wordless, "--nbest", 4, "--json", input="one two\n").stdout)
+        self.assertEqual([each["text"] for each in told["hypotheses"]], [""])
 
     def test_eval_tells_how_near_translations_are(self):
         self.train()

@@ -46,9 +46,7 @@ FieldText field_text(const std::string& name, const LineIds& ids, const Vocabula
 LineIds translated(TrainedModel& trained, const LineIds& source) {
   Translations translations(trained);
   const Vocabulary& target = translations.target();
-  BeamOptions options;
-  options.suppressed = {target.unknown(), target.begin()};
-  const auto found = translations.translate(std::span(&source, 1), options);
+  const auto found = translations.translate(std::span(&source, 1), {});
   LineIds result = found.front().front().tokens;
   result.insert(result.begin(), target.begin());
   if (result.back() != target.end()) result.push_back(target.end());

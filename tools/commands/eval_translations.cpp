@@ -50,8 +50,7 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
   LineEncoder encoder = translations.encoder(pairs.name());
   std::vector<LineIds> lines;
   for (const std::string& source : sides.sources) lines.push_back(encoder.next(source + "\n"));
-  BeamOptions options{.beam = arguments.beam};
-  options.suppressed = {translations.target().unknown(), translations.target().begin()};
+  const BeamOptions options{.beam = arguments.beam};
   options.check();
   std::vector<std::string> hypotheses;
   for (const std::vector<Hypothesis>& found : translations.translate(lines, options)) {

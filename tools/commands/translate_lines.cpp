@@ -30,7 +30,6 @@ BeamOptions options_of(const TranslationArguments& a, const Vocabulary& target) 
     options.longest_factor = 0;
     options.longest_constant = static_cast<double>(*a.tokens);
   }
-  options.suppressed = {target.unknown(), target.begin()};
   for (const std::string& token : a.suppress) {
     const std::int32_t id = target.id(token);
     if (id < 0) throw ConfigError(fmt::format("--suppress {}: the model has no such token", token));
