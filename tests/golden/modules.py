@@ -219,10 +219,10 @@ class TransformerSeq2seq(nn.Module):
         """Logits [T, B, V] for token [T, B] and source [S, B], whose rows have these lengths."""
         def embedded(table, ids):
             E = table.embedding_dim
-            return table(ids) * E**0.5 + sinusoids(len(ids), E)[:, None]
+            return table(ids) * E**0.5 + sinusoids(len(ids), E)[:, None].to(table.weight)
         padding = torch.arange(len(source))[None] >= lengths[:, None]
         memory = self.encoder(embedded(self.source_embedding, source), src_key_padding_mask=padding)
-        mask = nn.Transformer.generate_square_subsequent_mask(len(token)).double()
+        mask = torch.ones(len(token), len(token), dtype=torch.bool).triu(1)
         x = self.decoder(embedded(self.target_embedding, token), memory, tgt_mask=mask,
                          memory_key_padding_mask=padding)
         return functional.linear(x, self.target_embedding.weight)
