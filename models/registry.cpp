@@ -5,6 +5,7 @@
 #include "engine/text/prompt.h"
 #include "kernels/common/check.h"
 #include "models/classifier.h"
+#include "models/gpt2_weights.h"
 #include "models/hmm/hmm.h"
 #include "models/kneser_ney.h"
 #include "models/ngram_lm.h"
@@ -210,7 +211,8 @@ constexpr ModelEntry kModels[] = {
      .metrics = language_metrics,
      .decodes = true,
      .embeds = true,
-     .scores = true},
+     .scores = true,
+     .read_weights = read_gpt2_weights},
     {.kind = "transformer_seq2seq",
      .description = "translation by the transformer's encoder and decoder",
      .config = make_config<TransformerSeq2seq, TransformerSeq2seqConfig>,

@@ -35,7 +35,7 @@ namespace carousel {
 ///          beginnings); Press & Wolf 2017, arXiv:1608.05859 (tied weights); Su et al. 2021,
 ///          arXiv:2104.09864; Zhang & Sennrich 2019, arXiv:1910.07467; Shazeer 2020, arXiv:2002.05202.
 ///          Parameters have the names of GPT-2's modules, "transformer.h.0.attn.c_attn.weight", and
-///          the shapes of PyTorch's nn.Linear. W_1 of swiglu is [2·hidden, E].
+///          the shapes of PyTorch's nn.Linear; files with GPT-2's own are read (gpt2_weights.h). W_1 of swiglu is [2·hidden, E].
 class TransformerLm : public Model, public Decoder, public Embedder, public AttentionReader {
  public:
   TransformerLm(const TransformerLmConfig& config, const Device& device, DType compute,

@@ -7,6 +7,7 @@
 
 #include "engine/config/options.h"
 #include "engine/data/samplers.h"
+#include "engine/files/safetensors.h"
 #include "engine/model/metric.h"
 
 namespace carousel {
@@ -38,6 +39,8 @@ struct ModelEntry {
   bool scores = false;
   bool fits =
       false;  ///< has an estimator: is fitted to the corpus, without an optimiser, on the CPU
+  /// Reads weights that files of others hold in another form, too; null: as read_weights().
+  void (*read_weights)(const SafetensorsFile& file, std::span<const NamedTensor> tensors) = nullptr;
   const char* formerly = nullptr;  ///< a name of the kind in older configs
 };
 

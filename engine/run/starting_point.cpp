@@ -41,12 +41,18 @@ Vocabularies read_vocabularies(const std::filesystem::path& path) {
   return vocabularies;
 }
 
-bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies, Model& model) {
+bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies,
+                  const ModelEntry& entry, Model& model) {
   // Equal shapes do not make two vocabularies the same: ids follow the counts of a text.
   const Vocabularies own = vocabularies_of(file);
   own.expect_same_tokens(vocabularies, file.path().string());
   Parameters& parameters = model.parameters();
-  read_weights(file, named_weights(parameters));
+  const std::vector<NamedTensor> tensors = named_weights(parameters);
+  if (entry.read_weights != nullptr) {
+    entry.read_weights(file, tensors);
+  } else {
+    read_weights(file, tensors);
+  }
   parameters.refresh_working();
   return own.contains("token");
 }
@@ -100,7 +106,7 @@ Corpus StartingPoint::open_corpus(const std::string& cache) const {
 
 std::vector<std::string> StartingPoint::give(const Vocabularies& vocabularies, Model& model) const {
   std::vector<std::string> notices;
-  if (weights_ && !load_weights(*weights_, vocabularies, model)) {
+  if (weights_ && !load_weights(*weights_, vocabularies, *config_.entry, model)) {
     notices.push_back(fmt::format(
         "warning: {} does not say which tokens it was trained on; whether they are in the order of "
         "data.text's is unchecked",

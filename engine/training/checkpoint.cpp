@@ -7,6 +7,7 @@
 #include <set>
 #include <utility>
 
+#include "engine/files/tensor_names.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
@@ -25,38 +26,12 @@ std::optional<std::int64_t> step_of(std::string_view folder_name) {
   return parsed_integer(folder_name.substr(kStepPrefix.size()));
 }
 
-std::string listing(const std::vector<std::string>& names) {
-  constexpr std::size_t kShown = 8;
-  const std::size_t shown = std::min(names.size(), kShown);
-  std::string text = fmt::format(
-      "{}", fmt::join(names.begin(), names.begin() + static_cast<std::ptrdiff_t>(shown), ", "));
-  if (shown < names.size()) text += fmt::format(" and {} more", names.size() - shown);
-  return text;
-}
-
-/// Names must agree both ways.
-void expect_same_names(const SafetensorsFile& file, const std::vector<std::string>& names) {
-  std::set<std::string> unexpected;
-  for (const std::string& name : file.names()) unexpected.insert(name);
-  std::vector<std::string> missing;
-  for (const std::string& name : names) {
-    if (unexpected.erase(name) == 0) missing.push_back(name);
-  }
-  std::string problem;
-  if (!missing.empty()) problem = "missing " + listing(missing);
-  if (!unexpected.empty()) {
-    problem += (problem.empty() ? "" : "; ") +
-               ("unexpected " + listing({unexpected.begin(), unexpected.end()}));
-  }
-  if (!problem.empty()) throw FormatError(fmt::format("{}: {}", file.path().string(), problem));
-}
-
 /// Names must agree, and so must shapes and element types, before any tensor is written.
 void expect_same_tensors(const SafetensorsFile& file, std::span<const NamedTensor> tensors,
                          bool may_convert) {
   std::vector<std::string> names;
   for (const NamedTensor& t : tensors) names.push_back(t.name);
-  expect_same_names(file, names);
+  expect_same_names(file.path().string(), file.names(), names);
   for (const NamedTensor& t : tensors) {
     if (file.fit(t.name, t.tensor) != SafetensorsFile::Fit::exact && !may_convert) {
       throw FormatError(fmt::format("{}: '{}' is {}, expected {}", file.path().string(), t.name,
@@ -113,7 +88,7 @@ std::int64_t SavedWeights::step() const {
 void SavedWeights::expect_weights(const Parameters& parameters) const {
   std::vector<std::string> names;
   for (std::size_t i = 0; i < parameters.count(); ++i) names.push_back(parameters.name(i));
-  expect_same_names(model_, names);
+  expect_same_names(model_.path().string(), model_.names(), names);
   for (std::size_t i = 0; i < parameters.count(); ++i) {
     model_.expect_shape(parameters.name(i), parameters.shape(i));
   }

@@ -400,6 +400,23 @@ def transformer_lm(llama=False):
             "values": {"logits": logits} | loss, "gradients": gradients(module)}
 
 
+def gpt2():
+    """A small GPT-2 of Hugging Face's transformers, whose matrices are stored [in, out]: the logits of
+    all steps."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+    T, B = 5, 2
+    sizes = {"vocabulary": 7, "context": T, "embed": 4, "hidden": 4, "layers": 2, "heads": 2}
+    module = GPT2LMHeadModel(GPT2Config(
+        vocab_size=sizes["vocabulary"], n_positions=T, n_embd=sizes["embed"],
+        n_inner=sizes["hidden"], n_layer=sizes["layers"], n_head=sizes["heads"],
+        bos_token_id=None, eos_token_id=None)).double().eval()
+    draw_parameters(module, bound=0.5)
+    token = torch.randint(0, sizes["vocabulary"], (T, B))
+    logits = module(token.T).logits.transpose(0, 1)
+    return {"options": sizes, "given": {"token": token} | values_of(module),
+            "values": {"logits": logits}, "gradients": {}}
+
+
 def seq2seq(cell, attention, bidirectional=True, input_feeding=False):
     """A whole translation model of two layers, its source a packed sequence, over targets of which
     some are ignored: the logits and the attention's weights of all steps, the loss (rows, mean) and
@@ -550,6 +567,7 @@ CASES = {
     "adagrad_decay": (trajectory, {"kind": "adagrad", "eps": 1e-4, "lr_decay": 0.125,
                                    "initial_accumulator_value": 0.25, "weight_decay": 0.1}),
     "clipping": (clipping, {}),
+    "gpt2": (gpt2, {}),
     **{f"{cell}_lm": (recurrent_lm, {"cell": cell, "clip_norm": limit}) for cell, limit in (
         ("lstm", 0.4), ("gru", 1.0), ("tanh", 1.5), ("relu", 0.5), ("linear", 2.75))},
     "lstm_lm_tied": (recurrent_lm, {"cell": "lstm", "clip_norm": 0.4, "tied": True}),

@@ -114,6 +114,30 @@ class DriverTransformerTest(DriverCase):
         self.assertEqual(page.count("<section id="), LAYERS * HEADS)
         self.assertIn('<a href="#p3">layer 1, head 1</a>', page)
 
+    def test_training_begins_with_gpt2s_weights(self):
+        self.train()
+        own = self.here / "run/checkpoints/last/model.safetensors"
+        metadata, tensors = safetensors_file.read(own)
+        turned = {}
+        for name, (dtype, shape, block) in tensors.items():
+            if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+                rows, columns = shape
+                numbers = array("f", block)
+                block = array("f", [numbers[r * columns + c] for c in range(columns)
+                                    for r in range(rows)]).tobytes()
+                shape = [columns, rows]
+            turned[name.removeprefix("transformer.")] = (dtype, shape, block)
+        file = self.here / "gpt2.safetensors"
+        safetensors_file.write(file, turned)
+        self.train("--set", f"model.weights={file}", "--set", "train.steps=1", "--set",
+                   "optimizer.learning_rate=0", out="same")
+        same = safetensors_file.read(self.here / "same/checkpoints/last/model.safetensors")[1]
+        self.assertEqual(same, tensors)
+        turned["h.1.attn.c_attn.weight"] = tensors["transformer.h.1.attn.c_attn.weight"]
+        safetensors_file.write(file, turned)
+        self.assert_one_line(self.train("--set", f"model.weights={file}", out="mixed", status=1),
+                             file, "expected all matrices one way")
+
     def test_mistakes(self):
         self.train()
         def refused(*arguments, parts):
