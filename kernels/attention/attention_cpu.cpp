@@ -29,6 +29,15 @@ bool is_large(const Op& op) {
          kParallelWork;
 }
 
+/// Calls f with the way in which products of T are made.
+template <class T, class F>
+void with_products(const F& f) {
+  if constexpr (std::is_same_v<T, bf16>) {
+    if (amx::available()) return f.template operator()<attention_cpu::TileProducts>();
+  }
+  f.template operator()<attention_cpu::VectorProducts<Accumulator<T>>>();
+}
+
 }  // namespace
 
 template <class T>
@@ -36,17 +45,20 @@ void AttentionForward<T>::run(const Cpu&) const {
   const std::int64_t queries = q.steps(), heads = q.batch() * rule.groups();
   if (queries == 0 || heads == 0) return;
   const std::int64_t each = queries_of_task(heads, queries), pieces = (queries + each - 1) / each;
+  with_products<T>([&]<class Products>() {
 #pragma omp parallel if (is_large(*this))
-  {
-    attention_cpu::ForwardMemory<Accumulator<T>> memory;
+    {
+      attention_cpu::ForwardMemory<Accumulator<T>, Products> memory;
 #pragma omp for schedule(dynamic)
-    for (std::int64_t task = 0; task < heads * pieces; ++task) {
-      // The last queries first, for causal ones of them have most keys.
-      const std::int64_t first = (pieces - 1 - task / heads) * each, head = task % heads;
-      attention_cpu::ForwardTask<T>(*this, head / rule.groups(), head % rule.groups(), memory)
-          .run(first, std::min(first + each, queries));
+      for (std::int64_t task = 0; task < heads * pieces; ++task) {
+        // The last queries first, for causal ones of them have most keys.
+        const std::int64_t first = (pieces - 1 - task / heads) * each, head = task % heads;
+        attention_cpu::ForwardTask<T, Products>(*this, head / rule.groups(), head % rule.groups(),
+                                                memory)
+            .run(first, std::min(first + each, queries));
+      }
     }
-  }
+  });
 }
 
 template <class T>
@@ -57,15 +69,18 @@ std::size_t AttentionBackward<T>::scratch_bytes(const Cpu&) const {
 template <class T>
 void AttentionBackward<T>::run(const Cpu&) const {
   const std::int64_t heads = q.batch() * rule.groups();
+  with_products<T>([&]<class Products>() {
 #pragma omp parallel if (is_large(*this))
-  {
-    attention_cpu::BackwardMemory<Accumulator<T>> memory;
+    {
+      attention_cpu::BackwardMemory<Accumulator<T>, Products> memory;
 #pragma omp for schedule(dynamic)
-    for (std::int64_t task = 0; task < heads; ++task) {
-      attention_cpu::BackwardTask<T>(*this, task / rule.groups(), task % rule.groups(), memory)
-          .run();
+      for (std::int64_t task = 0; task < heads; ++task) {
+        attention_cpu::BackwardTask<T, Products>(*this, task / rule.groups(), task % rule.groups(),
+                                                 memory)
+            .run();
+      }
     }
-  }
+  });
 }
 
 template void AttentionForward<float>::run(const Cpu&) const;

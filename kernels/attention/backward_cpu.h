@@ -1,7 +1,7 @@
 #pragma once
 
 #include "kernels/attention/attention.h"
-#include "kernels/attention/cpu_tile.h"
+#include "kernels/attention/cpu_products.h"
 
 // The backward pass on the CPU. A task has one row of the batch and the heads that share keys. Outside
 // it goes through tiles of keys, whose d_k and d_v it sums while they are in the cache, and inside
@@ -11,20 +11,27 @@ namespace carousel::attention_cpu {
 inline constexpr std::int64_t kTile = 64;  ///< queries, and keys, of a tile of scores
 
 /// What a thread keeps between tasks.
-template <class A>
+template <class A, class Products>
 struct BackwardMemory {
-  Numbers<A> queries, d_y, d_q, delta;         ///< of all queries of the heads
-  Numbers<A> keys, values, columns, d_k, d_v;  ///< of a tile
-  Numbers<A> scores, d_scores;
+  Products products;
+  Numbers<typename Products::Number> queries, d_y;  ///< of all queries of the heads
+  Numbers<typename Products::Packed> packed_queries, packed_d_y;
+  Numbers<A> d_q, delta;
+  Numbers<typename Products::Number> keys, values;  ///< of a tile
+  Numbers<typename Products::Packed> packed_keys, columns;
+  Numbers<A> d_k, d_v, scores, d_scores;
 };
 
-template <class T>
+template <class T, class Products>
 class BackwardTask {
   using A = Accumulator<T>;
+  using Number = typename Products::Number;
+  using Packed = typename Products::Packed;
+  static constexpr std::int64_t kRows = Products::kRows, kPack = Products::kPack;
 
  public:
   BackwardTask(const AttentionBackward<T>& op, std::int64_t b, std::int64_t group,
-               BackwardMemory<A>& memory)
+               BackwardMemory<A, Products>& memory)
       : op_(op),
         b_(b),
         group_(group),
@@ -33,16 +40,17 @@ class BackwardTask {
         room_(rounded_up(queries_, kRows)),
         keys_{op.rule, steps_of(op.length, b, op.k.steps())},
         width_(op.rule.head_width),
-        padded_(rounded_up(width_, kLanes)),
+        padded_(rounded_up(width_, Products::kUnit)),
         scale_(static_cast<A>(op.rule.factor())),
         mask_(op),
+        memory_(memory),
         q_{memory.queries.take(share_ * room_ * padded_), padded_},
         d_y_{memory.d_y.take(share_ * room_ * padded_), padded_},
         d_q_{memory.d_q.take(share_ * room_ * padded_), padded_},
         delta_(memory.delta.take(share_ * room_)),
         k_{memory.keys.take(kTile * padded_), padded_},
         v_{memory.values.take(kTile * padded_), padded_},
-        columns_(memory.columns.take(2 * kTile * padded_)),
+        columns_(memory.columns.take(2 * kTile * padded_ / kPack)),
         d_k_{memory.d_k.take(kTile * padded_), padded_},
         d_v_{memory.d_v.take(kTile * padded_), padded_},
         scores_{memory.scores.take(kTile * kTile), kTile},
@@ -50,13 +58,15 @@ class BackwardTask {
 
   void run() {
     for (std::int64_t h = 0; h < share_; ++h) copy_queries(h);
+    packed_q_ = memory_.products.pack_rows(q_, share_ * room_, memory_.packed_queries);
+    packed_d_y_ = memory_.products.pack_rows(d_y_, share_ * room_, memory_.packed_d_y);
     for (std::int64_t s0 = 0; s0 < op_.k.steps(); s0 += kTile) {
       const std::int64_t count = std::min(kTile, op_.k.steps() - s0);
       std::fill_n(d_k_.data, kTile * padded_, A{0});
       std::fill_n(d_v_.data, kTile * padded_, A{0});
       if (s0 < keys_.count) sum_tile(s0);
-      write_tile(op_.d_k, d_k_, s0, count);
-      write_tile(op_.d_v, d_v_, s0, count);
+      write_tile(op_.d_k, d_k_, scale_, s0, count);
+      write_tile(op_.d_v, d_v_, A{1}, s0, count);
     }
     if (!op_.d_q.present()) return;
     for (std::int64_t h = 0; h < share_; ++h) {
@@ -72,27 +82,28 @@ class BackwardTask {
   std::int64_t head(std::int64_t h) const { return group_ * share_ + h; }
 
   void copy_queries(std::int64_t h) {
-    const auto rows = [&](const Matrix<A>& all) { return Matrix<A>{all.row(h * room_), padded_}; };
-    const Matrix<A> d_y = rows(d_y_), q = rows(q_), y = rows(d_q_);  // d_q comes later
-    HeadSteps<T>(op_.q, b_, head(h), width_).copy(0, queries_, room_, scale_, q);
-    HeadSteps<T>(op_.d_y, b_, head(h), width_).copy(0, queries_, room_, A{1}, d_y);
-    HeadSteps<T>(op_.y, b_, head(h), width_).copy(0, queries_, room_, A{1}, y);
+    const HeadSteps<T> d_y(op_.d_y, b_, head(h), width_), y(op_.y, b_, head(h), width_);
+    HeadSteps<T>(op_.q, b_, head(h), width_)
+        .template copy<Number>(0, queries_, room_, {q_.row(h * room_), padded_});
+    d_y.template copy<Number>(0, queries_, room_, {d_y_.row(h * room_), padded_});
+    alignas(64) A y_row[kMostHeadWidth], d_y_row[kMostHeadWidth];
     for (std::int64_t t = 0; t < queries_; ++t) {
+      y.template copy<A>(t, 1, 1, {y_row, padded_});
+      d_y.template copy<A>(t, 1, 1, {d_y_row, padded_});
       Vector<A> sum{};
-      for (std::int64_t d = 0; d < padded_; d += kLanes) {
-        sum += load(d_y.row(t) + d) * load(y.row(t) + d);
-      }
+      for (std::int64_t d = 0; d < padded_; d += kLanes) sum += load(d_y_row + d) * load(y_row + d);
       delta_[h * room_ + t] = total<A>(sum);
     }
-    std::fill_n(y.data, room_ * padded_, A{0});
+    std::fill_n(d_q_.row(h * room_), room_ * padded_, A{0});
   }
 
   void sum_tile(std::int64_t s0) {
     const std::int64_t count = std::min(kTile, keys_.count - s0);
-    HeadSteps<T>(op_.k, b_, group_, width_).copy(s0, count, kTile, A{1}, k_);
-    HeadSteps<T>(op_.v, b_, group_, width_).copy(s0, count, kTile, A{1}, v_);
-    transpose<A>({k_.data, padded_}, kTile, padded_, columns_);
-    transpose<A>({v_.data, padded_}, kTile, padded_, columns_ + kTile * padded_);
+    HeadSteps<T>(op_.k, b_, group_, width_).copy(s0, count, kTile, k_);
+    HeadSteps<T>(op_.v, b_, group_, width_).copy(s0, count, kTile, v_);
+    memory_.products.pack_columns(k_, kTile, columns_);
+    memory_.products.pack_columns(v_, kTile, columns_ + kTile * padded_ / kPack);
+    packed_k_ = memory_.products.pack_rows(k_, kTile, memory_.packed_keys);
     for (std::int64_t h = 0; h < share_; ++h) {
       for (std::int64_t t0 = 0; t0 < queries_; t0 += kTile) add_queries(h, t0, s0);
     }
@@ -102,23 +113,29 @@ class BackwardTask {
     const std::int64_t last = std::min(t0 + kTile, queries_), base = h * room_;
     bool any = false;
     for (std::int64_t t = t0; t < last; t += kRows) {
-      const Columns c = keys_.of_rows(t, queries_, {s0, s0 + kTile});
+      const Columns c = keys_.of_rows(t, std::min(t + kRows, last), {s0, s0 + kTile});
       if (c.empty()) continue;
       any = true;
       for (std::int64_t panel = c.begin; panel < c.end; panel += kPanel) {
-        const A* const columns = columns_ + (panel - s0) * padded_;
-        multiply_block<2, A>({q_.row(base + t), padded_, 1}, {columns, kPanel}, width_,
-                             {scores_.row(t - t0) + (panel - s0), kTile}, false);
-        multiply_block<2, A>({d_y_.row(base + t), padded_, 1}, {columns + kTile * padded_, kPanel},
-                             width_, {d_scores_.row(t - t0) + (panel - s0), kTile}, false);
+        const Packed* const columns = columns_ + (panel - s0) * padded_ / kPack;
+        multiply(q_.row(base + t), columns, {scores_.row(t - t0) + (panel - s0), kTile});
+        multiply(d_y_.row(base + t), columns + kTile * padded_ / kPack,
+                 {d_scores_.row(t - t0) + (panel - s0), kTile});
       }
       for (std::int64_t i = t; i < t + kRows; ++i) differentiate(h, i, t0, s0, c);
       if (!op_.d_q.present()) continue;
-      add_product<A>({d_scores_.row(t - t0) + (c.begin - s0), kTile, 1},
-                     {k_.row(c.begin - s0), padded_}, c.end - c.begin, padded_,
-                     {d_q_.row(base + t), padded_});
+      const std::int64_t depth = c.end - c.begin;
+      memory_.products.add(
+          memory_.products.left({d_scores_.row(t - t0) + (c.begin - s0), kTile}, depth),
+          {packed_k_ + (c.begin - s0) / kPack * padded_, padded_}, depth, padded_,
+          {d_q_.row(base + t), padded_});
     }
     if (any) add_to_keys(base, t0, last, s0);
+  }
+
+  void multiply(const Number* rows, const Packed* columns, const Matrix<A>& to) const {
+    memory_.products.multiply({rows, padded_, 1}, columns, rounded_up(width_, Products::kDepth),
+                              to);
   }
 
   /// Scores of query t become weights, and the gradients of weights those of scores.
@@ -142,7 +159,7 @@ class BackwardTask {
         mask_.apply(row * op_.k.steps() + s0, begin - s0, end - s0, factor);
       }
       for (std::int64_t s = c.begin - s0; s < c.end - s0; s += kLanes) {
-        const Vector<A> weight = exp_of<A>(load(weights + s) - lse);
+        const Vector<A> weight = exp_of<A>(load(weights + s) * scale_ - lse);
         Vector<A> d_weight = load(d + s), used = weight;
         if (drops) {
           const Vector<A> kept = load(factor + s);
@@ -166,22 +183,23 @@ class BackwardTask {
       while (begin < end && keys_.end(std::min(begin + kRows, queries_) - 1) <= s) begin += kRows;
       while (begin < end && keys_.first(end - kRows) > last_key) end -= kRows;
       if (begin == end) continue;
-      const auto add = [&](const Matrix<A>& factors, const Matrix<A>& rows, const Matrix<A>& to) {
-        add_product<A>({factors.row(begin - t0) + (s - s0), 1, kTile},
-                       {rows.row(base + begin), padded_}, end - begin, padded_,
-                       {to.row(s - s0), padded_});
+      const auto add = [&](const Matrix<A>& factors, const Packed* rows, const Matrix<A>& to) {
+        memory_.products.add(
+            memory_.products.left_columns({factors.data + (s - s0), kTile}, begin - t0, end - t0),
+            {rows + (base + begin) / kPack * padded_, padded_}, end - begin, padded_,
+            {to.row(s - s0), padded_});
       };
-      if (op_.d_v.present()) add(scores_, d_y_, d_v_);
-      if (op_.d_k.present()) add(d_scores_, q_, d_k_);
+      if (op_.d_v.present()) add(scores_, packed_d_y_, d_v_);
+      if (op_.d_k.present()) add(d_scores_, packed_q_, d_k_);
     }
   }
 
-  void write_tile(const HeadGradient<T>& d, const Matrix<A>& sums, std::int64_t s0,
+  void write_tile(const HeadGradient<T>& d, const Matrix<A>& sums, A factor, std::int64_t s0,
                   std::int64_t count) const {
     if (!d.present()) return;
     T* const to = d.rows.head(b_, group_, width_);
     for (std::int64_t s = 0; s < count; ++s) {
-      write(sums.row(s), A{1}, width_, d.accumulate, to + (s0 + s) * d.rows.stride());
+      write(sums.row(s), factor, width_, d.accumulate, to + (s0 + s) * d.rows.stride());
     }
   }
 
@@ -191,10 +209,14 @@ class BackwardTask {
   std::int64_t width_, padded_;
   A scale_;
   WeightMask mask_;
-  Matrix<A> q_, d_y_, d_q_;
+  BackwardMemory<A, Products>& memory_;
+  Matrix<Number> q_, d_y_;
+  const Packed *packed_q_ = nullptr, *packed_d_y_ = nullptr;
+  Matrix<A> d_q_;
   A* delta_;
-  Matrix<A> k_, v_;
-  A* columns_;  ///< of keys, then of values
+  Matrix<Number> k_, v_;
+  Packed* columns_;  ///< of keys, then of values
+  const Packed* packed_k_ = nullptr;
   Matrix<A> d_k_, d_v_, scores_, d_scores_;
 };
 

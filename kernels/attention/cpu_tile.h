@@ -11,22 +11,11 @@
 #include "kernels/cross_entropy/row.h"
 #include "kernels/dropout/dropout.h"
 
-// Tiles of a head on the CPU: what they are copied to, and their products. Each number of a product is
-// one sum in order of the depth, so that it does not matter where in a tile a row lies.
+// Tiles of a head on the CPU: what they are copied to, and what is asked of them.
 namespace carousel::attention_cpu {
 
-inline constexpr int kRows = 8;             ///< whose products with a panel are made at once
-inline constexpr std::int64_t kPanel = 32;  ///< columns of such a product
+inline constexpr std::int64_t kPanel = 32;  ///< columns of a product
 
-/// A matrix of factors: number (i, k) at data[i·row + k·column].
-template <class A>
-struct Factors {
-  const A* data;
-  std::int64_t row, column;
-  Factors at(std::int64_t i, std::int64_t k) const {
-    return {data + i * row + k * column, row, column};
-  }
-};
 /// Rows of numbers.
 template <class A>
 struct Matrix {
@@ -34,51 +23,6 @@ struct Matrix {
   std::int64_t stride;
   A* row(std::int64_t i) const { return data + i * stride; }
 };
-
-/// c (+)= a·b of kRows rows and kVectors·kLanes columns, the sums in registers.
-template <int kVectors, class A>
-void multiply_block(const Factors<A>& a, const Matrix<const A>& b, std::int64_t depth,
-                    const Matrix<A>& c, bool accumulate) {
-  Vector<A> sum[kRows][kVectors];
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) {
-      sum[i][j] = accumulate ? load(c.row(i) + j * kLanes) : Vector<A>{};
-    }
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    Vector<A> x[kVectors];
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) x[j] = load(b.row(k) + j * kLanes);
-    const A* const factor = a.data + k * a.column;
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) {
-      const A f = factor[i * a.row];
-#pragma GCC unroll 2
-      for (int j = 0; j < kVectors; ++j) sum[i][j] += f * x[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
-    for (int j = 0; j < kVectors; ++j) store(sum[i][j], c.row(i) + j * kLanes);
-  }
-}
-
-/// c += a·b of kRows rows and `columns`, a multiple of kLanes.
-template <class A>
-void add_product(const Factors<A>& a, const Matrix<const A>& b, std::int64_t depth,
-                 std::int64_t columns, const Matrix<A>& c) {
-  std::int64_t j = 0;
-  for (; j + kPanel <= columns; j += kPanel) {
-    multiply_block<2, A>(a, {b.data + j, b.stride}, depth, {c.data + j, c.stride}, true);
-  }
-  if (j < columns) {
-    multiply_block<1, A>(a, {b.data + j, b.stride}, depth, {c.data + j, c.stride}, true);
-  }
-}
-
 /// One head of one row of the batch.
 template <class T>
 struct HeadSteps {
@@ -88,19 +32,23 @@ struct HeadSteps {
   HeadSteps(const HeadRows<const T>& heads, std::int64_t b, std::int64_t a, std::int64_t head_width)
       : head(heads.head(b, a, head_width)), step(heads.stride()), width(head_width) {}
 
-  /// Steps first … first + count − 1, times `factor`, as rows of `to`: zeros behind D and in the rows
-  /// from there to `padded`.
-  template <class A>
-  void copy(std::int64_t first, std::int64_t count, std::int64_t padded, A factor,
-            const Matrix<A>& to) const {
+  /// Steps first … first + count − 1 as rows of `to`: zeros behind D and in the rows from there to
+  /// `padded`.
+  template <class Number>
+  void copy(std::int64_t first, std::int64_t count, std::int64_t padded,
+            const Matrix<Number>& to) const {
     for (std::int64_t t = 0; t < count; ++t) {
       const T* const from = head + (first + t) * step;
-      A* const row = to.row(t);
+      Number* const row = to.row(t);
+      if constexpr (std::is_same_v<T, Number>) {
+        std::copy_n(from, width, row);
+      } else {
 #pragma GCC ivdep
-      for (std::int64_t d = 0; d < width; ++d) row[d] = factor * row::widened<A>(from[d]);
-      std::fill(row + width, row + to.stride, A{0});
+        for (std::int64_t d = 0; d < width; ++d) row[d] = row::widened<Number>(from[d]);
+      }
+      std::fill(row + width, row + to.stride, Number{});
     }
-    std::fill(to.row(count), to.row(padded), A{0});
+    std::fill(to.row(count), to.row(padded), Number{});
   }
 };
 
@@ -127,54 +75,14 @@ struct Keys {
 
   std::int64_t first(std::int64_t t) const { return rule.first_key(t); }
   std::int64_t end(std::int64_t t) const { return rule.end_key(t, count); }
-  /// The columns that queries t … t + kRows − 1, below `last`, need of a tile: whole panels.
+  /// The columns that queries t ≤ t' < last need of a tile: whole panels.
   Columns of_rows(std::int64_t t, std::int64_t last, const Columns& tile) const {
     const std::int64_t begin_column = std::max(first(t), tile.begin),
-                       end_column = std::min(end(std::min(t + kRows, last) - 1), tile.end);
+                       end_column = std::min(end(last - 1), tile.end);
     if (begin_column >= end_column) return {0, 0};
     return {rounded_down(begin_column, kPanel), rounded_up(end_column, kPanel)};
   }
 };
-
-/// The rows h lanes apart of two vectors, their halves of 2h lanes exchanged.
-template <int kHalf, class A>
-void exchange(Vector<A>& x, Vector<A>& y) {
-  constexpr auto low = [](int l) { return (l & kHalf) == 0 ? l : l - kHalf + kLanes; };
-  constexpr auto high = [](int l) { return (l & kHalf) == 0 ? l + kHalf : l + kLanes; };
-  const Vector<A> a = x, b = y;
-  x = __builtin_shufflevector(a, b, low(0), low(1), low(2), low(3), low(4), low(5), low(6), low(7),
-                              low(8), low(9), low(10), low(11), low(12), low(13), low(14), low(15));
-  y = __builtin_shufflevector(a, b, high(0), high(1), high(2), high(3), high(4), high(5), high(6),
-                              high(7), high(8), high(9), high(10), high(11), high(12), high(13),
-                              high(14), high(15));
-}
-template <int kHalf, class A>
-void exchange_all(Vector<A> (&v)[kLanes]) {
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) {
-    if ((i & kHalf) == 0) exchange<kHalf, A>(v[i], v[i + kHalf]);
-  }
-}
-
-/// Rows of `from`, whose strides and counts are multiples of kLanes, as the columns of panels: number
-/// (s, d) at to[(s / kPanel)·depth·kPanel + d·kPanel + s mod kPanel].
-template <class A>
-void transpose(const Matrix<const A>& from, std::int64_t rows, std::int64_t depth, A* to) {
-  for (std::int64_t s = 0; s < rows; s += kLanes) {
-    A* const panel = to + s / kPanel * depth * kPanel + s % kPanel;
-    for (std::int64_t d = 0; d < depth; d += kLanes) {
-      Vector<A> block[kLanes];
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) block[i] = load(from.row(s + i) + d);
-      exchange_all<8, A>(block);
-      exchange_all<4, A>(block);
-      exchange_all<2, A>(block);
-      exchange_all<1, A>(block);
-#pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i) store(block[i], panel + (d + i) * kPanel);
-    }
-  }
-}
 
 /// What weights are multiplied by where some are dropped.
 struct WeightMask {

@@ -48,14 +48,15 @@ template <class A>
 class Numbers {
  public:
   A* take(std::int64_t count) {
-    const auto lines = static_cast<std::size_t>(count / kLanes + 1);  // of nothing, too, a place
+    const auto lines = static_cast<std::size_t>(count / kLine + 1);  // of nothing, too, a place
     if (lines > lines_.size()) lines_.resize(lines);
     return lines_.data()->number;
   }
 
  private:
+  static constexpr std::int64_t kLine = 64 / sizeof(A);
   struct alignas(64) Line {
-    A number[kLanes];
+    A number[kLine];
   };
   std::vector<Line> lines_;
 };
@@ -109,11 +110,38 @@ template <class A>
   return x < least ? Vector<A>{} : (A{1} + (r + (r * r) * p)) * power;
 }
 
+/// The rows h lanes apart of two vectors, their halves of 2h lanes exchanged.
+template <int kHalf, class A>
+void exchange(Vector<A>& x, Vector<A>& y) {
+  constexpr auto low = [](int l) { return (l & kHalf) == 0 ? l : l - kHalf + kLanes; };
+  constexpr auto high = [](int l) { return (l & kHalf) == 0 ? l + kHalf : l + kLanes; };
+  const Vector<A> a = x, b = y;
+  x = __builtin_shufflevector(a, b, low(0), low(1), low(2), low(3), low(4), low(5), low(6), low(7),
+                              low(8), low(9), low(10), low(11), low(12), low(13), low(14), low(15));
+  y = __builtin_shufflevector(a, b, high(0), high(1), high(2), high(3), high(4), high(5), high(6),
+                              high(7), high(8), high(9), high(10), high(11), high(12), high(13),
+                              high(14), high(15));
+}
+template <int kHalf, class A>
+void exchange_all(Vector<A> (&v)[kLanes]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    if ((i & kHalf) == 0) exchange<kHalf, A>(v[i], v[i + kHalf]);
+  }
+}
+
+/// The larger of each two lanes kHalf apart.
+template <int kHalf, class A>
+[[gnu::always_inline]] inline Vector<A> larger(const Vector<A>& v) {
+  constexpr int h = kHalf;
+  const Vector<A> other =
+      __builtin_shufflevector(v, v, 0 ^ h, 1 ^ h, 2 ^ h, 3 ^ h, 4 ^ h, 5 ^ h, 6 ^ h, 7 ^ h, 8 ^ h,
+                              9 ^ h, 10 ^ h, 11 ^ h, 12 ^ h, 13 ^ h, 14 ^ h, 15 ^ h);
+  return other > v ? other : v;
+}
 template <class A>
 A largest(const Vector<A>& v) {
-  A result = v[0];
-  for (int l = 1; l < kLanes; ++l) result = v[l] > result ? v[l] : result;
-  return result;
+  return larger<1, A>(larger<2, A>(larger<4, A>(larger<8, A>(v))))[0];
 }
 template <class A>
 A total(const Vector<A>& v) {

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "kernels/attention/attention.h"
-#include "kernels/attention/cpu_tile.h"
+#include "kernels/attention/cpu_products.h"
 
 // The forward pass on the CPU. A task has some queries of one row and of the heads that share keys: it
 // copies the keys, transposed, and the values once, and goes through tiles of kQueries × kKeys scores.
@@ -22,24 +22,31 @@ struct RunningRow {
 };
 
 /// What a thread keeps between tasks.
-template <class A>
+template <class A, class Products>
 struct ForwardMemory {
-  Numbers<A> keys, values, rows, queries, scores, sums;
+  Products products;
+  Numbers<typename Products::Number> key_rows, value_rows, queries;
+  Numbers<typename Products::Packed> keys, values;
+  Numbers<A> scores, sums;
 };
 
-template <class T>
+template <class T, class Products>
 class ForwardTask {
   using A = Accumulator<T>;
+  using Number = typename Products::Number;
+  using Packed = typename Products::Packed;
+  static constexpr std::int64_t kRows = Products::kRows, kPack = Products::kPack;
 
  public:
   ForwardTask(const AttentionForward<T>& op, std::int64_t b, std::int64_t group,
-              ForwardMemory<A>& memory)
+              ForwardMemory<A, Products>& memory)
       : op_(op),
         b_(b),
         group_(group),
         keys_{op.rule, steps_of(op.length, b, op.k.steps())},
         width_(op.rule.head_width),
-        padded_(rounded_up(width_, kLanes)),
+        padded_(rounded_up(width_, Products::kUnit)),
+        scale_(static_cast<A>(op.rule.factor())),
         mask_(op),
         memory_(memory) {}
 
@@ -59,23 +66,23 @@ class ForwardTask {
     first_ = first;
     const std::int64_t count = std::max(end - first, std::int64_t{0}),
                        room = rounded_up(count, kPanel);
-    values_ = {memory_.values.take(room * padded_), padded_};
-    panels_ = memory_.keys.take(room * padded_);
-    HeadSteps<T>(op_.v, b_, group_, width_).copy(first, count, room, A{1}, values_);
+    const Matrix<Number> values{memory_.value_rows.take(room * padded_), padded_},
+        rows{memory_.key_rows.take(kPanel * padded_), padded_};
+    HeadSteps<T>(op_.v, b_, group_, width_).copy(first, count, room, values);
+    values_ = memory_.products.pack_rows(values, room, memory_.values);
+    panels_ = memory_.keys.take(room * padded_ / kPack);
     const HeadSteps<T> keys(op_.k, b_, group_, width_);
-    const Matrix<A> rows{memory_.rows.take(kPanel * padded_), padded_};
     for (std::int64_t s = 0; s < room; s += kPanel) {  // which stay in the first-level cache
-      keys.copy(first + s, std::min(kPanel, count - s), kPanel, A{1}, rows);
-      transpose<A>({rows.data, padded_}, kPanel, padded_, panels_ + s * padded_);
+      keys.copy(first + s, std::min(kPanel, count - s), kPanel, rows);
+      memory_.products.pack_columns(rows, kPanel, panels_ + s * padded_ / kPack);
     }
   }
 
   void attend(std::int64_t a, std::int64_t t0, std::int64_t count) {
-    const Matrix<A> queries{memory_.queries.take(kQueries * padded_), padded_},
-        sums{memory_.sums.take(kQueries * padded_), padded_};
+    const Matrix<Number> queries{memory_.queries.take(kQueries * padded_), padded_};
+    const Matrix<A> sums{memory_.sums.take(kQueries * padded_), padded_};
     const std::int64_t rows = rounded_up(count, kRows), last = t0 + count;
-    HeadSteps<T>(op_.q, b_, a, width_)
-        .copy(t0, count, rows, static_cast<A>(op_.rule.factor()), queries);
+    HeadSteps<T>(op_.q, b_, a, width_).copy(t0, count, rows, queries);
     std::fill_n(sums.data, rows * padded_, A{0});
     RunningRow<A> state[kQueries];
     const std::int64_t end = keys_.end(last - 1);
@@ -94,41 +101,50 @@ class ForwardTask {
 
   void add_tile(std::int64_t a, std::int64_t t0, std::int64_t last, std::int64_t s0,
                 RunningRow<A>* state) {
+    const Matrix<Number> queries{memory_.queries.take(kQueries * padded_), padded_};
     const Matrix<A> scores{memory_.scores.take(kQueries * kKeys), kKeys},
-        queries{memory_.queries.take(kQueries * padded_), padded_},
         sums{memory_.sums.take(kQueries * padded_), padded_};
+    const auto columns = [&](std::int64_t t) {
+      return keys_.of_rows(t, std::min(t + kRows, last), {s0, s0 + kKeys});
+    };
     for (std::int64_t panel = s0; panel < s0 + kKeys; panel += kPanel) {
       for (std::int64_t t = t0; t < last; t += kRows) {
-        const Columns c = keys_.of_rows(t, last, {s0, s0 + kKeys});
+        const Columns c = columns(t);
         if (panel < c.begin || panel >= c.end) continue;
-        multiply_block<2, A>({queries.row(t - t0), padded_, 1},
-                             {panels_ + (panel - first_) * padded_, kPanel}, width_,
-                             {scores.row(t - t0) + (panel - s0), kKeys}, false);
+        score(queries.row(t - t0), panel, {scores.row(t - t0) + (panel - s0), kKeys});
       }
     }
     for (std::int64_t t = t0; t < last; t += kRows) {
-      const Columns c = keys_.of_rows(t, last, {s0, s0 + kKeys});
+      const Columns c = columns(t);
       if (c.empty()) continue;
       for (std::int64_t i = t; i < std::min(t + kRows, last); ++i) {
         weigh(a, i, s0, c, scores.row(i - t0), state[i - t0], sums.row(i - t0));
       }
-      add_product<A>({scores.row(t - t0) + (c.begin - s0), kKeys, 1},
-                     {values_.row(c.begin - first_), padded_}, c.end - c.begin, padded_,
-                     {sums.row(t - t0), padded_});
+      const std::int64_t depth = c.end - c.begin;
+      memory_.products.add(
+          memory_.products.left({scores.row(t - t0) + (c.begin - s0), kKeys}, depth),
+          {values_ + (c.begin - first_) / kPack * padded_, padded_}, depth, padded_,
+          {sums.row(t - t0), padded_});
     }
+  }
+
+  /// The products of kRows queries with a panel of keys, without their scale.
+  void score(const Number* queries, std::int64_t panel, const Matrix<A>& to) const {
+    memory_.products.multiply({queries, padded_, 1}, panels_ + (panel - first_) * padded_ / kPack,
+                              rounded_up(width_, Products::kDepth), to);
   }
 
   /// Scores of query t become exp(z − max); the sums so far are scaled to the new maximum.
   void weigh(std::int64_t a, std::int64_t t, std::int64_t s0, const Columns& c, A* scores,
              RunningRow<A>& state, A* sums) {
-    constexpr A kHidden = -std::numeric_limits<A>::infinity();
+    const A hidden = -std::copysign(std::numeric_limits<A>::infinity(), scale_);
     const std::int64_t begin = std::clamp(keys_.first(t), c.begin, c.end),
                        end = std::clamp(keys_.end(t), begin, c.end);
-    std::fill(scores + (c.begin - s0), scores + (begin - s0), kHidden);
-    std::fill(scores + (end - s0), scores + (c.end - s0), kHidden);
+    std::fill(scores + (c.begin - s0), scores + (begin - s0), hidden);
+    std::fill(scores + (end - s0), scores + (c.end - s0), hidden);
     Vector<A> top = Vector<A>{} + state.max;
     for (std::int64_t s = c.begin - s0; s < c.end - s0; s += kLanes) {
-      const Vector<A> z = load(scores + s);
+      const Vector<A> z = load(scores + s) * scale_;
       top = z > top ? z : top;
     }
     const A before = state.max;
@@ -141,7 +157,7 @@ class ForwardTask {
         store<A>(load(sums + d) * factor, sums + d);
     }
     for (std::int64_t s = c.begin - s0; s < c.end - s0; s += kLanes) {
-      const Vector<A> weight = exp_of<A>(load(scores + s) - shift);
+      const Vector<A> weight = exp_of<A>(load(scores + s) * scale_ - shift);
       state.sum += weight;
       store<A>(weight, scores + s);
     }
@@ -152,16 +168,15 @@ class ForwardTask {
   }
 
   /// Of query t, among the kRows rows at `queries`.
-  void write_weights(std::int64_t a, std::int64_t t, const A* queries, A lse) {
+  void write_weights(std::int64_t a, std::int64_t t, const Number* queries, A lse) {
     A* const to = &op_.weights(b_, a, t, 0);
     std::fill_n(to, op_.k.steps(), A{0});
     alignas(64) A scores[kRows * kPanel];
     const std::int64_t begin = keys_.first(t), end = keys_.end(t), i = t % kRows;
     for (std::int64_t panel = rounded_down(begin, kPanel); panel < end; panel += kPanel) {
-      multiply_block<2, A>({queries, padded_, 1}, {panels_ + (panel - first_) * padded_, kPanel},
-                           width_, {scores, kPanel}, false);
+      score(queries, panel, {scores, kPanel});
       for (std::int64_t s = std::max(begin, panel); s < std::min(end, panel + kPanel); ++s) {
-        to[s] = cpu_exp(scores[i * kPanel + s - panel] - lse);
+        to[s] = cpu_exp(scale_ * scores[i * kPanel + s - panel] - lse);
       }
     }
   }
@@ -170,11 +185,12 @@ class ForwardTask {
   std::int64_t b_, group_;
   Keys keys_;
   std::int64_t width_, padded_;
+  A scale_;
   WeightMask mask_;
-  ForwardMemory<A>& memory_;
+  ForwardMemory<A, Products>& memory_;
   std::int64_t first_ = 0;  ///< the key that is first in the copies
-  Matrix<A> values_{};
-  A* panels_ = nullptr;
+  const Packed* values_ = nullptr;
+  Packed* panels_ = nullptr;
 };
 
 }  // namespace carousel::attention_cpu

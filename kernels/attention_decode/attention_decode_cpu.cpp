@@ -66,8 +66,7 @@ class Query {
     const std::int64_t column = op_.rule.group_of(a) * width_;
     const std::int64_t first = row.first(op_.rule, t), count = row.before + t + 1 - first;
     attention_cpu::HeadSteps<T>(op_.q, b, a, width_)
-        .copy(t, 1, 1, static_cast<A>(op_.rule.factor()),
-              attention_cpu::Matrix<A>{query_, padded_});
+        .copy(t, 1, 1, attention_cpu::Matrix<A>{query_, padded_});
     A* const scores = memory_.scores.take(attention_cpu::rounded_up(count, kLanes));
     const A top = score({op_.cache_k, op_.k, row, b, column}, first, count, scores);
     const A shift = top == -std::numeric_limits<A>::infinity() ? A{0} : top;
@@ -80,6 +79,7 @@ class Query {
   /// are transposed, so that adding them up gives a vector of scores.
   A score(const Entries<T>& keys, std::int64_t first, std::int64_t count, A* scores) const {
     constexpr A kNone = -std::numeric_limits<A>::infinity();
+    const auto scale = static_cast<A>(op_.rule.factor());
     Vector<A> top = Vector<A>{} + kNone;
     for (std::int64_t s = 0; s < count; s += kLanes) {
       Vector<A> part[kLanes];
@@ -97,6 +97,7 @@ class Query {
       attention_cpu::exchange_all<1, A>(part);
       Vector<A> z = part[0];
       for (int i = 1; i < kLanes; ++i) z += part[i];
+      z *= scale;
       for (std::int64_t i = count - s; i < kLanes; ++i) z[i] = kNone;
       top = z > top ? z : top;
       attention_cpu::store<A>(z, scores + s);
