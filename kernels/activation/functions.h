@@ -3,22 +3,22 @@
 #include "kernels/activation/activation.h"
 
 // The functions and their derivatives, of one element, for both devices. `Math` has the device's
-// exp, sigmoid, tanh and erfc.
+// sigmoid, tanh, and erfc with exp(−x²).
 namespace carousel::activation {
 
-struct Gelu {
-  template <class Math, class R>
-  static constexpr R phi(R x) {  // Φ; near 0 in its left tail, where 1 + erf would cancel
-    return R(0.5) * Math::erfc(x * R(-0.70710678118654752));
+struct Gelu {  // by erfc: near 0 in its left tail, where 1 + erf would cancel
+  template <class R>
+  static constexpr R inner(R x) {
+    return x * R(-0.70710678118654752);
   }
   template <class Math, class R>
   static constexpr R value(R x) {
-    return x * phi<Math>(x);
+    return R(0.5) * x * Math::erfc(inner(x)).value;
   }
   template <class Math, class R>
   static constexpr R slope(R x) {
-    const R density = R(0.39894228040143268) * Math::exp(R(-0.5) * x * x);
-    return phi<Math>(x) + x * density;
+    const auto [erfc, exp] = Math::erfc(inner(x));
+    return R(0.5) * erfc + x * (R(0.39894228040143268) * exp);
   }
 };
 

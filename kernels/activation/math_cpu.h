@@ -8,10 +8,6 @@ namespace carousel::activation {
 /// What functions.h asks of the CPU.
 struct CpuMath {
   template <class R>
-  static R exp(R x) {
-    return cpu_exp(x);
-  }
-  template <class R>
   static R sigmoid(R x) {
     return cpu_sigmoid(x);
   }
@@ -20,7 +16,7 @@ struct CpuMath {
     return cpu_tanh(x);
   }
   template <class R>
-  static R erfc(R x) {
+  static Erfc<R> erfc(R x) {
     return cpu_erfc(x);
   }
 };

@@ -9,7 +9,7 @@ namespace carousel {
 /// The most units in the last place by which the functions below miss the exact value. Measured over
 /// every seventh float: exp 1.1, sigmoid 2.47, tanh 2.42.
 inline constexpr double kCpuMathUlps = 2.5;
-/// The same of erfc, whose tail is a product of several rounded factors. Measured 6.89 in float.
+/// The same of erfc, whose tail is a product of several rounded factors. Measured 6.02 in float.
 inline constexpr double kCpuErfcUlps = 7;
 
 // exp, the logistic function and its logarithm, tanh, and the complementary error function for the
@@ -85,21 +85,20 @@ inline double expm1_reduced(double r) {
 /// 2ⁿ for −1022 ≤ n ≤ 1023.
 inline double power_of_two(std::int64_t n) { return std::bit_cast<double>((n + 1023) << 52); }
 
-/// (1 + 2t)·exp(t²)·erfc(t) as a polynomial in (t − 3) / (t + 3), the highest power first: relative
-/// error below 2⁻²⁸ for t ≤ 9.4, 2⁻⁵⁴ for t ≤ 27.
+/// (t + 3)·exp(t²)·erfc(t) as a polynomial in (t − 3) / (t + 3), the highest power first: relative
+/// error below 2⁻²⁹ for t ≤ 9.4, 2⁻⁵⁷ for t ≤ 27.
 template <class R>
-inline constexpr float kErfc[] = {-0x1.29b6a4p-12F, -0x1.ac60ccp-11F, 0x1.037abcp-9F,
-                                  0x1.52790ap-9F,   -0x1.85a6c2p-6F,  0x1.17bc6ep-4F,
-                                  -0x1.e88ba0p-4F,  0x1.0983fep-3F,   -0x1.85a13ap-5F,
-                                  -0x1.15c088p-3F,  0x1.40c522p+0F};
+inline constexpr float kErfc[] = {
+    -0x1.5a902cp-12F, -0x1.0291e0p-11F, 0x1.936d0cp-9F, -0x1.403e9cp-10F, -0x1.b7b61ep-6F,
+    0x1.e99688p-4F,   -0x1.3deae2p-2F,  0x1.2e3268p-1F, -0x1.c44c48p-1F,  0x1.12f21ep+0F};
 template <>
 inline constexpr double kErfc<double>[] = {
-    -0x1.1d61fb049a11fp-28, -0x1.1f4a0d7f32013p-27, 0x1.19f74bfc417acp-25, 0x1.88a8dee5c20ecp-24,
-    -0x1.19aab3291aff1p-23, -0x1.447dd1e1364cep-21, 0x1.76f48ca2a6e19p-22, 0x1.d0dec2ab232fdp-19,
-    -0x1.86bcae3691506p-21, -0x1.51297f051259ep-16, 0x1.4c127fbe5e4a1p-18, 0x1.065986f73d6cdp-13,
-    -0x1.b9122e4ba58f4p-14, -0x1.98db486df5425p-11, 0x1.ef1bdc999842ap-10, 0x1.4b884e0240746p-9,
-    -0x1.8574c40ac9e45p-6,  0x1.17ca287813b1fp-4,   -0x1.e88b803a4c6c7p-4, 0x1.098366a5b3e62p-3,
-    -0x1.85a15c58aa3c2p-5,  -0x1.15c084bb9e8e0p-3,  0x1.40c522d7e4987p+0};
+    -0x1.8780936a72d4cp-30, -0x1.9edc4a97a5d72p-28, 0x1.0ad1077430d1fp-29,  0x1.98ac331d740d3p-25,
+    0x1.5d7a05e3e61acp-25,  -0x1.f0affe67a4ae9p-23, -0x1.b071cd626ddbfp-22, 0x1.0bdc64e28f929p-20,
+    0x1.72c0a72fb65a7p-19,  -0x1.3eb19a17bdf3bp-18, -0x1.25169c65d0064p-16, 0x1.fdfed119b9920p-16,
+    0x1.c324fa70b1b22p-14,  -0x1.2238fbf45edf3p-12, -0x1.1f78e036a487dp-11, 0x1.8dae3a2006f34p-9,
+    -0x1.3dd3e71ba8963p-10, -0x1.b78993d6a314cp-6,  0x1.e995f11b18ff2p-4,   -0x1.3deb21415dd34p-2,
+    0x1.2e326945de2a6p-1,   -0x1.c44c471baa375p-1,  0x1.12f21ddd9f5e2p+0};
 
 }  // namespace cpu_math
 
@@ -111,6 +110,13 @@ inline float cpu_exp(float x) {
   const std::int32_t half = n >> 1;
   const float y = (1.0F + cpu_math::expm1_reduced(r)) * cpu_math::power_of_two(half) *
                   cpu_math::power_of_two(n - half);
+  return x < -0x1.5d58ap6F ? 0.0F : y;
+}
+
+/// exp(x) for x ≤ 0.
+inline float cpu_exp_negative(float x) {
+  const auto [r, n] = cpu_math::reduce(x < -88.0F ? -88.0F : x);
+  const float y = (1.0F + cpu_math::expm1_reduced(r)) * cpu_math::power_of_two(n);
   return x < -0x1.5d58ap6F ? 0.0F : y;
 }
 
@@ -146,6 +152,12 @@ inline double cpu_exp(double x) {
   return x < -0x1.6232bdd7abcd2p9 ? 0.0 : y;
 }
 
+inline double cpu_exp_negative(double x) {
+  const auto [r, n] = cpu_math::reduce(x < -709.0 ? -709.0 : x);
+  const double y = (1.0 + cpu_math::expm1_reduced(r)) * cpu_math::power_of_two(n);
+  return x < -0x1.6232bdd7abcd2p9 ? 0.0 : y;
+}
+
 inline double cpu_sigmoid(double x) {
   const double negative = -x;
   const double top = negative > 709.0 ? 709.0 : negative;
@@ -176,23 +188,28 @@ inline R cpu_log_sigmoid(R x) {
   return (x > 0 ? R{0} : x) - 2 * s * sum;
 }
 
-/// 1 − erf(x), without the cancellation of that difference.
-///
-/// Source   Shepherd & Laframboise 1981, Mathematics of Computation 36:249: the factor 1 + 2t and the
-///          variable of the polynomial.
+/// 1 − erf(x), without the cancellation of that difference, and what it is made with.
 template <class R>
-inline R cpu_erfc(R x) {
+struct Erfc {
+  R value, exp;  ///< erfc(x), exp(−x²)
+};
+
+/// Source   Shepherd & Laframboise 1981, Mathematics of Computation 36:249: the variable of the
+///          polynomial. The factor t + 3 needs no division of its own.
+template <class R>
+inline Erfc<R> cpu_erfc(R x) {
   constexpr R kMost = sizeof(R) == 4 ? 10 : 28;
   const R magnitude = std::fabs(x), t = magnitude > kMost ? kMost : magnitude;
   // exp(−t²) with what rounding t² has lost.
   const R square = t * t, lost = std::fma(t, t, -square);
-  const R q = (t - 3) / (t + 3);
+  const R inverse = 1 / (t + 3), q = (t - 3) * inverse;
   R sum = 0;
   // Fused by name: which products a compiler fuses by itself depends on its options.
 #pragma GCC unroll 32
   for (const R coefficient : cpu_math::kErfc<R>) sum = std::fma(sum, q, coefficient);
-  const R e = cpu_exp(-square), tail = std::fma(-e, lost, e) * sum / (1 + 2 * t);
-  return x < 0 ? 2 - tail : tail;
+  const R rounded = cpu_exp_negative(-square), e = std::fma(-rounded, lost, rounded),
+          tail = e * sum * inverse;
+  return {x < 0 ? 2 - tail : tail, e};
 }
 
 }  // namespace carousel
