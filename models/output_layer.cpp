@@ -65,7 +65,8 @@ void OutputConfig::describe(OptionSection& section) {
 
 void OutputConfig::take(const Vocabulary& vocabulary) {
   const TokenKind tokens = vocabulary.rules().kind;
-  by_count = tokens != TokenKind::byte && tokens != TokenKind::sentencepiece;
+  by_count = tokens != TokenKind::byte && tokens != TokenKind::sentencepiece &&
+             tokens != TokenKind::byte_bpe;
   counts.clear();
   for (std::int64_t id = 0; id < vocabulary.size(); ++id) {
     counts.push_back(vocabulary.count(static_cast<std::int32_t>(id)));
@@ -74,10 +75,11 @@ void OutputConfig::take(const Vocabulary& vocabulary) {
 
 void OutputConfig::expect_by_count(const char* what) const {
   if (by_count) return;
-  throw ConfigError(fmt::format(
-      "{}, and neither bytes nor SentencePiece's pieces are in order of frequency; expected "
-      "data.tokens = word or char",
-      what));
+  throw ConfigError(
+      fmt::format("{}, and neither bytes nor SentencePiece's pieces nor byte_bpe's tokens are in "
+                  "order of frequency; expected "
+                  "data.tokens = word or char",
+                  what));
 }
 
 OutputLayer::OutputLayer(const OutputConfig& config, const Sizes& sizes,

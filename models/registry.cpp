@@ -27,9 +27,8 @@ void take_sizes(HmmConfig& config, const Vocabularies& vocabularies) {
   if (config.emission != Emission::keyboard) return;
   const TokenKind kind = tokens.rules().kind;
   if (kind != TokenKind::character && kind != TokenKind::byte) {
-    throw ConfigError(
-        fmt::format("model.emission is keyboard, and data.tokens is {}, expected char or byte",
-                    kind == TokenKind::word ? "word" : "sentencepiece"));
+    throw ConfigError(fmt::format(
+        "model.emission is keyboard, and data.tokens is {}, expected char or byte", name(kind)));
   }
   if (tokens.size() > HmmConfig::kMostStates) {
     throw ConfigError(

@@ -76,7 +76,8 @@ void TokenOptions::describe_kind(OptionSection& section) {
               {{"byte", TokenKind::byte},
                {"char", TokenKind::character},
                {"word", TokenKind::word},
-               {"sentencepiece", TokenKind::sentencepiece}});
+               {"sentencepiece", TokenKind::sentencepiece},
+               {"byte_bpe", TokenKind::byte_bpe}});
 }
 
 void TokenOptions::describe_limits(OptionSection& section,
@@ -85,9 +86,15 @@ void TokenOptions::describe_limits(OptionSection& section,
   const auto of_pieces = [this, &vocabulary] {
     return vocabulary.empty() && rules.kind == TokenKind::sentencepiece;
   };
-  const auto counting = [&vocabulary, of_pieces] { return vocabulary.empty() && !of_pieces(); };
+  const auto of_byte_pairs = [this, &vocabulary] {
+    return vocabulary.empty() && rules.kind == TokenKind::byte_bpe;
+  };
+  const auto counting = [&vocabulary, of_pieces, of_byte_pairs] {
+    return vocabulary.empty() && !of_pieces() && !of_byte_pairs();
+  };
   const auto learnt = [this, of_pieces] { return of_pieces() && limits.subwords.file.empty(); };
-  const std::string why_no_counting = "data.vocabulary is given, or data.tokens is sentencepiece";
+  const std::string why_no_counting =
+      "data.vocabulary is given, or data.tokens is sentencepiece or byte_bpe";
   section.add("minimum_count", limits.minimum_count, "rarer tokens become <unk>", {1, kMany})
       .when(counting, why_no_counting);
   section
@@ -99,6 +106,9 @@ void TokenOptions::describe_limits(OptionSection& section,
            "a model to cut the text with; empty: one is learnt from it")
       .when(of_pieces, "data.tokens is not sentencepiece, or data.vocabulary is given")
       .may_change();
+  section.add("byte_bpe", limits.byte_bpe, "the folder of vocab.json and merges.txt, as of GPT-2")
+      .when(of_byte_pairs, "data.tokens is not byte_bpe, or data.vocabulary is given")
+      .may_change();
   section
       .add("sentencepiece_kind", limits.subwords.kind, "how the model is learnt",
            {{"unigram", SubwordOptions::Kind::unigram}, {"bpe", SubwordOptions::Kind::bpe}})
@@ -108,8 +118,11 @@ void TokenOptions::describe_limits(OptionSection& section,
 }
 
 void TokenOptions::expect_model(const Vocabularies& given) const {
-  if (rules.kind != TokenKind::sentencepiece || given.contains("token")) return;
-  expect_there("data.sentencepiece", limits.subwords.file);
+  if (given.contains("token")) return;
+  if (rules.kind == TokenKind::sentencepiece) {
+    expect_there("data.sentencepiece", limits.subwords.file);
+  }
+  if (rules.kind == TokenKind::byte_bpe) expect_there("data.byte_bpe", limits.byte_bpe);
 }
 
 void expect_there(const char* key, const std::filesystem::path& path) {
@@ -123,9 +136,11 @@ const Vocabulary* given_vocabulary(const Vocabularies& given, const std::string&
                                    const TokenRules& rules) {
   if (!given.contains(role)) return nullptr;
   const Vocabulary& vocabulary = given[role];
-  if (vocabulary.rules() == rules) return &vocabulary;
+  TokenRules expected = rules;
+  expected.unknown = rules.unknown && may_be_unknown(rules.kind);
+  if (vocabulary.rules() == expected) return &vocabulary;
   throw ConfigError(fmt::format("data.vocabulary cuts a text into '{}', expected '{}'",
-                                text(vocabulary.rules()), text(rules)));
+                                text(vocabulary.rules()), text(expected)));
 }
 
 void expect_train_fraction(double train_fraction) {

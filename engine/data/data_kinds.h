@@ -62,7 +62,7 @@ struct TokenOptions {
   VocabularyLimits limits{};
   void describe_kind(OptionSection& section);
   void describe_limits(OptionSection& section, const std::filesystem::path& vocabulary);
-  /// IoError if a vocabulary is to be made by a model of SentencePiece that is not there.
+  /// IoError if a vocabulary is to be made by a model of subwords that is not there.
   void expect_model(const Vocabularies& given) const;
 };
 

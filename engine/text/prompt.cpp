@@ -64,6 +64,8 @@ Encoded encode_prompt(const Vocabulary& vocabulary, std::string_view text,
 
 std::int32_t first_token(const Vocabulary& vocabulary) {
   if (vocabulary.begin() >= 0) return vocabulary.begin();
+  const std::int32_t document_end = vocabulary.id(kEndOfText);
+  if (vocabulary.byte_pairs() != nullptr && document_end >= 0) return document_end;
   const std::int32_t line_end = line_end_token(vocabulary);
   return line_end >= 0 ? line_end : static_cast<std::int32_t>(vocabulary.size() - 1);
 }

@@ -13,7 +13,7 @@ namespace carousel {
 /// tokens without an id, not a written <unk>.
 Encoded encode_prompt(const Vocabulary& vocabulary, std::string_view text, const std::string& name);
 
-/// The token a text begins with when nothing else is said: <bos>, <eos>, a newline, or the last
+/// The token a text begins with when nothing else is said: <bos>, byte_bpe's kEndOfText, <eos>, a newline, or the last
 /// token there is.
 std::int32_t first_token(const Vocabulary& vocabulary);
 

@@ -17,9 +17,12 @@ constexpr std::size_t kPieceBytes = std::size_t{1} << 20;
 constexpr std::size_t kWordBytes = std::size_t{1} << 16;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
+/// Tokens are made of lines or words, not of characters.
+bool has_words(TokenKind kind) { return kind != TokenKind::byte && kind != TokenKind::character; }
+
 const char* noun(TokenKind kind) {
   if (kind == TokenKind::line || kind == TokenKind::sentencepiece) return "line";
-  return kind == TokenKind::word ? "word" : "character";
+  return has_words(kind) ? "word" : "character";
 }
 
 bool is_white_space(std::string_view text) {
@@ -34,6 +37,12 @@ bool is_white_space(std::string_view text) {
 bool continues(char byte) { return (static_cast<unsigned char>(byte) & 0xC0U) == 0x80U; }
 
 }  // namespace
+
+const char* name(TokenKind kind) {
+  static constexpr const char* kNames[] = {"byte", "char",          "word",
+                                           "line", "sentencepiece", "byte_bpe"};
+  return kNames[static_cast<int>(kind)];
+}
 
 Text Text::in_memory(std::string content, std::string name) {
   Text text(std::move(name));
@@ -89,6 +98,9 @@ void Tokenizer::deliver(std::string_view token) {
 }
 
 void Tokenizer::close_word() {
+  if (rules_.kind == TokenKind::byte_bpe) {
+    words_.finish([this](std::string_view word) { deliver(word); });
+  }
   if (word_.empty()) return;
   if (rules_.kind == TokenKind::sentencepiece && is_white_space(word_)) {
     word_.clear();
@@ -108,24 +120,38 @@ void Tokenizer::close_line() {
   open_ = false;
 }
 
+void Tokenizer::accept_in_word(std::string_view sequence, char32_t code) {
+  const bool in_text = rules_.newline == Newline::text;
+  std::size_t held = 0;
+  if (rules_.kind == TokenKind::byte_bpe) {
+    if (code == '\n' && !in_text) {
+      close_word();
+      return;
+    }
+    if (words_.held() == 0) token_start_ = byte_;
+    words_.next(sequence, code, [this](std::string_view word) { deliver(word); });
+    held = words_.held();
+  } else if (rules_.kind == TokenKind::word ? carousel::is_white_space(code) : code == '\n') {
+    close_word();
+    if (rules_.kind == TokenKind::sentencepiece && in_text) deliver("\n");
+  } else {
+    if (word_.empty()) token_start_ = byte_;
+    word_ += sequence;
+    held = word_.size();
+  }
+  if (held > kWordBytes) {
+    fail(fmt::format("a {} of more than {} bytes; is this text?", noun(rules_.kind), kWordBytes));
+  }
+}
+
 void Tokenizer::accept(std::string_view sequence, char32_t code) {
   const bool newline = code == '\n';
   if (rules_.kind == TokenKind::sentencepiece && code == 0) {
     token_start_ = byte_;
     fail("a character U+0000, expected text");
   }
-  if (rules_.kind != TokenKind::byte && rules_.kind != TokenKind::character) {
-    if (rules_.kind == TokenKind::word ? carousel::is_white_space(code) : newline) {
-      close_word();
-      if (rules_.kind == TokenKind::sentencepiece && rules_.newline == Newline::text) deliver("\n");
-    } else {
-      if (word_.empty()) token_start_ = byte_;
-      word_ += sequence;
-      if (word_.size() > kWordBytes) {
-        fail(fmt::format("a {} of more than {} bytes; is this text?", noun(rules_.kind),
-                         kWordBytes));
-      }
-    }
+  if (has_words(rules_.kind)) {
+    accept_in_word(sequence, code);
   } else if (!newline || rules_.newline == Newline::text) {
     token_start_ = byte_;
     deliver(sequence);
@@ -139,30 +165,42 @@ void Tokenizer::accept(std::string_view sequence, char32_t code) {
   }
 }
 
-void Tokenizer::feed(std::string_view text) {
-  const auto bad = [&] {
+void Tokenizer::accept_bytes(std::string_view bytes) {
+  if (rules_.kind != TokenKind::byte_bpe) {
     token_start_ = byte_;
     fail("not UTF-8; tokens of kind byte take any bytes");
-  };
+  }
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    accept(bytes.substr(i, 1), Gpt2Words::kNoCharacter);
+  }
+}
+
+void Tokenizer::feed(std::string_view text) {
   while (!cut_.empty() && !text.empty()) {
     cut_ += text.front();
     text.remove_prefix(1);
     const Utf8Sequence s = utf8_sequence(cut_);
-    if (s.status == Utf8Sequence::Status::bad) bad();
+    if (s.status == Utf8Sequence::Status::cut) continue;
+    const std::string read = std::exchange(cut_, {});
     if (s.status == Utf8Sequence::Status::whole) {
-      accept(cut_, s.code);
-      cut_.clear();
+      accept(read, s.code);
+    } else {
+      accept_bytes(read.substr(0, s.bytes));
+      feed(std::string_view(read).substr(s.bytes));  // what interrupted the sequence
     }
   }
   while (!text.empty()) {
     Utf8Sequence s{Utf8Sequence::Status::whole, 1, static_cast<unsigned char>(text.front())};
     if (rules_.kind != TokenKind::byte) s = utf8_sequence(text);
-    if (s.status == Utf8Sequence::Status::bad) bad();
     if (s.status == Utf8Sequence::Status::cut) {
       cut_ = text;
       return;
     }
-    accept(text.substr(0, s.bytes), s.code);
+    if (s.status == Utf8Sequence::Status::whole) {
+      accept(text.substr(0, s.bytes), s.code);
+    } else {
+      accept_bytes(text.substr(0, s.bytes));
+    }
     text.remove_prefix(s.bytes);
   }
 }
@@ -183,10 +221,11 @@ void Tokenizer::special(std::string_view name) {
 }
 
 void Tokenizer::pause() {
-  if (!cut_.empty()) {
+  if (!cut_.empty() && rules_.kind != TokenKind::byte_bpe) {
     token_start_ = byte_;
     fail("the text ends inside a UTF-8 sequence");
   }
+  if (!cut_.empty()) accept_bytes(std::exchange(cut_, {}));
   close_word();
 }
 

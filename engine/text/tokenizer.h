@@ -7,10 +7,19 @@
 #include <string_view>
 #include <utility>
 
+#include "engine/text/gpt2_words.h"
+
 namespace carousel {
 
 /// The unit of text that is one token.
-enum class TokenKind : std::uint8_t { byte, character, word, line, sentencepiece };
+enum class TokenKind : std::uint8_t { byte, character, word, line, sentencepiece, byte_bpe };
+
+/// What data.tokens calls a kind that it can be.
+const char* name(TokenKind kind);
+/// Whether there may be text without an id.
+constexpr bool may_be_unknown(TokenKind kind) {
+  return kind != TokenKind::byte && kind != TokenKind::byte_bpe;
+}
 
 /// How newlines are treated.
 enum class Newline : std::uint8_t {
@@ -34,12 +43,14 @@ enum class Newline : std::uint8_t {
 ///   sentencepiece  what the vocabulary's Subwords make of a line, which is passed on as a whole; under
 ///              Newline::text a newline is a token of its own. A line of white space has none, and a
 ///              text may not contain U+0000.
+///   byte_bpe   what the vocabulary's BytePairs make of each of Gpt2Words, of any bytes. A newline is
+///              among them under Newline::text, otherwise it ends a word.
 /// The text is not changed otherwise: case is kept, Unicode is not normalised, and a carriage
 /// return before a newline is a byte, a character or white space.
 struct TokenRules {
   TokenKind kind = TokenKind::character;
   Newline newline = Newline::text;
-  bool unknown = true;  ///< tokens without an id become <unk>, or are an error; bytes have no <unk>
+  bool unknown = true;  ///< tokens without an id become <unk>, or are an error; of may_be_unknown()
   bool operator==(const TokenRules&) const = default;
 };
 
@@ -95,6 +106,9 @@ class Tokenizer {
 
  private:
   void accept(std::string_view sequence, char32_t code);
+  void accept_in_word(std::string_view sequence, char32_t code);
+  /// Takes the bytes at the start of a text that are not UTF-8.
+  void accept_bytes(std::string_view bytes);
   void deliver(std::string_view token);
   void close_word();
   void close_line();
@@ -105,6 +119,7 @@ class Tokenizer {
   TokenSink& sink_;
   std::string cut_;    ///< start of a sequence whose rest is in the next piece
   std::string word_;   ///< the word or line being read
+  Gpt2Words words_;    ///< of byte_bpe, instead
   bool open_ = false;  ///< <bos> was delivered and its <eos> was not
   std::int64_t byte_ = 0, line_ = 1, characters_ = 0;
   std::int64_t line_start_ = 0, token_start_ = 0;  ///< byte

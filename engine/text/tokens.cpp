@@ -75,16 +75,28 @@ TokenRange tokens_in_memory(std::vector<std::int32_t> ids, std::string name) {
   return whole(std::make_shared<MemoryTokens>(Encoded{.ids = std::move(ids)}, 0), std::move(name));
 }
 
-bool TokenWriter::token(std::string_view text) {
-  if (vocabulary_.subwords() != nullptr && text != "\n" && text != kUnknownText) {
+bool TokenWriter::cut(std::string_view text) {
+  const auto write = [this](const std::vector<std::int32_t>& ids) {
     bool known = true;
-    for (const std::int32_t id : vocabulary_.pieces(text)) {
-      unknown_ += id == vocabulary_.unknown() ? 1 : 0;
+    for (const std::int32_t id : ids) {
+      unknown_ += id >= 0 && id == vocabulary_.unknown() ? 1 : 0;
       known = known && id >= 0;
       if (id >= 0) push(id);
     }
     return known;
-  }
+  };
+  if (vocabulary_.byte_pairs() == nullptr) return write(vocabulary_.pieces(text));
+  constexpr std::size_t kWords = std::size_t{1} << 16;
+  const auto found = words_.find(text);
+  if (found != words_.end()) return write(found->second);
+  if (words_.size() == kWords) words_.clear();
+  return write(words_.emplace(text, vocabulary_.pieces(text)).first->second);
+}
+
+bool TokenWriter::token(std::string_view text) {
+  const bool is_cut = vocabulary_.byte_pairs() != nullptr ||
+                      (vocabulary_.subwords() != nullptr && text != "\n" && text != kUnknownText);
+  if (is_cut) return cut(text);
   std::int32_t id = vocabulary_.id(text);
   if (id < 0 || id == vocabulary_.unknown()) {
     id = vocabulary_.unknown();

@@ -68,10 +68,13 @@ class TokenWriter : public TokenSink {
   }
   /// Takes the ids that wait, counts and clears them.
   virtual void flush() = 0;
+  /// Writes the ids of what a model of subwords cuts; false if a part has none.
+  bool cut(std::string_view text);
 
   const Vocabulary& vocabulary_;
   std::vector<std::int32_t> waiting_;
   std::int64_t count_ = 0, unknown_ = 0;
+  TokenMap<std::vector<std::int32_t>> words_;  ///< ids of words that occurred: most occur again
 };
 
 /// Keeps the ids in memory.

@@ -65,6 +65,12 @@ void Vocabularies::expect_same_tokens(const Vocabularies& expected, const std::s
           fmt::format("{}: {} {} of its vocabulary is '{}', expected '{}' as in data.text", name,
                       role, id, escaped(ours.token(id)), escaped(theirs.token(id))));
     }
+    if (ours.byte_pairs() != nullptr && theirs.byte_pairs() != nullptr &&
+        ours.byte_pairs()->merges() != theirs.byte_pairs()->merges()) {
+      throw FormatError(fmt::format(
+          "{}: its byte-level BPE merges {}s in another order, expected that of data.text", name,
+          role));
+    }
     if (ours.subwords() != nullptr && theirs.subwords() != nullptr &&
         ours.subwords()->model() != theirs.subwords()->model()) {
       throw FormatError(fmt::format(

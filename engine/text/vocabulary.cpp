@@ -15,14 +15,18 @@ constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
 
 Vocabulary::Vocabulary(const TokenRules& rules) : rules_(rules) {
   of_byte_.fill(-1);
+  rules_.unknown = rules_.unknown && may_be_unknown(rules_.kind);
   if (rules_.kind == TokenKind::byte) {
-    rules_.unknown = false;
     for (int byte = 0; byte < 256; ++byte) add(std::string(1, static_cast<char>(byte)), 0);
   }
   if (rules_.unknown) add_special(kUnknownText, unknown_);
+  if (rules_.kind != TokenKind::byte_bpe) add_line_ends();
+  if (rules_.kind == TokenKind::sentencepiece && rules_.newline == Newline::text) add("\n", 0);
+}
+
+void Vocabulary::add_line_ends() {
   if (rules_.newline == Newline::line) add_special(kBeginText, begin_);
   if (rules_.newline != Newline::text) add_special(kEndText, end_);
-  if (rules_.kind == TokenKind::sentencepiece && rules_.newline == Newline::text) add("\n", 0);
 }
 
 bool Vocabulary::add(std::string_view token, std::int64_t count) {
@@ -50,8 +54,22 @@ void Vocabulary::take(Subwords model) {
   }
 }
 
-std::vector<std::int32_t> Vocabulary::pieces(std::string_view line) const {
-  std::vector<std::int32_t> ids = subwords_->cut(line);
+void Vocabulary::take(const BytePairModel& model) {
+  for (const std::string& token : model.tokens) {
+    const bool reserved = (token == kBeginText && rules_.newline == Newline::line) ||
+                          (token == kEndText && rules_.newline != Newline::text);
+    if (!reserved && add(token, 0)) continue;
+    throw FormatError(
+        fmt::format("the token '{}' of byte-level BPE {}", escaped(token),
+                    reserved ? "is reserved for the ends of lines" : "is there twice"));
+  }
+  byte_pairs_ = std::make_shared<const BytePairs>(tokens_, model.merges);
+  add_line_ends();
+}
+
+std::vector<std::int32_t> Vocabulary::pieces(std::string_view text) const {
+  if (byte_pairs_ != nullptr) return byte_pairs_->cut(text);
+  std::vector<std::int32_t> ids = subwords_->cut(text);
   for (std::int32_t& id : ids) id = of_piece_[static_cast<std::size_t>(id)];
   return ids;
 }

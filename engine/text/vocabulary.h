@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/text/byte_pairs.h"
 #include "engine/text/hash.h"
 #include "engine/text/subwords.h"
 #include "engine/text/tokenizer.h"
@@ -25,12 +26,14 @@ struct Encoded {
 /// all others by falling count, equal counts by code point (lines by code point alone). For bytes
 /// the order is another: the 256 bytes have their values as ids, and <bos> is 256.
 ///
+/// For byte-level BPE the ids are those of its files, and the special tokens follow them.
+///
 /// For SentencePiece the pieces follow in the order of its model, under Newline::text after a newline;
 /// those for the ends of lines and unknown text are the special tokens here.
 ///
 /// As text: a line "carousel vocabulary 1 <kind> newline=<rule> unknown=<yes|no> size=<ids>", then
 /// for each id, in order, a line "<token>\t<count>" with the token as escaped() writes it; for SentencePiece a last line
-/// "model\t<the model in base64>".
+/// "model\t<the model in base64>", for byte-level BPE a line "merge\t<left>\t<right>" for each merge.
 class Vocabulary {
  public:
   static constexpr std::string_view kMagic = "carousel vocabulary ";  ///< text() begins with it
@@ -46,7 +49,10 @@ class Vocabulary {
   const std::string& token(std::int32_t id) const;
   /// The model that cuts lines into these tokens; null unless they are SentencePiece's.
   const Subwords* subwords() const { return subwords_.get(); }
-  std::vector<std::int32_t> pieces(std::string_view line) const;  ///< its ids, by this model
+  /// What cuts words into these tokens; null unless they are those of byte-level BPE.
+  const BytePairs* byte_pairs() const { return byte_pairs_.get(); }
+  /// The ids of a line or a word, by the one or the other; −1 for what has none.
+  std::vector<std::int32_t> pieces(std::string_view text) const;
   /// How often it was counted. For <unk>: how many tokens had no id of their own.
   std::int64_t count(std::int32_t id) const { return counts_.at(static_cast<std::size_t>(id)); }
 
@@ -75,6 +81,8 @@ class Vocabulary {
   bool add(std::string_view token, std::int64_t count);  ///< false if it has an id already
   void add_special(std::string_view token, std::int32_t& id);
   void take(Subwords model);  ///< its pieces, those that are here already stay
+  void take(const BytePairModel& model);
+  void add_line_ends();
   void append_piece(std::int32_t id, bool line_begins, std::string& text) const;
   void append_text(std::int32_t id, bool line_begins, std::string& text) const;
   friend class TextDecoder;
@@ -85,6 +93,7 @@ class Vocabulary {
   std::vector<std::int64_t> counts_;
   TokenMap<std::int32_t> ids_;
   std::shared_ptr<const Subwords> subwords_;
+  std::shared_ptr<const BytePairs> byte_pairs_;
   std::vector<std::int32_t> of_piece_;       ///< ids by the model's numbers; −1: never cut
   std::vector<bool> is_byte_;                ///< by id: a byte of a character
   std::array<std::int32_t, 256> of_byte_{};  ///< ids of one-byte tokens: most characters
@@ -106,7 +115,8 @@ class TextDecoder {
   std::string take_whole(bool last);
   bool holds_bytes() const {
     const TokenKind kind = vocabulary_.rules().kind;
-    return kind == TokenKind::byte || kind == TokenKind::sentencepiece;
+    return kind == TokenKind::byte || kind == TokenKind::sentencepiece ||
+           kind == TokenKind::byte_bpe;
   }
   const Vocabulary& vocabulary_;
   bool line_begins_ = true;

@@ -14,6 +14,11 @@ std::string identity(const VocabularyLimits& limits) {
   const SubwordOptions& subwords = limits.subwords;
   std::string model;
   if (!subwords.file.empty()) model = Subwords::read(subwords.file.string()).model();
+  if (!limits.byte_bpe.empty()) {
+    const BytePairModel read = BytePairModel::read(limits.byte_bpe);
+    for (const std::string& token : read.tokens) model += fmt::format("{} {}", token.size(), token);
+    for (const auto& [left, right] : read.merges) model += fmt::format(" {} {}", left, right);
+  }
   return fmt::format("{} {} {} {} {:016x}", limits.minimum_count, limits.maximum_size,
                      static_cast<int>(subwords.kind), subwords.size, fnv1a(model));
 }
@@ -45,13 +50,46 @@ Vocabulary VocabularyCounter::subword_vocabulary(const SubwordOptions& options) 
     for (const std::int32_t id : result.pieces(text)) count(id, 1);
   }
   count(result.id("\n"), byte_counts_['\n']);
-  count(result.begin_, lines_);
-  count(result.end_, ends_);
+  count_line_ends(result);
   return result;
+}
+
+Vocabulary VocabularyCounter::byte_pair_vocabulary(const std::filesystem::path& folder) const {
+  if (folder.empty()) {
+    throw ConfigError(
+        "data.tokens is byte_bpe, and data.byte_bpe is not set, expected a folder that has "
+        "vocab.json and merges.txt");
+  }
+  Vocabulary result(rules_);
+  result.take(BytePairModel::read(folder));
+  std::int64_t words = 0;
+  const auto count = [&](std::string_view word, std::int64_t more) {
+    words += more;
+    for (const std::int32_t id : result.pieces(word)) {
+      result.counts_[static_cast<std::size_t>(id)] += more;
+    }
+  };
+  for (const auto& [word, times] : counts_) count(word, times);
+  for (std::size_t byte = 0; byte < byte_counts_.size(); ++byte) {
+    const char letter = static_cast<char>(byte);
+    if (byte_counts_[byte] > 0) count({&letter, 1}, byte_counts_[byte]);
+  }
+  if (words == 0) throw FormatError("vocabulary: the text has no tokens");
+  count_line_ends(result);
+  return result;
+}
+
+void VocabularyCounter::count_line_ends(Vocabulary& vocabulary) const {
+  const auto count = [&](std::int32_t id, std::int64_t more) {
+    if (id >= 0) vocabulary.counts_[static_cast<std::size_t>(id)] += more;
+  };
+  count(vocabulary.begin_, lines_);
+  count(vocabulary.end_, ends_);
 }
 
 Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
   if (rules_.kind == TokenKind::sentencepiece) return subword_vocabulary(limits.subwords);
+  if (rules_.kind == TokenKind::byte_bpe) return byte_pair_vocabulary(limits.byte_bpe);
   Vocabulary result(rules_);
   const std::int64_t room = limits.maximum_size - result.size();
   if (rules_.kind == TokenKind::byte && (limits.minimum_count > 1 || limits.maximum_size != 0)) {
@@ -92,8 +130,7 @@ Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
     }
   }
   if (result.unknown_ >= 0) result.counts_[static_cast<std::size_t>(result.unknown_)] += left_out;
-  if (result.begin_ >= 0) result.counts_[static_cast<std::size_t>(result.begin_)] += lines_;
-  if (result.end_ >= 0) result.counts_[static_cast<std::size_t>(result.end_)] += ends_;
+  count_line_ends(result);
   return result;
 }
 

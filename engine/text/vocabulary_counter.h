@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,8 +15,9 @@ namespace carousel {
 /// Which of the counted tokens get an id.
 struct VocabularyLimits {
   std::int64_t minimum_count = 1;
-  std::int64_t maximum_size = 0;  ///< all ids, special ones too; 0: no limit
-  SubwordOptions subwords{};      ///< of SentencePiece, for which the two above mean nothing
+  std::int64_t maximum_size = 0;     ///< all ids, special ones too; 0: no limit
+  SubwordOptions subwords{};         ///< of SentencePiece, for which the two above mean nothing
+  std::filesystem::path byte_bpe{};  ///< the folder of a byte-level BPE model, likewise
 };
 
 /// What tells limits from others, a model's bytes too, for the name of what is kept.
@@ -37,6 +39,8 @@ class VocabularyCounter final : public TokenSink {
 
  private:
   Vocabulary subword_vocabulary(const SubwordOptions& options) const;
+  Vocabulary byte_pair_vocabulary(const std::filesystem::path& folder) const;
+  void count_line_ends(Vocabulary& vocabulary) const;
   TokenRules rules_;
   std::vector<std::string> texts_;  ///< the lines, for SentencePiece
   std::array<std::int64_t, 256> byte_counts_{};

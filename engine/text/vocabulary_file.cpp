@@ -14,7 +14,6 @@
 namespace carousel {
 namespace {
 
-constexpr std::array<std::string_view, 5> kKinds{"byte", "char", "word", "line", "sentencepiece"};
 constexpr std::array<std::string_view, 3> kNewlines{"text", "eos", "line"};
 constexpr std::string_view kVersion = "1";
 
@@ -71,11 +70,11 @@ std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
   const auto size =
       number(equals == std::string_view::npos ? std::string_view() : line.substr(equals + 1));
   for (const auto kind : {TokenKind::byte, TokenKind::character, TokenKind::word, TokenKind::line,
-                          TokenKind::sentencepiece}) {
+                          TokenKind::sentencepiece, TokenKind::byte_bpe}) {
     for (const auto newline : {Newline::text, Newline::eos, Newline::line}) {
       for (const bool unknown : {false, true}) {
         const TokenRules rules{kind, newline, unknown};
-        const bool possible = kind != TokenKind::byte || !unknown;
+        const bool possible = may_be_unknown(kind) || !unknown;
         if (size && possible && line == header(rules, *size)) return {rules, *size};
       }
     }
@@ -86,6 +85,7 @@ std::pair<TokenRules, std::int64_t> parse_header(Lines& lines) {
 // What is wrong with a token of this kind, or nothing.
 const char* wrong(std::string_view token, TokenKind kind) {
   if (token.empty()) return "the token is empty";
+  if (kind == TokenKind::byte_bpe) return nullptr;  // of any bytes
   for (std::string_view rest = token; !rest.empty();) {
     const Utf8Sequence s = utf8_sequence(rest);
     if (s.status != Utf8Sequence::Status::whole) return "the token is not UTF-8";
@@ -99,10 +99,59 @@ const char* wrong(std::string_view token, TokenKind kind) {
   return nullptr;
 }
 
+std::string read_escaped(std::string_view text, const Lines& lines) {
+  try {
+    return unescaped(text);
+  } catch (const FormatError& error) {
+    lines.fail(error.what());
+  }
+}
+
+// A token and its count.
+std::pair<std::string, std::int64_t> parse_token(Lines& lines) {
+  const std::string_view line = lines.next();
+  const std::size_t tab = line.find('\t');
+  const auto count = number(tab == std::string_view::npos ? "" : line.substr(tab + 1));
+  if (!count) lines.fail(fmt::format("'{}' is not a token, a tab and a count", line));
+  return {read_escaped(line.substr(0, tab), lines), *count};
+}
+
+// Of byte-level BPE, the tokens without the ends of lines, which come last.
+std::vector<std::string> cut_tokens(const Vocabulary& vocabulary, const Lines& lines) {
+  const Newline newline = vocabulary.rules().newline;
+  const std::int64_t ends = newline == Newline::line ? 2 : newline == Newline::eos ? 1 : 0;
+  if (vocabulary.size() < ends) lines.fail("the ends of lines are missing");
+  std::vector<std::string> tokens;
+  for (std::int32_t id = 0; id < vocabulary.size() - ends; ++id) {
+    tokens.push_back(vocabulary.token(id));
+  }
+  return tokens;
+}
+
+// The merges up to the end of the text.
+std::vector<BytePairModel::Merge> parse_merges(Lines& lines, const Vocabulary& vocabulary) {
+  std::vector<BytePairModel::Merge> merges;
+  while (!lines.empty()) {
+    const std::string_view line = lines.next();
+    const std::size_t first = line.find('\t'), second = line.find('\t', first + 1);
+    if (!line.starts_with("merge\t") || second == std::string_view::npos) {
+      lines.fail(fmt::format("'{}' is not 'merge', a tab, a token, a tab and a token", line));
+    }
+    const auto id_of = [&](std::string_view part) {
+      const std::int32_t id = vocabulary.id(read_escaped(part, lines));
+      if (id < 0) lines.fail(fmt::format("'{}' is no token", part));
+      return id;
+    };
+    merges.push_back(
+        {id_of(line.substr(first + 1, second - first - 1)), id_of(line.substr(second + 1))});
+  }
+  return merges;
+}
+
 }  // namespace
 
 std::string text(const TokenRules& rules) {
-  return fmt::format("{} newline={} unknown={}", kKinds[static_cast<std::size_t>(rules.kind)],
+  return fmt::format("{} newline={} unknown={}", name(rules.kind),
                      kNewlines[static_cast<std::size_t>(rules.newline)],
                      rules.unknown ? "yes" : "no");
 }
@@ -111,6 +160,10 @@ std::string Vocabulary::text() const {
   std::string result = header(rules_, size()) + '\n';
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     result += fmt::format("{}\t{}\n", escaped(tokens_[i]), counts_[i]);
+  }
+  for (std::size_t i = 0; byte_pairs_ != nullptr && i < byte_pairs_->merges().size(); ++i) {
+    const auto [left, right] = byte_pairs_->merges()[i];
+    result += fmt::format("merge\t{}\t{}\n", escaped(token(left)), escaped(token(right)));
   }
   if (subwords_ != nullptr) result += fmt::format("model\t{}\n", base64(subwords_->model()));
   return result;
@@ -128,28 +181,32 @@ Vocabulary Vocabulary::parse(std::string_view text, const std::string& name) {
     lines.fail(fmt::format("size is {}, but {} tokens are fixed for this kind", size, fixed));
   }
   for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
-    const std::string_view line = lines.next();
-    const std::size_t tab = line.find('\t');
-    const auto count = number(tab == std::string_view::npos ? "" : line.substr(tab + 1));
-    if (!count) lines.fail(fmt::format("'{}' is not a token, a tab and a count", line));
-    std::string token;
-    try {
-      token = unescaped(line.substr(0, tab));
-    } catch (const FormatError& error) {
-      lines.fail(error.what());
-    }
+    const auto [token, count] = parse_token(lines);
     if (i < fixed) {
       if (token != result.tokens_[i]) {
-        lines.fail(fmt::format("'{}', expected '{}' for this kind", line.substr(0, tab),
+        lines.fail(fmt::format("'{}', expected '{}' for this kind", escaped(token),
                                escaped(result.tokens_[i])));
       }
-      result.counts_[i] = *count;
+      result.counts_[i] = count;
       continue;
     }
     if (const char* fault = wrong(token, rules.kind)) lines.fail(fault);
-    if (!result.add(token, *count)) {
-      lines.fail(fmt::format("'{}' is there twice", line.substr(0, tab)));
+    if (!result.add(token, count)) {
+      lines.fail(fmt::format("'{}' is there twice", escaped(token)));
     }
+  }
+  if (rules.kind == TokenKind::byte_bpe) {
+    Vocabulary whole(rules);
+    const BytePairModel model{.tokens = cut_tokens(result, lines),
+                              .merges = parse_merges(lines, result)};
+    try {
+      whole.take(model);
+    } catch (const FormatError& error) {
+      lines.fail(error.what());
+    }
+    if (whole.tokens_ != result.tokens_) lines.fail("the last tokens are not the ends of lines");
+    whole.counts_ = std::move(result.counts_);
+    result = std::move(whole);
   }
   if (rules.kind == TokenKind::sentencepiece) {
     const std::string_view line = lines.next();

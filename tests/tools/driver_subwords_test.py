@@ -14,6 +14,7 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
 from driver import SMALL_CONFIG, DriverCase, main, run
 
+GOLDEN = pathlib.Path(__file__).resolve().parents[1] / "golden"
 SYLLABLES = "ma ri to le su ka no vé".split()
 NAMES = ["".join(SYLLABLES[n * k % 8] for k in (1, 3, 2)[:2 + n % 2]) for n in range(60)]
 TEXT = "".join(f"the {n % 9} little ships sail round the isle of {name}\n" for n, name in enumerate(NAMES))
@@ -103,6 +104,31 @@ class DriverSubwordsTest(DriverCase):
                            "train.steps=1", out="other").stderr
         self.assertIn("data.minimum_count = 2 has no effect", other)
         self.assertNotEqual(model_of(self.here / "other")[0], tokens)
+
+    def test_byte_level_bpe_is_read_from_gpt2s_files(self):
+        recorded = json.loads((GOLDEN / "byte_bpe.json").read_text())["options"]
+        folder = self.here / "bpe"
+        folder.mkdir()
+        (folder / "vocab.json").write_text(json.dumps(recorded["vocabulary"]))
+        (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(recorded["merges"]) + "\n")
+        of_bytes = ("--set", "data.tokens=byte_bpe", "--set", f"data.byte_bpe={folder}")
+        (self.here / "text.txt").write_bytes(TEXT.encode() + b"not UTF-8: \xff\xc3 \xe9\n")
+        self.assertIn(f"vocabulary {len(recorded['vocabulary'])}, ", self.train(*of_bytes).stderr)
+        (folder / "merges.txt").rename(folder / "away")  # the checkpoint has all it needs
+        (self.here / "line.txt").write_bytes("The cat's élèves \xff\n".encode("latin-1"))
+        told = json.loads(run("eval", self.here / "run", "--data", self.here / "line.txt",
+                              "--json").stdout)
+        score = json.loads(run("score", self.here / "run", "--data", self.here / "line.txt", "--json",
+                               "--tokens").stdout)
+        self.assertEqual("".join(entry["token"] for entry in score["scores"]),
+                         "The\\scat's\\s\\xE9l\\xE8ves\\s\\xFF\\n")
+        self.assertAlmostEqual(told["nats_per_token"] * told["tokens"], -score["log_probability"],
+                               delta=1e-3)
+        written = run("generate", self.here / "run", "--prompt", "The cat's", "--tokens", 9).stdout
+        self.assertTrue(written.startswith("The cat's"))
+        self.assert_one_line(self.train(*of_bytes, out="bad", status=1), "merges.txt")
+        self.assert_one_line(self.train("--set", "data.tokens=byte_bpe", out="bad", status=1),
+                             "data.byte_bpe is not set, expected a folder")
 
     def test_translators_and_classifiers_have_them(self):
         for name, shared in (("own", "false"), ("shared", "true")):

@@ -57,8 +57,9 @@ std::string json_of(const ScoredLine& line, bool tokens) {
             {"unknown_tokens", line.unknown()}};
   if (!tokens) return json.dump();
   json["scores"] = Json::array();
-  // A byte alone need not be UTF-8, which JSON is.
-  const bool bytes = line.vocabulary.rules().kind == TokenKind::byte;
+  // Bytes alone need not be UTF-8, which JSON is.
+  const TokenKind kind = line.vocabulary.rules().kind;
+  const bool bytes = kind == TokenKind::byte || kind == TokenKind::byte_bpe;
   line.each([&](const std::string& token, const std::optional<double>& log_probability) {
     json["scores"].push_back(
         {{"token", bytes ? escaped(token) : token},

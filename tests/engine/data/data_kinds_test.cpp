@@ -46,17 +46,20 @@ TEST(DataKinds, EachHasItsKeysAndTheTableIsSorted) {
   EXPECT_EQ(keys_of(*data_kind("text").config(), text),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\ntokens = \"char\"\n"
             "unit = \"stream\"\nnewline = \"auto\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
-            "sentencepiece = \"\"\nsentencepiece_kind = \"unigram\"\nvocabulary_size = 8000\n"
+            "sentencepiece = \"\"\nbyte_bpe = \"\"\nsentencepiece_kind = "
+            "\"unigram\"\nvocabulary_size = 8000\n"
             "document_end = \"\"\nanswer_after = \"\"\ndevice_bytes = 1073741824\n");
   EXPECT_EQ(keys_of(*data_kind("labelled").config(), labelled),
             "[data]\ntext = \"\"\nvalidation = \"\"\ntrain_fraction = 0.9\nsplit_seed = 1\n"
             "tokens = \"char\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
-            "sentencepiece = \"\"\nsentencepiece_kind = \"unigram\"\nvocabulary_size = 8000\n");
+            "sentencepiece = \"\"\nbyte_bpe = \"\"\nsentencepiece_kind = "
+            "\"unigram\"\nvocabulary_size = 8000\n");
   EXPECT_EQ(keys_of(*data_kind("pairs").config(), pairs),
             "[data]\ntext = \"\"\nsource = \"\"\ntarget = \"\"\nvalidation = \"\"\n"
             "validation_source = \"\"\nvalidation_target = \"\"\ntrain_fraction = 0.9\n"
             "split_seed = 1\ntokens = \"char\"\nminimum_count = 1\nmaximum_vocabulary = 0\n"
-            "sentencepiece = \"\"\nsentencepiece_kind = \"unigram\"\nvocabulary_size = 8000\n"
+            "sentencepiece = \"\"\nbyte_bpe = \"\"\nsentencepiece_kind = "
+            "\"unigram\"\nvocabulary_size = 8000\n"
             "shared_vocabulary = false\n");
 }
 
