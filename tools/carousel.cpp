@@ -205,6 +205,9 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   command->add_option("--top-p", generate.top_p, "choose among the likeliest that make up p")
       ->capture_default_str();
   command->add_flag("--greedy", generate.greedy, "always the likeliest");
+  add_search(*command, generate.search,
+             {"write the likeliest texts, found with so many that are written on side by side",
+              "so many texts, the best first"});
   command
       ->add_option("--seed", generate.seed, "the same seed writes the same text")
       // CLI11 reads -1 as the largest number there is.

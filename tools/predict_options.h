@@ -6,6 +6,13 @@
 
 namespace carousel {
 
+/// What a command says of --beam and --nbest.
+struct SearchHelp {
+  const char *beam, *best;
+};
+/// How the likeliest texts are searched for.
+void add_search(CLI::App& command, SearchArguments& arguments, const SearchHelp& help);
+
 /// What `predict` takes besides what commands share.
 void add_prediction(CLI::App& command, PredictArguments& arguments);
 

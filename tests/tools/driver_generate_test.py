@@ -74,6 +74,55 @@ class DriverGenerateTest(DriverCase):
         self.assertEqual(
             self.generate("--count", 3, "--prompt", "the ", "--tokens", 20).stdout, together)
 
+    # The likeliest texts.
+
+    def test_beam_writes_the_likeliest_texts(self):
+        self.train(*LINES)
+        beam = ("--prompt", "the ", "--tokens", 12, "--beam", 5)
+        best = self.generate(*beam).stdout
+        self.assertTrue(best.startswith("the ") and best.count("\n") == 1)
+        texts = self.texts(*beam, "--nbest", 5)
+        self.assertEqual(texts[0]["text"] + "\n", best)
+        self.assertEqual([text["number"] for text in texts], [1, 2, 3, 4, 5])
+        self.assertEqual(self.generate(*beam, "--nbest", 5).stdout,
+                         "".join(f"{text['score']:.4f}\t{text['text']}\n" for text in texts))
+        ended = [text for text in texts if text["end"] == "line"]
+        self.assertEqual(texts[:len(ended)], sorted(ended, key=lambda text: -text["score"]))
+        greedy, = self.texts(*beam[:-1], 1)
+        self.assertEqual(greedy["text"] + "\n",
+                         self.generate("--prompt", "the ", "--tokens", 12, "--greedy").stdout)
+        # `score` judges what was found as the search did.
+        for text in texts:
+            self.assertAlmostEqual(text["score"], text["log_probability"] /
+                                   ((5 + text["tokens"]) / 6) ** 0.6, places=5)
+        def judged(line):
+            scored = json.loads(run("score", self.here / "run", "--tokens", "--json",
+                                    input=line + "\n").stdout)["scores"]
+            return sum(entry["log_probability"] for entry in scored[len("the "):])
+        for text in ended:
+            self.assertAlmostEqual(text["log_probability"], judged(text["text"]), places=3)
+        without = self.texts(*beam, "--suppress", "i", "--suppress", "s")
+        self.assertFalse({"i", "s"} & set(without[0]["text"]))
+
+    def test_beam_of_a_stream(self):
+        self.train()
+        shown = self.generate("--prompt", "the ", "--tokens", 6, "--beam", 3, "--nbest", 2).stdout
+        self.assertRegex(shown, r"\A--- text 1 of 2, score -\d+\.\d{4} ---\nthe (.|\n){6}\n--- text 2 of")
+        self.assertEqual({text["end"] for text in self.texts("--tokens", 6, "--beam", 3)}, {"length"})
+        for options, part in ((("--greedy",), "--beam and --greedy exclude"),
+                              (("--temperature", 0.5), "--beam and --temperature exclude"),
+                              (("--top-k", 3), "--beam and --top-k exclude"),
+                              (("--top-p", 0.5), "--beam and --top-p exclude"),
+                              (("--count", 2), "--beam and --count exclude"),
+                              (("--stop", "x"), "--beam and --stop exclude"),
+                              (("--interactive",), "--beam and --interactive exclude"),
+                              (("--tokens", 0), "--tokens is 0, expected 1 or more"),
+                              (("--nbest", 4), "expected 1 to the beam, 3"),
+                              (("--suppress", "Q"), "--suppress Q: the model has no such token")):
+            with self.subTest(part):
+                self.assert_one_line(self.generate("--beam", 3, *options, status=1), part)
+        self.assert_one_line(self.generate("--nbest", 2, status=1), "for --beam, which is not given")
+
     # Where a text begins and ends.
 
     def test_a_line_reads_bos_once_and_ends_without_an_empty_line(self):

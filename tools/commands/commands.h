@@ -34,15 +34,21 @@ struct EvalArguments : RunArguments {
   std::int64_t beam = 4;    ///< of translations
 };
 
-/// How lines are translated; what is not given is as BeamOptions have it.
-struct TranslationArguments {
-  std::optional<std::int64_t> beam, best, tokens;
-  std::optional<double> length_penalty, coverage_penalty;
+/// How the likeliest texts are searched for; what is not given is as BeamOptions have it.
+struct SearchArguments {
+  std::optional<std::int64_t> beam, best;
+  std::optional<double> length_penalty;
   std::vector<std::string> suppress;
 
-  bool given() const {
-    return beam || best || tokens || length_penalty || coverage_penalty || !suppress.empty();
-  }
+  bool given() const { return beam || best || length_penalty || !suppress.empty(); }
+};
+
+/// How lines are translated.
+struct TranslationArguments : SearchArguments {
+  std::optional<std::int64_t> tokens;
+  std::optional<double> coverage_penalty;
+
+  bool given() const { return SearchArguments::given() || tokens || coverage_penalty; }
 };
 
 struct PredictArguments : RunArguments {
@@ -75,6 +81,7 @@ struct GenerateArguments : RunArguments {
   std::int64_t tokens = 200, count = 1;
   double temperature = 1, top_p = 1;
   std::int64_t top_k = 0;
+  SearchArguments search;  ///< without a beam: tokens are drawn
   bool greedy = false, interactive = false, tidy = false;
   std::uint64_t seed = 1;
 };

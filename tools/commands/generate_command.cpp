@@ -13,6 +13,7 @@
 #include "kernels/common/check.h"
 #include "models/registry.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/search_texts.h"
 #include "tools/console/explain.h"
 #include "tools/console/interrupt.h"
 #include "tools/console/json_line.h"
@@ -37,6 +38,14 @@ void check(const GenerateArguments& a, bool json) {
   for (const std::string& stop : a.stop) {
     if (stop.empty()) throw ConfigError("--stop is empty, expected a text");
   }
+  const bool searches = a.search.given();
+  if (searches && !a.search.beam) {
+    throw ConfigError(
+        "--nbest, --length-penalty and --suppress are for --beam, which is not given");
+  }
+  if (searches && a.tokens < 1) {
+    throw ConfigError(fmt::format("--tokens is {}, expected 1 or more of --beam", a.tokens));
+  }
   const struct {
     bool both;
     const char *one, *other, *why;
@@ -48,6 +57,13 @@ void check(const GenerateArguments& a, bool json) {
       {a.greedy && a.temperature != 1, "--greedy", "--temperature", "nothing is drawn"},
       {a.greedy && a.top_k != 0, "--greedy", "--top-k", "nothing is drawn"},
       {a.greedy && a.top_p != 1, "--greedy", "--top-p", "nothing is drawn"},
+      {searches && a.greedy, "--beam", "--greedy", "a beam of 1 is greedy"},
+      {searches && a.temperature != 1, "--beam", "--temperature", "nothing is drawn"},
+      {searches && a.top_k != 0, "--beam", "--top-k", "nothing is drawn"},
+      {searches && a.top_p != 1, "--beam", "--top-p", "nothing is drawn"},
+      {searches && a.count > 1, "--beam", "--count", "--nbest says how many texts to write"},
+      {searches && a.interactive, "--beam", "--interactive", "a search goes on from no state"},
+      {searches && !a.stop.empty(), "--beam", "--stop", "a text ends at its length or its line"},
   };
   for (const auto& pair : exclusive) {
     if (!pair.both) continue;
@@ -108,6 +124,11 @@ class Generation {
     if (arguments.tidy && vocabulary().rules().kind != TokenKind::word) {
       throw ConfigError("--tidy is for models of words, and data.tokens of this one is not word");
     }
+    if (arguments.search.given()) {
+      search_.emplace(trained_.model(), vocabulary(), arguments.tokens,
+                      beam_options(arguments.search, vocabulary()));
+      return;
+    }
     writer_.emplace(trained_.model(), vocabulary(),
                     WritingOptions{.sampling = {.temperature = arguments.temperature,
                                                 .top_k = arguments.top_k,
@@ -125,7 +146,7 @@ class Generation {
   /// Returns the exit status.
   int converse();
   void tell_graph_refusal() const {
-    const std::string& why = writer_->graph_refusal();
+    const std::string why = writer_ ? writer_->graph_refusal() : "";
     if (!why.empty()) talk("generate: steps were eager, not CUDA graphs: " + why + "\n");
   }
 
@@ -140,6 +161,7 @@ class Generation {
   const CommonArguments& common_;
   TrainedModel trained_;
   std::optional<TextWriter> writer_;
+  std::optional<TextSearch> search_;  ///< instead
 };
 
 std::vector<std::int32_t> Generation::read(const std::string& prompt, const char* from) const {
@@ -175,9 +197,10 @@ void Generation::write_texts() {
   const std::string prompt = this->prompt();
   const std::vector<std::int32_t> ids =
       read(prompt, arguments_.prompt == "-" ? "standard input" : "--prompt");
-  if (!common_.json) tell_checkpoint("generate", trained_);
   std::optional<Explanation> explanation;
   if (common_.explain) explanation.emplace(trained_.device(), trained_.config().machine);
+  const std::vector<FoundText> found = search_ ? search_->search(ids) : std::vector<FoundText>();
+  if (!common_.json) tell_checkpoint("generate", trained_);
   const auto explain = [&] {  // the first token tells it all
     if (explanation) {
       const std::size_t weights = trained_.model().parameters().bytes().weights;
@@ -186,6 +209,11 @@ void Generation::write_texts() {
     }
     return true;
   };
+  if (search_) {
+    print_found(arguments_, trained_, {prompt, found}, common_.json);
+    explain();
+    return;
+  }
   writer_->begin(ids);
   if (common_.json) {
     std::vector<std::string> texts(static_cast<std::size_t>(arguments_.count));

@@ -9,6 +9,7 @@
 #include "engine/model/translator.h"
 #include "engine/run/translations.h"
 #include "kernels/common/check.h"
+#include "tools/commands/search_texts.h"
 #include "tools/console/json_line.h"
 #include "tools/console/line_input.h"
 #include "tools/console/streams.h"
@@ -19,9 +20,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 BeamOptions options_of(const TranslationArguments& a, const Vocabulary& target) {
-  BeamOptions options{.best = a.best.value_or(1)};
-  options.beam = a.beam.value_or(std::max(options.beam, options.best));
-  options.length_penalty = a.length_penalty.value_or(options.length_penalty);
+  BeamOptions options = beam_options(a, target);
   options.coverage_penalty = a.coverage_penalty.value_or(options.coverage_penalty);
   if (a.tokens) {
     if (*a.tokens < 1) {
@@ -29,11 +28,6 @@ BeamOptions options_of(const TranslationArguments& a, const Vocabulary& target) 
     }
     options.longest_factor = 0;
     options.longest_constant = static_cast<double>(*a.tokens);
-  }
-  for (const std::string& token : a.suppress) {
-    const std::int32_t id = target.id(token);
-    if (id < 0) throw ConfigError(fmt::format("--suppress {}: the model has no such token", token));
-    options.suppressed.push_back(id);
   }
   return options;
 }
