@@ -268,6 +268,9 @@ RecurrentOutput Encoder::run_direction(Pass& pass, Var x, const Run& run,
   if (pass.training()) {
     path.gradient_norm_penalty = static_cast<float>(config_.gradient_norm_penalty);
   }
+  if (run.loop != nullptr) {
+    return (*run.loop)[index].step(layer.cell, x, parameters, run.initial, path);
+  }
   return recurrent_sequence(layer.cell, x, parameters, run.initial, path);
 }
 
@@ -321,8 +324,9 @@ Encoder::Result Encoder::run(Pass& pass, Var x, const Reading& reading, Output o
     const Tape::Layer layer(tape, layers_[l].name);
     const std::vector<Var> initial = initial_of(tape, reading, l, first);
     first += initial.size();
-    const RecurrentOutput y =
-        run_direction(pass, x, {.layer = l, .initial = initial, .step = reading.step}, path);
+    const RecurrentOutput y = run_direction(
+        pass, x, {.layer = l, .initial = initial, .step = reading.step, .loop = reading.loop},
+        path);
     result.last.insert(result.last.end(), y.last.begin(), y.last.end());
     for (std::size_t i = 0; carries && i < initial.size(); ++i) {
       pass.carry(y.last[i].value(), initial[i].value());  // [B, H]

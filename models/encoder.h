@@ -10,6 +10,7 @@
 
 #include "engine/config/options.h"
 #include "engine/model/model.h"
+#include "engine/ops/recurrent_loop.h"
 
 namespace carousel {
 
@@ -80,6 +81,8 @@ class Encoder {
     steps,  ///< [T, B, n]: of every step; n is output_width()
     last    ///< [B, n]: after each row's last step, of either direction
   };
+  /// The layers of a loop over steps that a model makes itself.
+  using Loop = std::map<std::size_t, RecurrentLoop>;
   /// How a sequence is read: all of it may be empty.
   struct Reading {
     Tensor reset{};                ///< [T, B] i32: rows restart where it is not 0
@@ -90,6 +93,7 @@ class Encoder {
     std::span<const Var> initial{};
     /// Where the first step stands in its sequence: random numbers of each step are its own.
     std::int64_t step = 0;
+    Loop* loop = nullptr;  ///< of which this is a step: the same for all its steps
   };
   struct Result {
     Var output;
@@ -133,12 +137,13 @@ class Encoder {
   std::vector<Var> initial_of(Tape& tape, const Reading& reading, std::size_t layer,
                               std::size_t first) const;
   std::vector<LossTerm> penalties(Var raw, Var dropped, const RecurrentPath& path) const;
-  /// One direction of a layer; initial and step as in Reading.
+  /// One direction of a layer; initial, step and loop as in Reading.
   struct Run {
     std::size_t layer;
     bool reverse = false;
     std::span<const Var> initial{};
     std::int64_t step = 0;
+    Loop* loop = nullptr;
   };
   RecurrentOutput run_direction(Pass& pass, Var x, const Run& run, RecurrentPath path) const;
 

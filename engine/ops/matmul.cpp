@@ -3,21 +3,13 @@
 #include <type_traits>
 
 #include "engine/ops.h"
+#include "engine/ops/product.h"
 #include "kernels/reduce/reduce.h"
 
 namespace carousel {
-namespace {
 
-/// An operand as it stands in a product.
-struct Factor {
-  const Tensor& tensor;
-  bool transpose = false;
-};
-
-/// to = a·b (+ bias), or to += …; nothing if nobody asks for it. `to` is of the factors' type, or
-/// of the type they are accumulated in, as weight gradients are.
 void multiply(const Tape& tape, const GradientTarget& to, const Factor& a, const Factor& b,
-              const Tensor& bias = {}) {
+              const Tensor& bias) {
   if (!to.tensor) return;
   visit_float(a.tensor.dtype(), [&]<class T>(std::type_identity<T>) {
     const auto run_as = [&]<class Out>(std::type_identity<Out>) {
@@ -49,6 +41,8 @@ void sum_columns(Tape& tape, const GradientTarget& to, const Tensor& x) {
         ColumnSum<T>{.x = view, .sum = to.as<Acc, 1>(), .scratch = scratch.mutable_view<Acc, 1>()});
   });
 }
+
+namespace {
 
 Var product(const Var& a, const Var& b, bool transpose_b, const Var* bias) {
   Tape& tape = a.tape();

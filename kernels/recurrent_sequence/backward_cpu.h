@@ -32,6 +32,7 @@ struct BackwardPass : SequenceShape {
   PackedSteps packed;
   T *packed_d, *packed_x, *packed_units;  // [packed, G·H], [packed, I], 2 of [packed, max(P, H)]
   Acc* packed_d_x;                        // [packed, I]
+  bool packs;
   std::byte *packed_hh, *packed_hr;
 
   BackwardPass(const RecurrentSequenceBackward<T>& backward, const CellRows<T>& rows_of_cell,
@@ -78,8 +79,11 @@ struct BackwardPass : SequenceShape {
     packed_x = stored(rows.present() && op.d_weight_ih.present(), input);
     packed_units = stored(rows.present(), 2 * most);
     packed_d_x = cut.take<Acc>(rows.present() && op.d_x.present() ? all * input : 0);
+    // A loop's step has one product, which packing would not pay for.
+    packs = steps > 1 || cell.phases > 1 || gathers || heads > 1 || projects || normalizes ||
+            keeps_d_recurrent(cell);
     packed_hh = cut.take<std::byte>(
-        op.weight_hh.present() ? StepWeights<T>::bytes(*this, slices, false) : 0);
+        packs && op.weight_hh.present() ? StepWeights<T>::bytes(*this, slices, false) : 0);
     packed_hr = cut.take<std::byte>(
         projects ? static_cast<std::int64_t>(PackedMatrix<T>::bytes(projection_shape())) : 0);
   }
@@ -351,7 +355,7 @@ struct BackwardPass : SequenceShape {
     prepare();
     StepWeights<T> weights{*this};
     std::optional<PackedMatrix<T>> weight_hr;
-    if (op.weight_hh.present()) weights.pack(op.weight_hh, slices, false, packed_hh);
+    if (packs && op.weight_hh.present()) weights.pack(op.weight_hh, slices, false, packed_hh);
     if (projects) weight_hr.emplace(projection_shape(), op.weight_hr.data, false, packed_hr);
     slices.note();
     slices.for_each([&](std::int64_t first, std::int64_t last) {
@@ -369,9 +373,23 @@ struct BackwardPass : SequenceShape {
           multiply_step(weights, phase, visit, first, count);
         }
       }
-      for (std::int64_t row = first; row < last; ++row) finish_row(row);
+      for (std::int64_t row = first; packs && row < last; ++row) finish_row(row);
     });
+    if (!packs) finish_one_step();
     sum_over_steps();
+  }
+
+  /// Of all rows at once, where the weights are not packed.
+  void finish_one_step() {
+    if (op.weight_hh.present() && op.d_h0.present()) {
+      multiply(CpuProduct<T, Acc>{.m = steps * batch,
+                                  .n = output,
+                                  .k = columns(),
+                                  .a = op.gates.data,
+                                  .b = op.weight_hh.data,
+                                  .c = d_h});
+    }
+    for_rows(0, batch, width, [&](std::int64_t row) { finish_row(row); });
   }
 
   void sum_over_steps() const;

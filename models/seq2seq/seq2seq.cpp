@@ -74,8 +74,9 @@ Var Seq2Seq::advanced(Pass& pass, Var x, Place& place, const Given& given) const
   const bool first = config_.looks_first();
   if (first) place.fed = attention_.context(tape, place.states[top_state()], given.memory);
   if (place.fed.present()) x = with_fed(tape, x, place.fed);
-  Encoder::Result result = decoder_.run(pass, x, {.initial = place.states, .step = place.step++},
-                                        Encoder::Output::steps);
+  Encoder::Result result =
+      decoder_.run(pass, x, {.initial = place.states, .step = place.step++, .loop = &place.loop},
+                   Encoder::Output::steps);
   place.states = std::move(result.last);
   const Var y = first ? attention_.combined(tape, place.fed, result.output)
                       : attention_.attended(tape, result.output, given.memory);

@@ -66,6 +66,7 @@ class Seq2Seq : public Model, public Translator, public AttentionReader {
     std::vector<Var> states;
     Var fed{};  ///< what it reads besides its tokens, if it does
     std::int64_t step = 0;
+    Encoder::Loop loop{};
   };
   Place beginning(Tape& tape, const Given& given, std::int64_t rows) const;
   Var advanced(Pass& pass, Var x, Place& place, const Given& given) const;
