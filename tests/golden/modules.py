@@ -322,8 +322,9 @@ class Seq2Seq(nn.Module):
                 fed = self.combined(fed, h)
             else:
                 fed, weights = self.look(h, memory, beyond)
-            steps.append((self.output(fed), weights))
-        return tuple(torch.cat(part) for part in zip(*steps))
+            steps.append((fed, weights))
+        outputs, weights = (torch.cat(part) for part in zip(*steps))
+        return self.output(outputs), weights
 
     def context(self, query, memory, beyond):
         """What queries [T, B, H] get of the memory, and the weights [B, T, S]."""

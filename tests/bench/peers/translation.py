@@ -2,7 +2,7 @@
 """Translation with Carousel's seq2seq and with the same model in PyTorch, from the same weights.
 
     translation.py CAROUSEL PAIRS [--attention dot] [--input-feeding] [--layers 1] [--steps 2500]
-                   [--seeds 3] [--longest 7] [--sources 1000] [--threads 2]
+                   [--precision f32|bf16] [--seeds 3] [--longest 7] [--sources 1000] [--threads 2]
 
 PAIRS has lines source<TAB>target; of each both are cut into words and marks, in small letters, and
 pairs of more than LONGEST on either side are left out. A hash of the source puts 90 of 100 into
@@ -115,6 +115,8 @@ class Carousel:
 
 
 class PyTorch:
+    precision = "f32"  # or bf16, of products, by autocast
+
     def __init__(self, a, start, seed, module, renamed=lambda weights: weights):
         """module(source vocabulary, vocabulary) takes what renamed() makes of the weights."""
         weights, self.ids, _ = load(start)
@@ -132,8 +134,10 @@ class PyTorch:
         return nn.utils.rnn.pad_sequence(rows), torch.tensor([len(row) for row in rows])
 
     def logits(self, source, lengths, token):
-        result = self.model(source, lengths, token)
-        return result[0] if isinstance(result, tuple) else result  # without the attention's weights
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+            result = self.model(source, lengths, token)
+        logits = result[0] if isinstance(result, tuple) else result  # else with attention's weights
+        return logits.float()
 
     def loss(self, pairs, smoothing=0.0):
         """The mean over the tokens of the targets, and how many these are."""
@@ -194,7 +198,7 @@ def main():
     parser.add_argument("--attention", default="dot",
                         choices=("none", "dot", "general", "additive", "concat"))
     parser.add_argument("--input-feeding", action="store_true")
-    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32")
     for option, default in (("layers", 1), ("steps", 2500), ("seeds", 3), ("longest", 7),
                             ("sources", 1000), ("threads", 2)):
         parser.add_argument(f"--{option}", type=int, default=default)
@@ -216,6 +220,7 @@ def main():
             ours = Carousel(a, folder, seed, *settings)
             theirs = PyTorch(a, ours.start, seed,
                              recurrent_module(a.attention, a.layers, a.input_feeding))
+            theirs.precision = a.precision
             reports = ours.train_from_start(f"run.precision={a.precision}")
             rate = statistics.median(report["tokens_per_second"] for report in reports[1:])
             both = {"Carousel": (rate, ours.translations(sources)),
