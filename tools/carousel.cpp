@@ -208,12 +208,8 @@ CLI::App* add_generate(CLI::App& app, Arguments& a) {
   add_search(*command, generate.search,
              {"write the likeliest texts, found with so many that are written on side by side",
               "so many texts, the best first"});
-  command
-      ->add_option("--seed", generate.seed, "the same seed writes the same text")
-      // CLI11 reads -1 as the largest number there is.
-      ->check([](const std::string& seed) -> std::string {
-        return seed.starts_with('-') ? fmt::format("is {}, expected 0 or more", seed) : "";
-      })
+  command->add_option("--seed", generate.seed, "the same seed writes the same text")
+      ->check(wrong_seed)
       ->capture_default_str();
   add_common(*command, a.common);
   add_explain(*command, a.common);

@@ -1,6 +1,13 @@
 #include "tools/predict_options.h"
 
+#include <fmt/format.h>
+
 namespace carousel {
+
+std::string wrong_seed(const std::string& seed) {
+  // CLI11 reads -1 as the largest number there is.
+  return seed.starts_with('-') ? fmt::format("is {}, expected 0 or more", seed) : "";
+}
 
 void add_search(CLI::App& command, SearchArguments& arguments, const SearchHelp& help) {
   command.add_option("--beam", arguments.beam, help.beam);
@@ -26,6 +33,14 @@ void add_prediction(CLI::App& command, PredictArguments& arguments) {
   command.add_option("--coverage-penalty", a.coverage_penalty,
                      "beta of Wu et al. 2016: above 0, translations that attend to all of the line "
                      "are preferred; default: 0");
+  command.add_option("--temperature", a.temperature,
+                     "of translations: tokens are drawn; below 1: safer; above: bolder");
+  command.add_option("--top-k", a.top_k, "drawn among the k likeliest; 0: all");
+  command.add_option("--top-p", a.top_p, "drawn among the likeliest that make up p");
+  command
+      .add_option("--seed", a.seed,
+                  "the same seed draws the same translations of the same lines; default: 1")
+      ->check(wrong_seed);
   command.add_option("--tokens", a.tokens,
                      "of a translation, at most; default: twice those of the line and 10");
 }

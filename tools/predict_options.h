@@ -1,10 +1,14 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <string>
 
 #include "tools/commands/commands.h"
 
 namespace carousel {
+
+/// What is wrong with a seed as it is typed; empty if nothing is.
+std::string wrong_seed(const std::string& seed);
 
 /// What a command says of --beam and --nbest.
 struct SearchHelp {

@@ -21,6 +21,7 @@ void BeamOptions::check() const {
     refuse("the number of hypotheses that are wanted", best,
            fmt::format("1 to the beam, {}", beam));
   }
+  if (sampling && beam != 1) refuse("the beam", beam, "1 where tokens are drawn");
   // Written so that NaN fails.
   const std::string at_least_none = "a number of at least 0";
   const auto expect_number = [&](const char* what, double value) {

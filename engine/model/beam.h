@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
+
+#include "engine/model/sampling.h"
 
 namespace carousel {
 
@@ -18,6 +21,9 @@ struct BeamOptions {
   double longest_constant = 10;  ///< least room for one; |X| of its source, <eos> counted in both
   std::vector<std::int32_t> suppressed{};  ///< tokens that are never written
   bool aligned = false;                    ///< hypotheses tell their alignment
+  /// Tokens are drawn, so that there is one hypothesis of a source: a beam of 1. Its own suppressed
+  /// token does not count.
+  std::optional<SamplingConfig> sampling{};
 
   /// ConfigError for what is out of range.
   void check() const;

@@ -2,12 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 #include <utility>
 
+#include "kernels/combine/combine.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 #include "kernels/cross_entropy/cross_entropy.h"
+#include "kernels/sample/sample.h"
 #include "kernels/top_k/top_k.h"
 
 namespace carousel {
@@ -109,6 +112,59 @@ BeamSearch::Likeliest BeamSearch::likeliest(const Tensor& logits) {
   return {on_host<std::int32_t>(index), on_host<float>(score), on_host<float>(log_sums)};
 }
 
+Tensor BeamSearch::without_suppressed(const Tensor& logits) {
+  if (options_.suppressed.empty()) return logits;
+  const std::int64_t rows = logits.shape().rows(), V = logits.shape().back();
+  if (!mask_ || mask_.shape() != Shape{rows, V}) {
+    std::vector<float> mask(static_cast<std::size_t>(rows * V), 0.0F);
+    for (const std::int32_t id : options_.suppressed) {
+      for (std::int64_t row = 0; row < rows && id >= 0 && id < V; ++row) {
+        mask[static_cast<std::size_t>(row * V + id)] = -std::numeric_limits<float>::infinity();
+      }
+    }
+    mask_ = Tensor(device_, {rows, V}, DType::f32);
+    copy_from_host(mask_, mask.data());
+  }
+  const Tensor result = tape_.tensor(logits.shape(), DType::f32);
+  run(device_, Add<float>{.a = logits.view<float, 1>(),
+                          .b = mask_.view<float, 1>(),
+                          .y = result.mutable_view<float, 1>()});
+  return result;
+}
+
+BeamSearch::Likeliest BeamSearch::drawn(const Tensor& logits, std::int64_t step) {
+  const Tensor all = as_float(tape_, logits), open = without_suppressed(all);
+  const std::int64_t rows = all.shape().rows(), V = all.shape().back();
+  const Tensor at_step = tape_.tensor({1}, DType::i64), token = tape_.tensor({rows}, DType::i32),
+               loss = tape_.tensor({rows}, DType::f32), log_sums = tape_.tensor({rows}, DType::f32);
+  copy_from_host(at_step, &step);
+  const SamplingConfig& how = *options_.sampling;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    run(device_, Sample<float>{.logits = open.reshaped({rows, V}).slice(row, 1).view<float, 2>(),
+                               .temperature = static_cast<float>(how.temperature),
+                               .top_k = how.top_k,
+                               .top_p = static_cast<float>(how.top_p),
+                               .greedy = how.greedy,
+                               .random = {.seed = how.seed,
+                                          .stream = streams_[static_cast<std::size_t>(row)],
+                                          .step = at_step.view<std::int64_t, 1>()},
+                               .token = token.slice(row, 1).mutable_view<std::int32_t, 1>()});
+  }
+  run(device_, CrossEntropyForward<float>{.logits = all.view<float, 2>(),
+                                          .target = token.view<std::int32_t, 1>(),
+                                          .loss = loss.mutable_view<float, 1>(),
+                                          .lse = log_sums.mutable_view<float, 1>()});
+  // The place where the host waits for a step.
+  const std::vector<std::int32_t> chosen = on_host<std::int32_t>(token);
+  const std::vector<float> nats = on_host<float>(loss);
+  Likeliest result{.token = {}, .logit = {}, .log_sums = on_host<float>(log_sums)};
+  for (std::size_t row = 0; row < chosen.size(); ++row) {
+    result.token.insert(result.token.end(), {chosen[row], -1});
+    result.logit.insert(result.logit.end(), {result.log_sums[row] - nats[row], 0.0F});
+  }
+  return result;
+}
+
 std::vector<Beam::Extension> BeamSearch::candidates(const Beam& beam, std::size_t source,
                                                     const Likeliest& likeliest) const {
   const std::size_t kept = static_cast<std::size_t>(options_.beam) + 1;
@@ -180,9 +236,11 @@ void BeamSearch::begin(std::int64_t rows) {
 }
 
 std::vector<std::vector<Hypothesis>> BeamSearch::search(
-    std::span<const std::vector<std::int32_t>> sources) {
+    std::span<const std::vector<std::int32_t>> sources, std::span<const std::uint64_t> streams) {
   if (sources.empty()) return {};
   sources_ = std::ssize(sources);
+  streams_.assign(streams.begin(), streams.end());
+  for (std::size_t b = streams_.size(); b < sources.size(); ++b) streams_.push_back(b);
   std::vector<Beam> beams;
   std::int64_t longest = 0;
   for (const auto& source : sources) {
@@ -199,7 +257,8 @@ std::vector<std::vector<Hypothesis>> BeamSearch::search(
     Pass pass(tape_);
     const Translator::Step step = translator_.step(pass, token, state, weighs());
     pass.finish();
-    extend(beams, sources, likeliest(step.logits), step.alignment);
+    const Likeliest next = options_.sampling ? drawn(step.logits, steps) : likeliest(step.logits);
+    extend(beams, sources, next, step.alignment);
     if (std::all_of(beams.begin(), beams.end(), [](const Beam& b) { return b.is_over(); })) break;
     if (place(beams)) {
       copy_from_host(row, row_.data());

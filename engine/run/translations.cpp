@@ -30,7 +30,8 @@ LineEncoder Translations::encoder(std::string name) const {
 }
 
 std::vector<std::vector<Hypothesis>> Translations::translate(std::span<const LineIds> lines,
-                                                             BeamOptions options) {
+                                                             BeamOptions options,
+                                                             std::uint64_t first_line) {
   options.suppressed.insert(options.suppressed.end(), {target().unknown(), target().begin()});
   std::vector<LineIds> read(lines.begin(), lines.end());
   std::vector<std::size_t> order;
@@ -48,8 +49,12 @@ std::vector<std::vector<Hypothesis>> Translations::translate(std::span<const Lin
     const auto numbers =
         std::span(order).subspan(first).first(std::min(kSideBySide, order.size() - first));
     std::vector<LineIds> sources;
-    for (const std::size_t number : numbers) sources.push_back(std::move(read[number]));
-    std::vector<std::vector<Hypothesis>> found = search.search(sources);
+    std::vector<std::uint64_t> streams;
+    for (const std::size_t number : numbers) {
+      sources.push_back(std::move(read[number]));
+      streams.push_back(first_line + number);
+    }
+    std::vector<std::vector<Hypothesis>> found = search.search(sources, streams);
     for (std::size_t i = 0; i < numbers.size(); ++i) result[numbers[i]] = std::move(found[i]);
   }
   return result;

@@ -20,8 +20,10 @@ class Translations {
   /// The best hypotheses of each line of ids (LineEncoder), in the order of the lines; none of a line
   /// without tokens. <unk> and <bos> are suppressed, too. Lines of similar lengths are translated side
   /// by side.
+  /// The first line has this number, which tells the random numbers of lines apart if tokens are
+  /// drawn.
   std::vector<std::vector<Hypothesis>> translate(std::span<const LineIds> lines,
-                                                 BeamOptions options);
+                                                 BeamOptions options, std::uint64_t first_line = 0);
   /// The text of a hypothesis.
   std::string text(const Hypothesis& hypothesis) const;
   const Vocabulary& source() const { return trained_.vocabularies()["source"]; }

@@ -160,6 +160,22 @@ class DriverTranslateTest(DriverCase):
         greedy = self.predict("--data", self.here / "lines.txt", "--beam", 1, "--nbest", 1).stdout
         self.assertEqual(len(greedy.splitlines()), 4)
 
+    def test_translations_are_drawn(self):
+        lines = ("--data", self.here / "lines.txt")
+        def drawn(seed, *more):
+            return self.predict(*lines, "--temperature", 1.5, "--seed", seed, *more).stdout
+        self.assertEqual(drawn(1), drawn(1))
+        self.assertGreater(len({drawn(seed) for seed in range(4)}), 1)
+        self.assertEqual(self.predict(*lines, "--top-k", 1).stdout,
+                         self.predict(*lines, "--beam", 1).stdout)
+        found = [json.loads(line)["hypotheses"] for line in drawn(2, "--top-p", 0.9, "--json").splitlines()]
+        self.assertEqual([len(each) for each in found], [1, 1, 0, 1, 1])
+        self.assertEqual([each[0]["text"] if each else "" for each in found],
+                         drawn(2, "--top-p", 0.9).splitlines())
+        for line in drawn(3, "--suppress", "six", "--suppress", "<eos>", "--tokens", 4).splitlines():
+            self.assertNotIn("six", line)
+            self.assertIn(len(line.split()), (0, 4))
+
     def test_json_tells_scores_and_alignment(self):
         options = ("--nbest", 2, "--length-penalty", 1, "--json")
         lines = [json.loads(line) for line in
@@ -197,6 +213,12 @@ class DriverTranslateTest(DriverCase):
                               (("--length-penalty", -1), "length penalty is -1"),
                               (("--tokens", 0), "--tokens is 0, expected 1 or more"),
                               (("--suppress", "no-word"), "--suppress no-word: the model has no such"),
+                              (("--temperature", 0), "--temperature is 0, expected more than 0"),
+                              (("--top-p", 2), "--top-p is 2, expected more than 0"),
+                              (("--top-k", -1), "--top-k is -1, expected 0 or more"),
+                              (("--top-k", 2, "--beam", 2), "--beam and --temperature, --top-k and"),
+                              (("--top-k", 2, "--nbest", 1), "--nbest and --temperature, --top-k"),
+                              (("--seed", 2), "--seed is for --temperature, --top-k and --top-p"),
                               (("--what", "path"), "--what is of hidden states")):
             self.assert_one_line(self.predict("--data", self.here / "lines.txt", *options, status=1),
                                  part)

@@ -45,10 +45,14 @@ struct SearchArguments {
 
 /// How lines are translated.
 struct TranslationArguments : SearchArguments {
-  std::optional<std::int64_t> tokens;
-  std::optional<double> coverage_penalty;
+  std::optional<std::int64_t> tokens, top_k;
+  std::optional<double> coverage_penalty, temperature, top_p;
+  std::optional<std::uint64_t> seed;
 
-  bool given() const { return SearchArguments::given() || tokens || coverage_penalty; }
+  bool draws() const { return temperature || top_k || top_p; }
+  bool given() const {
+    return SearchArguments::given() || tokens || coverage_penalty || draws() || seed;
+  }
 };
 
 struct PredictArguments : RunArguments {

@@ -27,14 +27,7 @@ namespace {
 void check(const GenerateArguments& a, bool json) {
   if (a.tokens < 0) throw ConfigError(fmt::format("--tokens is {}, expected 0 or more", a.tokens));
   if (a.count < 1) throw ConfigError(fmt::format("--count is {}, expected 1 or more", a.count));
-  if (!(a.temperature > 0)) {
-    throw ConfigError(fmt::format(
-        "--temperature is {}, expected more than 0 (--greedy takes the likeliest)", a.temperature));
-  }
-  if (a.top_k < 0) throw ConfigError(fmt::format("--top-k is {}, expected 0 or more", a.top_k));
-  if (!(a.top_p > 0 && a.top_p <= 1)) {
-    throw ConfigError(fmt::format("--top-p is {}, expected more than 0 and at most 1", a.top_p));
-  }
+  expect_sampling({.temperature = a.temperature, .top_k = a.top_k, .top_p = a.top_p}, "--greedy");
   for (const std::string& stop : a.stop) {
     if (stop.empty()) throw ConfigError("--stop is empty, expected a text");
   }
@@ -46,10 +39,7 @@ void check(const GenerateArguments& a, bool json) {
   if (searches && a.tokens < 1) {
     throw ConfigError(fmt::format("--tokens is {}, expected 1 or more of --beam", a.tokens));
   }
-  const struct {
-    bool both;
-    const char *one, *other, *why;
-  } exclusive[] = {
+  expect_one_of_each({
       {a.interactive && !a.prompt.empty(), "--interactive", "--prompt", "its prompts are lines"},
       {a.interactive && a.count > 1, "--interactive", "--count", "it is one text"},
       {a.interactive && json, "--interactive", "--json", "it is a dialogue"},
@@ -64,12 +54,7 @@ void check(const GenerateArguments& a, bool json) {
       {searches && a.count > 1, "--beam", "--count", "--nbest says how many texts to write"},
       {searches && a.interactive, "--beam", "--interactive", "a search goes on from no state"},
       {searches && !a.stop.empty(), "--beam", "--stop", "a text ends at its length or its line"},
-  };
-  for (const auto& pair : exclusive) {
-    if (!pair.both) continue;
-    throw ConfigError(
-        fmt::format("{} and {} exclude each other: {}", pair.one, pair.other, pair.why));
-  }
+  });
 }
 
 const char* name(TextEnd end) {

@@ -113,9 +113,10 @@ int predict_command(const PredictArguments& arguments, const CommonArguments& co
   const ModelEntry& entry = *trained.config().entry;
   expect_ability(entry.predicts || entry.tracks || entry.translates, "predict", entry);
   if (arguments.translation.given() && !entry.translates) {
-    throw ConfigError(fmt::format(
-        "--beam and what goes with it is for models that translate, and model.kind = {} does not",
-        entry.kind));
+    throw ConfigError(
+        fmt::format("--beam, --temperature and what goes with them is for models that translate, "
+                    "and model.kind = {} does not",
+                    entry.kind));
   }
   if (entry.tracks) {
     predict_states(arguments, trained, common.json);

@@ -35,6 +35,26 @@ BeamOptions beam_options(const SearchArguments& arguments, const Vocabulary& voc
   return options;
 }
 
+void expect_one_of_each(std::initializer_list<Exclusion> pairs) {
+  for (const Exclusion& pair : pairs) {
+    if (!pair.both) continue;
+    throw ConfigError(
+        fmt::format("{} and {} exclude each other: {}", pair.one, pair.other, pair.why));
+  }
+}
+
+void expect_sampling(const SamplingConfig& how, const char* greedy) {
+  if (!(how.temperature > 0)) {
+    throw ConfigError(
+        fmt::format("--temperature is {}, expected more than 0 ({} takes the likeliest)",
+                    how.temperature, greedy));
+  }
+  if (how.top_k < 0) throw ConfigError(fmt::format("--top-k is {}, expected 0 or more", how.top_k));
+  if (!(how.top_p > 0 && how.top_p <= 1)) {
+    throw ConfigError(fmt::format("--top-p is {}, expected more than 0 and at most 1", how.top_p));
+  }
+}
+
 void print_found(const GenerateArguments& arguments, const TrainedModel& trained,
                  const FoundTexts& found, bool json) {
   const Vocabulary& vocabulary = trained.vocabularies()["token"];

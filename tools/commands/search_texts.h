@@ -1,5 +1,6 @@
 #pragma once
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -11,6 +12,16 @@ namespace carousel {
 
 /// What the command line says of a beam. ConfigError for a token that the vocabulary lacks.
 BeamOptions beam_options(const SearchArguments& arguments, const Vocabulary& vocabulary);
+
+/// Two options that exclude each other, and whether both are given.
+struct Exclusion {
+  bool both;
+  const char *one, *other, *why;
+};
+/// ConfigError if both of any are given.
+void expect_one_of_each(std::initializer_list<Exclusion> pairs);
+/// ConfigError for numbers out of range. `greedy` is the option that takes the likeliest instead.
+void expect_sampling(const SamplingConfig& how, const char* greedy);
 
 /// What was found behind a prompt.
 struct FoundTexts {

@@ -19,8 +19,28 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+/// Tokens are drawn.
+void add_sampling(const TranslationArguments& a, BeamOptions& options) {
+  expect_one_of_each(
+      {{a.beam.has_value(), "--beam", "--temperature, --top-k and --top-p", "tokens are drawn"},
+       {a.best.has_value(), "--nbest", "--temperature, --top-k and --top-p",
+        "one translation is drawn"}});
+  const SamplingConfig none;
+  options.sampling = {.temperature = a.temperature.value_or(none.temperature),
+                      .top_k = a.top_k.value_or(none.top_k),
+                      .top_p = a.top_p.value_or(none.top_p),
+                      .seed = a.seed.value_or(none.seed)};
+  expect_sampling(*options.sampling, "--beam 1");
+  options.beam = 1;
+}
+
 BeamOptions options_of(const TranslationArguments& a, const Vocabulary& target) {
   BeamOptions options = beam_options(a, target);
+  if (a.draws()) {
+    add_sampling(a, options);
+  } else if (a.seed) {
+    throw ConfigError("--seed is for --temperature, --top-k and --top-p, and none is given");
+  }
   options.coverage_penalty = a.coverage_penalty.value_or(options.coverage_penalty);
   if (a.tokens) {
     if (*a.tokens < 1) {
@@ -97,7 +117,7 @@ void translate_lines(const PredictArguments& arguments, TrainedModel& trained, b
       ids.push_back(encoder.next(line));
       unknown += std::count(ids.back().begin(), ids.back().end(), translations.source().unknown());
     }
-    const auto found = translations.translate(ids, options);
+    const auto found = translations.translate(ids, options, static_cast<std::uint64_t>(number));
     std::string text;
     for (std::size_t i = 0; i < lines.size(); ++i) {
       ++number;
