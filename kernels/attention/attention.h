@@ -28,7 +28,8 @@ namespace carousel {
 ///          divide heads, for a window without causal or a negative one, or unless
 ///          0 ≤ drop_probability < 1. B == 0 or Tq == 0 does nothing; Tk == 0 gives y = 0.
 /// Accuracy within kAttentionForwardTolerance for |q|, |k|, |v| ≤ 1. Sums are in float and in an
-///          order that the extents fix: equal bit for bit for every number of threads.
+///          order that the extents fix: equal bit for bit for every number of threads. Where bf16 is
+///          multiplied as it is, on CUDA and by AMX, weights are rounded to it before they meet v.
 /// Memory   never holds Tq × Tk: a tile of the scores at a time, and O(Tk) per running thread on the
 ///          CPU. Reads k and v once for each tile of queries, skips tiles that no query sees, writes
 ///          y once. `weights`, for plots, is the exception: B·A·Tq·Tk elements more, and as
