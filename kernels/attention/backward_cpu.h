@@ -62,8 +62,8 @@ class BackwardTask {
     packed_d_y_ = memory_.products.pack_rows(d_y_, share_ * room_, memory_.packed_d_y);
     for (std::int64_t s0 = 0; s0 < op_.k.steps(); s0 += kTile) {
       const std::int64_t count = std::min(kTile, op_.k.steps() - s0);
-      std::fill_n(d_k_.data, kTile * padded_, A{0});
-      std::fill_n(d_v_.data, kTile * padded_, A{0});
+      std::fill_n(d_k_.data, rounded_up(count, kPanel) * padded_, A{0});
+      std::fill_n(d_v_.data, rounded_up(count, kPanel) * padded_, A{0});
       if (s0 < keys_.count) sum_tile(s0);
       write_tile(op_.d_k, d_k_, scale_, s0, count);
       write_tile(op_.d_v, d_v_, A{1}, s0, count);
@@ -98,12 +98,12 @@ class BackwardTask {
   }
 
   void sum_tile(std::int64_t s0) {
-    const std::int64_t count = std::min(kTile, keys_.count - s0);
-    HeadSteps<T>(op_.k, b_, group_, width_).copy(s0, count, kTile, k_);
-    HeadSteps<T>(op_.v, b_, group_, width_).copy(s0, count, kTile, v_);
-    memory_.products.pack_columns(k_, kTile, columns_);
-    memory_.products.pack_columns(v_, kTile, columns_ + kTile * padded_ / kPack);
-    packed_k_ = memory_.products.pack_rows(k_, kTile, memory_.packed_keys);
+    const std::int64_t count = std::min(kTile, keys_.count - s0), room = rounded_up(count, kPanel);
+    HeadSteps<T>(op_.k, b_, group_, width_).copy(s0, count, room, k_);
+    HeadSteps<T>(op_.v, b_, group_, width_).copy(s0, count, room, v_);
+    memory_.products.pack_columns(k_, room, columns_);
+    memory_.products.pack_columns(v_, room, columns_ + kTile * padded_ / kPack);
+    packed_k_ = memory_.products.pack_rows(k_, room, memory_.packed_keys);
     for (std::int64_t h = 0; h < share_; ++h) {
       for (std::int64_t t0 = 0; t0 < queries_; t0 += kTile) add_queries(h, t0, s0);
     }
