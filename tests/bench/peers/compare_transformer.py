@@ -90,7 +90,8 @@ def read_stream(text, batch):
 
 def ours(a, precision):
     changes = {**a.changes, "data.text": pathlib.Path(a.text).resolve(), "train.evaluate_every": 0,
-               "train.save_every": 0, "train.sample_every": 0, "run.precision": precision,
+               "train.save_every": 0, "train.sample_every": 0, "train.report_every": 4,
+               "run.precision": precision,
                "run.threads": a.threads, "run.device": "cpu"}
     with tempfile.TemporaryDirectory() as folder:
         log = pathlib.Path(folder) / "log"
