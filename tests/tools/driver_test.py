@@ -285,7 +285,7 @@ class DriverTest(DriverCase):
         hidden, dropout = options["model.hidden"], options["model.dropout"]
         self.assertEqual((hidden["type"], hidden["least"]), ("integer", 1))
         self.assertEqual((dropout["type"], dropout["least"], dropout["below"]), ("number", 0, 1))
-        self.assertEqual(options["data.tokens"]["choices"], ["byte", "char", "word", "sentencepiece"])
+        self.assertEqual(options["data.tokens"]["choices"], ["byte", "char", "word", "sentencepiece", "byte_bpe"])
         self.assertTrue(options["data.text"]["required"])
         self.assertIsNone(options["data.text"]["default"])
 
