@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/attention/attention.h"
 #include "kernels/attention/backward.cuh"
 #include "kernels/attention/forward.cuh"
@@ -10,23 +12,24 @@ namespace {
 using attention_cuda::BackwardShared;
 using attention_cuda::ForwardShared;
 using attention_cuda::Keep;
-using attention_cuda::kThreads;
-using attention_cuda::kTileRows;
+using attention_cuda::Tile;
 
-/// Calls f with the width of the tiles that hold a head: 64, 128 or 256.
+/// Calls f with the tile for heads of a width and sequences of at most `steps` queries and keys. Short
+/// sequences get a warp and not four, most of whose rows would be empty. A head of 256 in float needs few
+/// rows for the 163 KiB of shared memory of sm_80.
 template <class F>
-void with_width(std::int64_t head_width, const F& f) {
-  if (head_width <= 64) return f(std::integral_constant<int, 64>{});
-  if (head_width <= 128) return f(std::integral_constant<int, 128>{});
-  f(std::integral_constant<int, 256>{});
+void with_tile(std::int64_t head_width, std::int64_t steps, const F& f) {
+  if (head_width <= 64 && steps <= 16) return f(Tile<64, 16, 16>{});
+  if (head_width <= 64) return f(Tile<64, 64, 64>{});
+  if (head_width <= 128) return f(Tile<128, 64, 32>{});
+  f(Tile<256, 32, 32>{});
 }
 
-/// One block for every tile of kTileRows steps of `heads` heads in each row of the batch.
-template <int kWidth, class Shared>
-Grid tiles(std::int64_t steps, std::int64_t heads, std::int64_t batch) {
-  constexpr int kRows = kTileRows<kWidth>;
-  return {.blocks = (steps + kRows - 1) / kRows * heads * batch,
-          .threads = kThreads<kWidth>,
+/// One block for every tile of `steps` steps of `heads` heads in each row of the batch.
+template <class Tile, class Shared>
+Grid blocks(std::int64_t steps, std::int64_t heads, std::int64_t batch) {
+  return {.blocks = (steps + Tile::kRows - 1) / Tile::kRows * heads * batch,
+          .threads = Tile::kThreads,
           .shared_bytes = sizeof(Shared)};
 }
 
@@ -52,9 +55,9 @@ Op with_factor(const Op& op) {
 template <class T>
 void AttentionForward<T>::run(const Cuda& device) const {
   const AttentionForward<T> op = with_factor(*this);
-  with_width(rule.head_width, [&]<int kWidth>(std::integral_constant<int, kWidth>) {
-    launch(device, tiles<kWidth, ForwardShared<T, kWidth>>(q.steps(), rule.heads, q.batch()),
-           attention_cuda::attention_forward_kernel<T, kWidth>, op);
+  with_tile(rule.head_width, std::max(q.steps(), k.steps()), [&]<class Tile>(Tile) {
+    launch(device, blocks<Tile, ForwardShared<T, Tile>>(q.steps(), rule.heads, q.batch()),
+           attention_cuda::attention_forward_kernel<T, Tile>, op);
   });
   if (weights.present())
     launch(device, warps(*this), attention_cuda::attention_weights_kernel<T>, op);
@@ -72,26 +75,26 @@ void AttentionBackward<T>::run(const Cuda& device) const {
   const AttentionBackward<T> op = with_factor(*this);
   auto* const delta = reinterpret_cast<float*>(scratch.data);
   launch(device, warps(*this), attention_cuda::attention_delta_kernel<T>, op, delta);
-  with_width(rule.head_width, [&]<int kWidth>(std::integral_constant<int, kWidth>) {
-    using Shared = BackwardShared<T, kWidth>;
+  with_tile(rule.head_width, std::max(q.steps(), k.steps()), [&]<class Tile>(Tile) {
+    using Shared = BackwardShared<T, Tile>;
     // Keys first: that order is the contract's if two gradients are one tensor.
-    const Grid keys = tiles<kWidth, Shared>(k.steps(), rule.groups(), q.batch());
-    if constexpr (kWidth > 128) {
+    const Grid keys = blocks<Tile, Shared>(k.steps(), rule.groups(), q.batch());
+    if constexpr (Tile::kWidth > 128) {
       if (d_k.present()) {
-        launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, kWidth, Keep::keys>,
+        launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::keys>,
                op, delta);
       }
       if (d_v.present()) {
-        launch(device, keys,
-               attention_cuda::attention_backward_keys_kernel<T, kWidth, Keep::values>, op, delta);
+        launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::values>,
+               op, delta);
       }
     } else if (d_k.present() || d_v.present()) {
-      launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, kWidth, Keep::both>,
-             op, delta);
+      launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::both>, op,
+             delta);
     }
     if (!d_q.present()) return;
-    launch(device, tiles<kWidth, Shared>(q.steps(), rule.heads, q.batch()),
-           attention_cuda::attention_backward_queries_kernel<T, kWidth>, op, delta);
+    launch(device, blocks<Tile, Shared>(q.steps(), rule.heads, q.batch()),
+           attention_cuda::attention_backward_queries_kernel<T, Tile>, op, delta);
   });
 }
 

@@ -4,11 +4,11 @@
 
 namespace carousel::attention_cuda {
 
-template <class T, int kWidth>
+template <class T, class Tile>
 struct BackwardShared {
-  Row<T, kWidth> own[2][kTileRows<kWidth>];     ///< q and d_y, or k and v
-  Row<T, kWidth> other[2][kOtherRows<kWidth>];  ///< k and v, or q and d_y
-  float lse[kOtherRows<kWidth>], delta[kOtherRows<kWidth>];
+  Row<T, Tile::kWidth> own[2][Tile::kRows];     ///< q and d_y, or k and v
+  Row<T, Tile::kWidth> other[2][Tile::kOther];  ///< k and v, or q and d_y
+  float lse[Tile::kOther], delta[Tile::kOther];
 };
 
 /// delta[b, a, t] = Σ_d d_y·y: one warp each.
@@ -44,12 +44,12 @@ struct Pairs {
 };
 
 /// One block per tile of queries of a head, one warp per 16 of them; keys pass through shared memory.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads<kWidth>)
+template <class T, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads)
     attention_backward_queries_kernel(const __grid_constant__ AttentionBackward<T> op,
                                       const float* deltas) {
-  constexpr int kQueries = kTileRows<kWidth>, kKeys = kOtherRows<kWidth>;
-  auto& shared = dynamic_shared<BackwardShared<T, kWidth>>();
+  constexpr int kQueries = Tile::kRows, kKeys = Tile::kOther;
+  auto& shared = dynamic_shared<BackwardShared<T, Tile>>();
   const AttentionRule& rule = op.rule;
   const std::int64_t width = rule.head_width, queries = op.q.steps();
   const Place at((queries + kQueries - 1) / kQueries, rule.heads);
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads<kWidth>)
     lse[half] = t < queries ? op.lse.data[head_row + t] : 0.0F;
     delta[half] = t < queries ? deltas[head_row + t] : 0.0F;
   }
-  Piece d_q[kWidth / 8];
+  Piece d_q[Tile::kWidth / 8];
   clear(d_q);
   for (std::int64_t s0 = rule.first_key(t0) / kKeys * kKeys; s0 < end; s0 += kKeys) {
     __syncthreads();  // the tile before this one has been read
@@ -104,13 +104,13 @@ enum class Keep : std::uint8_t { both, keys, values };
 
 /// One block per tile of keys of a head of keys, one warp per 16 of them; the queries of all heads that
 /// read them pass through shared memory. Rows are keys: all products are transposes.
-template <class T, int kWidth, Keep kKeep>
-__global__ void __launch_bounds__(kThreads<kWidth>)
+template <class T, class Tile, Keep kKeep>
+__global__ void __launch_bounds__(Tile::kThreads)
     attention_backward_keys_kernel(const __grid_constant__ AttentionBackward<T> op,
                                    const float* deltas) {
-  constexpr int kKeys = kTileRows<kWidth>, kQueries = kOtherRows<kWidth>;
+  constexpr int kKeys = Tile::kRows, kQueries = Tile::kOther;
   constexpr bool kForKeys = kKeep != Keep::values, kForValues = kKeep != Keep::keys;
-  auto& shared = dynamic_shared<BackwardShared<T, kWidth>>();
+  auto& shared = dynamic_shared<BackwardShared<T, Tile>>();
   const AttentionRule& rule = op.rule;
   const std::int64_t width = rule.head_width, queries = op.q.steps(), all = op.k.steps();
   const Place at((all + kKeys - 1) / kKeys, rule.groups());
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kThreads<kWidth>)
   const Pairs pairs{rule.scale, op.drop_probability, dropout_scale(op.drop_probability)};
   load_tile<kKeys>(shared.own[0], op.k, at.b, at.head, width, s0, keys);
   load_tile<kKeys>(shared.own[1], op.v, at.b, at.head, width, s0, keys);
-  Piece d_k[kForKeys ? kWidth / 8 : 1], d_v[kForValues ? kWidth / 8 : 1];
+  Piece d_k[kForKeys ? Tile::kWidth / 8 : 1], d_v[kForValues ? Tile::kWidth / 8 : 1];
   clear(d_k);
   clear(d_v);
   for (std::int64_t a = at.head * share; a < (at.head + 1) * share; ++a) {

@@ -6,18 +6,17 @@
 
 namespace carousel::attention_cuda {
 
-/// Rows of a block's tile and of the tiles that it goes through. A head of 256 in float needs narrow
-/// ones for the 163 KiB of shared memory of sm_80.
-template <int kWidth>
-inline constexpr int kTileRows = kWidth > 128 ? 32 : 64;
-template <int kWidth>
-inline constexpr int kOtherRows = kWidth > 64 ? 32 : 64;
-template <int kWidth>
-inline constexpr int kThreads = kTileRows<kWidth> / kWarpRows* kWarp;
+/// What a block holds: kRows rows of its own, kOther of those that pass through shared memory, and kWidth
+/// columns.
+template <int kColumns, int kOwnRows, int kOtherRows>
+struct Tile {
+  static constexpr int kWidth = kColumns, kRows = kOwnRows, kOther = kOtherRows;
+  static constexpr int kThreads = kRows / kWarpRows * kWarp;
+};
 
-template <class T, int kWidth>
+template <class T, class Tile>
 struct ForwardShared {
-  Row<T, kWidth> q[kTileRows<kWidth>], k[kOtherRows<kWidth>], v[kOtherRows<kWidth>];
+  Row<T, Tile::kWidth> q[Tile::kRows], k[Tile::kOther], v[Tile::kOther];
 };
 
 /// The running maximum and sum of this lane's two rows; the four lanes of a row have parts of the sum.
@@ -60,11 +59,11 @@ __device__ void exponentiate(Piece (&scores)[kPieces], RunningRows& rows, Piece 
 
 /// One block per tile of queries of a head, one warp per 16 of them; keys and values pass through shared
 /// memory.
-template <class T, int kWidth>
-__global__ void __launch_bounds__(kThreads<kWidth>)
+template <class T, class Tile>
+__global__ void __launch_bounds__(Tile::kThreads)
     attention_forward_kernel(const __grid_constant__ AttentionForward<T> op) {
-  constexpr int kQueries = kTileRows<kWidth>, kKeys = kOtherRows<kWidth>;
-  auto& shared = dynamic_shared<ForwardShared<T, kWidth>>();
+  constexpr int kQueries = Tile::kRows, kKeys = Tile::kOther;
+  auto& shared = dynamic_shared<ForwardShared<T, Tile>>();
   const AttentionRule& rule = op.rule;
   const std::int64_t width = rule.head_width, queries = op.q.steps();
   const Place at((queries + kQueries - 1) / kQueries, rule.heads);
@@ -75,7 +74,7 @@ __global__ void __launch_bounds__(kThreads<kWidth>)
   const int first_row = static_cast<int>(threadIdx.x / kWarp) * kWarpRows;
   const float drop_scale = dropout_scale(op.drop_probability);
   load_tile<kQueries>(shared.q, op.q, at.b, at.head, width, t0, queries);
-  Piece y[kWidth / 8];
+  Piece y[Tile::kWidth / 8];
   clear(y);
   RunningRows rows;
   for (std::int64_t s0 = rule.first_key(t0) / kKeys * kKeys; s0 < end; s0 += kKeys) {

@@ -91,6 +91,7 @@ const std::vector<Case> kCases{
     {1, 1, 1, {.head_width = 1}},
     {1, 130, 3, {.heads = 2, .head_width = 5}, true},
     {7, 9, 3, {.heads = 4, .kv_heads = 2, .head_width = 15}, true},
+    {15, 16, 3, {.heads = 4, .kv_heads = 2, .head_width = 60, .causal = true, .window = 9}, true},
     {16, 32, 1, {.heads = 2, .head_width = 16}},
     {17, 33, 4, {.heads = 3, .kv_heads = 1, .head_width = 17, .causal = true}, true, 0.25F},
     {33, 20, 2, {.heads = 2, .head_width = 31, .causal = true, .scale = 0.5F}},
