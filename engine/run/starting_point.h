@@ -18,8 +18,9 @@ namespace carousel {
 Vocabularies read_vocabularies(const std::filesystem::path& path);
 
 /// Gives a model the weights of a file. FormatError unless the file's tensors are exactly the
-/// model's, by name and shape or in a form that its entry reads, and its vocabularies, where it records them, are those of the data.
-/// Returns whether it records that of the tokens: if not, their order is unchecked.
+/// model's, by name and shape or in a form that its entry reads, and its vocabularies, where it
+/// records them, are those of the data. Returns whether it records that of the tokens: if not, their
+/// order is unchecked.
 bool load_weights(const SafetensorsFile& file, const Vocabularies& vocabularies,
                   const ModelEntry& entry, Model& model);
 

@@ -19,9 +19,8 @@ class Translations {
   LineEncoder encoder(std::string name) const;
   /// The best hypotheses of each line of ids (LineEncoder), in the order of the lines; none of a line
   /// without tokens. <unk> and <bos> are suppressed, too. Lines of similar lengths are translated side
-  /// by side.
-  /// The first line has this number, which tells the random numbers of lines apart if tokens are
-  /// drawn.
+  /// by side. If tokens are drawn, the numbers of the lines, from first_line on, tell their random
+  /// numbers apart.
   std::vector<std::vector<Hypothesis>> translate(std::span<const LineIds> lines,
                                                  BeamOptions options, std::uint64_t first_line = 0);
   /// The text of a hypothesis.
