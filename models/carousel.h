@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/run/trained_model.h"
 #include "engine/run/training.h"
 #include "models/registry.h"

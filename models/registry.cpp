@@ -4,15 +4,15 @@
 
 #include "engine/text/prompt.h"
 #include "kernels/common/check.h"
-#include "models/classifier.h"
-#include "models/gpt2_weights.h"
 #include "models/hmm/hmm.h"
-#include "models/kneser_ney.h"
-#include "models/ngram_lm.h"
-#include "models/recurrent_lm.h"
+#include "models/ngram/kneser_ney.h"
+#include "models/ngram/ngram_lm.h"
+#include "models/recurrent/classifier.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "models/seq2seq/seq2seq.h"
-#include "models/transformer_lm.h"
-#include "models/transformer_seq2seq.h"
+#include "models/transformer/gpt2_weights.h"
+#include "models/transformer/transformer_lm.h"
+#include "models/transformer/transformer_seq2seq.h"
 #include "models/word_vectors.h"
 
 namespace carousel {

@@ -6,7 +6,7 @@
 #include <numeric>
 #include <utility>
 
-#include "engine/model/beam_search.h"
+#include "engine/generation/beam_search.h"
 #include "kernels/common/check.h"
 
 namespace carousel {

@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "engine/model/beam.h"
+#include "engine/generation/beam.h"
 #include "engine/run/trained_model.h"
 
 namespace carousel {

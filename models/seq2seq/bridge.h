@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "models/encoder.h"
+#include "models/recurrent/encoder.h"
 
 namespace carousel {
 

@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "kernels/scheduled_tokens/scheduled_tokens.h"
-#include "models/encoder.h"
 #include "models/output_layer.h"
+#include "models/recurrent/encoder.h"
 
 namespace carousel {
 

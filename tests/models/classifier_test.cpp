@@ -1,4 +1,4 @@
-#include "models/classifier.h"
+#include "models/recurrent/classifier.h"
 
 #include <gtest/gtest.h>
 

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "engine/comparison/comparison_report.h"
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"
 

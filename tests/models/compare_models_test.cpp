@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "kernels/activation/activation.h"
-#include "models/encoder.h"
+#include "models/recurrent/encoder.h"
 #include "tests/models/compared_side.h"
 #include "tests/support/device.h"
 

@@ -1,6 +1,6 @@
 // Files of GPT-2's weights: against what Hugging Face's GPT-2 computed (tests/golden/gpt2.json), and
 // against the same weights loaded from a file of our own.
-#include "models/gpt2_weights.h"
+#include "models/transformer/gpt2_weights.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 
 #include "engine/training/training_run.h"
 #include "kernels/common/check.h"
-#include "models/transformer_lm.h"
+#include "models/transformer/transformer_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"

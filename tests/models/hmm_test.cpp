@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/training/evaluation.h"
 #include "kernels/common/check.h"
 #include "tests/reference/hmm.h"

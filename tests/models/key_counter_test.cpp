@@ -1,4 +1,4 @@
-#include "models/key_counter.h"
+#include "models/ngram/key_counter.h"
 
 #include <gtest/gtest.h>
 

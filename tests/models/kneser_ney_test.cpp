@@ -1,5 +1,5 @@
 // Interpolated Kneser-Ney: fractions worked by hand, the formula over maps, sums, samples, files.
-#include "models/kneser_ney.h"
+#include "models/ngram/kneser_ney.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/training/evaluation.h"
 #include "kernels/common/check.h"
 #include "tests/support/files.h"

@@ -8,14 +8,14 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/run/run_config.h"
-#include "models/classifier.h"
-#include "models/ngram_lm.h"
-#include "models/recurrent_lm.h"
+#include "models/ngram/ngram_lm.h"
+#include "models/recurrent/classifier.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "models/registry.h"
 #include "models/seq2seq/seq2seq.h"
-#include "models/transformer_lm.h"
+#include "models/transformer/transformer_lm.h"
 #include "tests/models/pair_texts.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"

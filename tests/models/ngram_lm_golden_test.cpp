@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
-#include "models/ngram_lm.h"
+#include "models/ngram/ngram_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"

@@ -8,11 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/training/training_step.h"
 #include "kernels/common/check.h"
-#include "models/ngram_lm.h"
-#include "models/recurrent_lm.h"
+#include "models/ngram/ngram_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/models/stepped_training.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"

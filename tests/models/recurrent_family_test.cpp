@@ -6,7 +6,7 @@
 #include <map>
 
 #include "kernels/common/check.h"
-#include "models/encoder.h"
+#include "models/recurrent/encoder.h"
 #include "tests/models/compared_side.h"
 #include "tests/support/covering.h"
 #include "tests/support/device.h"

@@ -8,7 +8,7 @@
 #include "engine/training/optimizer.h"
 #include "kernels/linear_cross_entropy/linear_cross_entropy.h"
 #include "kernels/recurrent_sequence/recurrent_sequence.h"
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"

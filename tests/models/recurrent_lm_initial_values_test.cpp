@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "kernels/recurrent_sequence/cell.h"
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/support/golden.h"
 
 namespace carousel {

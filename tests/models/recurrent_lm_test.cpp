@@ -1,4 +1,4 @@
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 
 #include <gtest/gtest.h>
 

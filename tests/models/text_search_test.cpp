@@ -1,6 +1,6 @@
 // Beam search of language models, against every text that there is, each judged by the probabilities of
 // its tokens after all that is before them.
-#include "engine/model/text_search.h"
+#include "engine/generation/text_search.h"
 
 #include <gtest/gtest.h>
 
@@ -12,12 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "engine/text/vocabulary_counter.h"
 #include "kernels/common/check.h"
-#include "models/ngram_lm.h"
-#include "models/recurrent_lm.h"
-#include "models/transformer_lm.h"
+#include "models/ngram/ngram_lm.h"
+#include "models/recurrent/recurrent_lm.h"
+#include "models/transformer/transformer_lm.h"
 #include "tests/support/device.h"
 #include "tests/support/files.h"
 

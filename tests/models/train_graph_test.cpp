@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/training/trainer.h"
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/support/batches.h"
 #include "tests/support/device.h"
 

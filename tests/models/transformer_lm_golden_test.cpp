@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "models/transformer_lm.h"
+#include "models/transformer/transformer_lm.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"

@@ -1,4 +1,4 @@
-#include "models/transformer_lm.h"
+#include "models/transformer/transformer_lm.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/generator.h"
+#include "engine/generation/generator.h"
 #include "kernels/common/check.h"
 #include "tests/models/stepped_training.h"
 #include "tests/support/close.h"

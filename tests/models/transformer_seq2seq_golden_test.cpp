@@ -5,7 +5,7 @@
 #include <tuple>
 #include <vector>
 
-#include "models/transformer_seq2seq.h"
+#include "models/transformer/transformer_seq2seq.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
 #include "tests/support/golden.h"

@@ -1,4 +1,4 @@
-#include "models/transformer_seq2seq.h"
+#include "models/transformer/transformer_seq2seq.h"
 
 #include <gtest/gtest.h>
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/beam_search.h"
+#include "engine/generation/beam_search.h"
 #include "kernels/common/check.h"
 #include "tests/models/stepped_training.h"
 #include "tests/support/close.h"

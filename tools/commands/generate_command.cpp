@@ -7,7 +7,7 @@
 #include <optional>
 #include <utility>
 
-#include "engine/model/text_writer.h"
+#include "engine/generation/text_writer.h"
 #include "engine/run/trained_model.h"
 #include "engine/text/prompt.h"
 #include "kernels/common/check.h"

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "engine/model/tidy_text.h"
+#include "engine/generation/tidy_text.h"
 #include "engine/run/trained_model.h"
 #include "kernels/common/check.h"
 #include "tools/console/json_line.h"

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/model/text_search.h"
+#include "engine/generation/text_search.h"
 #include "engine/text/vocabulary.h"
 #include "tools/commands/commands.h"
 

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <string_view>
 
-#include "engine/model/text_writer.h"
+#include "engine/generation/text_writer.h"
 #include "kernels/common/memory.h"
 
 namespace carousel {

@@ -7,7 +7,7 @@
 #include "engine/training/training_step.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
-#include "models/recurrent_lm.h"
+#include "models/recurrent/recurrent_lm.h"
 #include "tests/emulation/include/nvtx3/nvToolsExt.h"
 #include "tests/support/device.h"
 #include "tests/support/windows.h"
