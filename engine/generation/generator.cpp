@@ -7,17 +7,14 @@
 #include "kernels/common/check.h"
 
 namespace carousel {
-namespace {
 
-Decoder& decoder_of(Model& model) {
+Decoder& decoder_of(Model& model, const char* purpose) {
   if (Decoder* const decoder = model.decoder()) return *decoder;
-  throw ConfigError("generate: the model writes no text");
+  throw ConfigError(fmt::format("{}: the model writes no text", purpose));
 }
 
-}  // namespace
-
 Generator::Generator(Model& model, const SamplingConfig& config, std::int64_t rows, bool graph)
-    : decoder_(decoder_of(model)),
+    : decoder_(decoder_of(model, "generate")),
       config_(config),
       rows_(rows),
       device_(model.parameters().flat_weights().device()),

@@ -11,6 +11,9 @@
 
 namespace carousel {
 
+/// The decoder of a model that writes text; ConfigError for any other, which begins with `purpose`.
+Decoder& decoder_of(Model& model, const char* purpose);
+
 /// Writes on, one token a row at a time. It carries the model's state, so that a token costs one
 /// step however long the text has become. On CUDA a step is one graph.
 ///

@@ -5,18 +5,11 @@
 #include <utility>
 
 #include "engine/generation/beam_search.h"
+#include "engine/generation/generator.h"
 #include "engine/text/prompt.h"
 #include "kernels/common/check.h"
 
 namespace carousel {
-namespace {
-
-Decoder& decoder_of(Model& model) {
-  if (Decoder* const decoder = model.decoder()) return *decoder;
-  throw ConfigError("beam search: the model writes no text");
-}
-
-}  // namespace
 
 State PromptedDecoder::encode(Pass& pass, const Field& source, const Room& room) {
   const std::int64_t S = source.values.shape()[0], B = source.values.shape()[1];
@@ -44,7 +37,7 @@ Translator::Step PromptedDecoder::step(Pass& pass, const Tensor& token, const St
 
 TextSearch::TextSearch(Model& model, const Vocabulary& vocabulary, std::int64_t tokens,
                        BeamOptions options)
-    : decoder_(decoder_of(model)),
+    : decoder_(decoder_of(model, "beam search")),
       device_(model.parameters().flat_weights().device()),
       vocabulary_(vocabulary),
       options_(std::move(options)) {
