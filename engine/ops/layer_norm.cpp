@@ -1,6 +1,7 @@
 #include "kernels/layer_norm/layer_norm.h"
 
 #include "engine/ops.h"
+#include "engine/ops/normalized_label.h"
 
 namespace carousel {
 namespace {
@@ -49,10 +50,8 @@ Var layer_norm(Var x, Var gain, Var bias, float epsilon) {
                                    .d_bias = gradient<Acc>(bias)});
         });
       });
-  tape.label(result, {.part = "normalized",
-                      .axes = y.shape().rank() > 2 ? Axes::sequence : Axes::state,
-                      .forward = kLayerNormForwardTolerance,
-                      .backward = kLayerNormBackwardTolerance});
+  label_normalized(result, {{"mean", mean}, {"inverse deviation", inverse_deviation}},
+                   kLayerNormForwardTolerance, kLayerNormBackwardTolerance);
   return result;
 }
 

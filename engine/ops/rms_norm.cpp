@@ -1,6 +1,7 @@
 #include "kernels/rms_norm/rms_norm.h"
 
 #include "engine/ops.h"
+#include "engine/ops/normalized_label.h"
 
 namespace carousel {
 
@@ -34,10 +35,8 @@ Var rms_norm(Var x, Var gain, float epsilon) {
               .d_gain = wanted ? gain.gradient().as<Acc, 1>() : Gradient<Acc, 1>{}});
         });
       });
-  tape.label(result, {.part = "normalized",
-                      .axes = y.shape().rank() > 2 ? Axes::sequence : Axes::state,
-                      .forward = kRmsNormForwardTolerance,
-                      .backward = kRmsNormBackwardTolerance});
+  label_normalized(result, {{"inverse root mean square", inverse_rms}}, kRmsNormForwardTolerance,
+                   kRmsNormBackwardTolerance);
   return result;
 }
 
