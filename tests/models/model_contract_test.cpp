@@ -16,6 +16,7 @@
 #include "models/registry.h"
 #include "models/seq2seq/seq2seq.h"
 #include "models/transformer/transformer_lm.h"
+#include "models/transformer/transformer_seq2seq.h"
 #include "tests/models/pair_texts.h"
 #include "tests/support/close.h"
 #include "tests/support/device.h"
@@ -126,6 +127,22 @@ std::unique_ptr<Model> make_seq2seq(const Device& device, const EncoderConfig& c
   return std::make_unique<Seq2Seq>(pairs, device, DType::f32, /*seed=*/3);
 }
 
+using NormPlace = TransformerSeq2seqConfig::NormPlace;
+
+template <NormPlace kPlace>
+std::unique_ptr<Model> make_translator(const Device& device, const EncoderConfig& config) {
+  return std::make_unique<TransformerSeq2seq>(TransformerSeq2seqConfig{.sources = kVocabulary,
+                                                                       .vocabulary = kVocabulary,
+                                                                       .layers = 2,
+                                                                       .decoder_layers = 1,
+                                                                       .heads = 2,
+                                                                       .embed = kWidth,
+                                                                       .hidden = 2 * kWidth,
+                                                                       .norm_place = kPlace,
+                                                                       .dropout = config.dropout},
+                                              device, DType::f32, /*seed=*/3);
+}
+
 template <const char* const* kPooling>
 std::unique_ptr<Model> make_classifier(const Device& device, const EncoderConfig& config) {
   return std::make_unique<Classifier>(ClassifierConfig{.vocabulary = kVocabulary,
@@ -146,6 +163,10 @@ const std::vector<ModelCase> kModels{
     // Of the encoder four, of what the decoder reads one, and of its layers three in each step.
     {"seq2seq with input feeding", make_seq2seq<Look::dot, true>, translation_batch, 5 + 3 * 6},
     {"seq2seq, additive", make_seq2seq<Look::additive, false>, translation_batch, 5 + 3 * 6},
+    // Of what is read two, two in each layer of the encoder and three in that of the decoder.
+    {"transformer_seq2seq", make_translator<NormPlace::post>, translation_batch, 2 + 2 * 2 + 3},
+    {"transformer_seq2seq, pre-norm", make_translator<NormPlace::pre>, translation_batch,
+     2 + 2 * 2 + 3},
     {"classifier by the last state", make_classifier<&kLast>, example_batch},
     {"classifier by the mean", make_classifier<&kMean>, example_batch},
     {"classifier by the maximum", make_classifier<&kMax>, example_batch}};
