@@ -91,6 +91,12 @@ class DriverSubwordsTest(DriverCase):
         self.assertAlmostEqual(nats, -score["log_probability"], delta=1e-3)
         self.assertAlmostEqual(told["nats_per_character"], nats / 19)
         self.assertAlmostEqual(told["perplexity"], math.exp(told["nats_per_token"]))
+        self.assertEqual(told["words"], 5)  # four words and the end of the line
+        self.assertAlmostEqual(told["nats_per_word"], nats / 5)
+        self.assertAlmostEqual(told["perplexity_per_word"], math.exp(nats / 5))
+        (self.here / "line.txt").write_text("the 8\n\n little  ships")
+        told = run("eval", self.here / "run", "--data", self.here / "line.txt").stdout
+        self.assertIn("\n7 words and ends of lines: ", told)
         # The same model read from a file gives the same vocabulary; unread keys are told.
         (self.here / "text.txt.away").rename(self.here / "text.txt")
         (self.here / "own.model").write_bytes(model)
@@ -120,6 +126,7 @@ class DriverSubwordsTest(DriverCase):
                               "--json").stdout)
         score = json.loads(run("score", self.here / "run", "--data", self.here / "line.txt", "--json",
                                "--tokens").stdout)
+        self.assertEqual((told["words"], told["perplexity_per_word"]), (None, None))  # not UTF-8
         self.assertEqual("".join(entry["token"] for entry in score["scores"]),
                          "The\\scat's\\s\\xE9l\\xE8ves\\s\\xFF\\n")
         self.assertAlmostEqual(told["nats_per_token"] * told["tokens"], -score["log_probability"],

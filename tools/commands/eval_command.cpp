@@ -26,57 +26,102 @@ namespace {
 /// Beyond this share of unknown tokens, nats per character would be those of another text.
 constexpr double kMostUnknown = 0.01;
 
-/// For a language model: the loss per token as nats, bits and perplexity, and per character if all
-/// of them count.
-void print_language(const Evaluation& result, const Corpus& corpus, TrainedModel& trained,
-                    std::int64_t rows, bool json) {
+/// The words of a text, its longest runs without white space, and the ends of its lines: the tokens
+/// per which the literature tells perplexities. Nothing of a text that is not UTF-8.
+std::optional<std::int64_t> words_of(const Text& text, Newline newline) {
+  class Words final : public TokenSink {
+   public:
+    bool token(std::string_view) override { return ++count > 0; }
+    void begin_line() override {}
+    void end_line() override { ++count; }
+    std::int64_t count = 0;
+  } words;
+  try {
+    const Newline ends = newline == Newline::line ? newline : Newline::eos;
+    tokenize(text, {.kind = TokenKind::word, .newline = ends}, words);
+  } catch (const FormatError&) {
+    return std::nullopt;
+  }
+  return words.count;
+}
+
+/// What a language model makes of a text.
+struct LanguageFigures {
+  std::int64_t tokens = 0, rows = 1, characters = 0, unknown = 0;
+  double unknown_share = 0, loss = 0;  ///< nats per token
+  std::optional<std::int64_t> words{};
+  std::optional<double> per_character{}, per_word{};  ///< nats, if all tokens count
+};
+
+LanguageFigures language_figures(const Evaluation& result, const Corpus& corpus, const Text& text,
+                                 Newline newline) {
   const TokenRange& tokens = corpus.validation["token"];
-  const double loss = result.find("loss")->value, bits = loss / std::log(2.0);
-  const std::int64_t characters = tokens.store->characters(), unknown = tokens.store->unknown();
-  const double share = static_cast<double>(unknown) / static_cast<double>(tokens.count);
-  std::optional<double> per_character;
-  if (share <= kMostUnknown && corpus.answer_after < 0) {
-    per_character = loss * static_cast<double>(result.counted) / static_cast<double>(characters);
+  LanguageFigures figures{.tokens = result.counted,
+                          .characters = tokens.store->characters(),
+                          .unknown = tokens.store->unknown(),
+                          .loss = result.find("loss")->value,
+                          .words = words_of(text, newline)};
+  figures.unknown_share = static_cast<double>(figures.unknown) / static_cast<double>(tokens.count);
+  if (figures.unknown_share > kMostUnknown || corpus.answer_after >= 0) return figures;
+  const double nats = figures.loss * static_cast<double>(result.counted);
+  figures.per_character = nats / static_cast<double>(figures.characters);
+  if (figures.words > 0) figures.per_word = nats / static_cast<double>(*figures.words);
+  return figures;
+}
+
+std::string json_of(const LanguageFigures& figures, const TrainedModel& trained) {
+  using Json = nlohmann::ordered_json;
+  const double bit = std::log(2.0);
+  const auto known = [](const auto& figure) { return figure ? Json(*figure) : Json(); };
+  Json line{{"checkpoint", trained.checkpoint()},
+            {"step", trained.step()},
+            {"tokens", figures.tokens},
+            {"rows", figures.rows},
+            {"unknown_tokens", figures.unknown},
+            {"unknown_share", figures.unknown_share},
+            {"characters", figures.characters},
+            {"words", known(figures.words)},
+            {"nats_per_token", figures.loss},
+            {"bits_per_token", figures.loss / bit},
+            {"perplexity", std::exp(figures.loss)},
+            {"nats_per_character", known(figures.per_character)},
+            {"bits_per_character", Json()},
+            {"nats_per_word", known(figures.per_word)},
+            {"perplexity_per_word", Json()}};
+  if (figures.per_character) line["bits_per_character"] = *figures.per_character / bit;
+  if (figures.per_word) line["perplexity_per_word"] = std::exp(*figures.per_word);
+  if (const ReadingWindows windows = trained.model().reading_windows(); windows.steps > 0) {
+    line["window"] = windows.steps;
+    line["stride"] = windows.stride;
   }
-  if (json) {
-    using Json = nlohmann::ordered_json;
-    const auto in = [&](double unit) {
-      return per_character ? Json(*per_character / unit) : Json();
-    };
-    Json line{{"checkpoint", trained.checkpoint()},
-              {"step", trained.step()},
-              {"tokens", result.counted},
-              {"rows", rows},
-              {"unknown_tokens", unknown},
-              {"unknown_share", share},
-              {"characters", characters},
-              {"nats_per_token", loss},
-              {"bits_per_token", bits},
-              {"perplexity", std::exp(loss)},
-              {"nats_per_character", in(1)},
-              {"bits_per_character", in(std::log(2.0))}};
-    if (const ReadingWindows windows = trained.model().reading_windows(); windows.steps > 0) {
-      line["window"] = windows.steps;
-      line["stride"] = windows.stride;
-    }
-    write_output(json_line(line));
-    return;
+  return json_line(line);
+}
+
+std::string text_of(const LanguageFigures& figures, const TrainedModel& trained) {
+  const double bit = std::log(2.0), loss = figures.loss;
+  std::string text = fmt::format("{}{}{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token",
+                                 counted(figures.tokens, "token"),
+                                 figures.rows > 1 ? fmt::format(" in {} rows", figures.rows) : "",
+                                 windows_text(trained), loss, loss / bit, std::exp(loss));
+  text += '\n';
+  if (figures.unknown > 0) {
+    text += fmt::format("{:.2f} % of the tokens are <unk>: {}\n", 100 * figures.unknown_share,
+                        figures.per_character ? "the figures count them as one token that is known"
+                                              : "too many for a figure per character");
   }
-  std::string text = fmt::format("{}{}{}: {:.4f} nats, {:.4f} bits, perplexity {:.3f} per token\n",
-                                 counted(result.counted, "token"),
-                                 rows > 1 ? fmt::format(" in {} rows", rows) : "",
-                                 windows_text(trained), loss, bits, std::exp(loss));
-  if (unknown > 0) {
-    text += fmt::format("{:.2f} % of the tokens are <unk>: {}\n", 100 * share,
-                        per_character ? "the figures count them as one token that is known"
-                                      : "too many for a figure per character");
-  }
-  if (per_character) {
+  if (figures.per_character) {
     text += fmt::format("{}: {:.4f} nats, {:.4f} bits per character\n",
-                        counted(characters, "character"), *per_character,
-                        *per_character / std::log(2.0));
+                        counted(figures.characters, "character"), *figures.per_character,
+                        *figures.per_character / bit);
   }
-  print(text);
+  const TokenKind kind = trained.vocabularies()["token"].rules().kind;
+  const bool subwords = kind == TokenKind::sentencepiece || kind == TokenKind::byte_bpe;
+  if (subwords && figures.per_word) {
+    text += fmt::format("{} and ends of lines: {:.4f} nats, perplexity {:.3f} per word\n",
+                        counted(*figures.words, "word"), *figures.per_word,
+                        std::exp(*figures.per_word));
+  }
+  return text;
 }
 
 void print_confusion(const ConfusionMatrix& matrix) {
@@ -179,7 +224,14 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
     talk(explanation->text(false, {{"weights", weights}}) + "\n");
   }
   if (trained.config().entry->scores) {
-    print_language(result, corpus, trained, arguments.rows, common.json);
+    const Newline newline = trained.vocabularies()["token"].rules().newline;
+    LanguageFigures figures = language_figures(result, corpus, text, newline);
+    figures.rows = arguments.rows;
+    if (common.json) {
+      write_output(json_of(figures, trained));
+    } else {
+      print(text_of(figures, trained));
+    }
     return 0;
   }
   if (trained.config().entry->translates) {
