@@ -108,6 +108,9 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
       ->add_option("--beam", a.eval.beam,
                    "of translations, which are scored by BLEU and chrF: as of predict; 1: greedy")
       ->capture_default_str();
+  command->add_flag(
+      "--accuracy", a.eval.accuracy,
+      "of a language model: how many of the tokens are those it takes to be likeliest");
   add_common(*command, a.common);
   add_explain(*command, a.common);
   return command;

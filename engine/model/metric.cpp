@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "engine/model/sampling.h"
+#include "kernels/common/check.h"
 #include "kernels/cross_entropy/cross_entropy.h"
 
 namespace carousel {
@@ -70,6 +71,9 @@ std::vector<Score> MeanLoss::scores() const {
 }
 
 void TokenAccuracy::add(const Batch& batch, const Objective& objective) {
+  if (!objective.choices) {
+    throw ConfigError("token accuracy: a model of this kind does not tell its likeliest tokens");
+  }
   const Tensor& target = batch["target"];
   if (!target_) {
     target_.emplace(target.device(), DType::i32);

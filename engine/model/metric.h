@@ -101,7 +101,7 @@ class MeanLoss final : public Metric {
 };
 
 /// "token_accuracy": the share of the targets that count which are the model's likeliest tokens, each
-/// given the true ones before it.
+/// given the true ones before it. ConfigError for a model whose objective has no choices.
 class TokenAccuracy final : public Metric {
  public:
   void add(const Batch& batch, const Objective& objective) override;

@@ -85,14 +85,17 @@ TrainedModel::TrainedModel(const SavedWeights& saved, RunConfig::Models models,
   parameters.refresh_working();
 }
 
-Evaluation TrainedModel::evaluate(const Corpus& corpus, std::int64_t rows) {
+Evaluation TrainedModel::evaluate(const Corpus& corpus, std::int64_t rows, bool accuracy) {
   SamplerOptions options = config_.sampler_options(device_, /*training=*/false);
   options.rows = rows;
   options.windows = model_->reading_windows();
   const auto batches = config_.entry->sampler(corpus, corpus.validation, options);
   Arena arena(device_);
-  return carousel::evaluate(*model_, *batches, arena,
-                            [this] { return config_.entry->metrics(vocabularies_); });
+  return carousel::evaluate(*model_, *batches, arena, [&] {
+    Metrics metrics = config_.entry->metrics(vocabularies_);
+    if (accuracy) metrics.push_back(std::make_unique<TokenAccuracy>());
+    return metrics;
+  });
 }
 
 std::vector<std::vector<double>> TrainedModel::predict(const Corpus& corpus) {

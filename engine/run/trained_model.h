@@ -62,8 +62,9 @@ class TrainedModel {
   const std::string& checkpoint() const { return checkpoint_; }
 
   /// Judges the model on the validation part of a corpus. A stream is cut into `rows` rows, each of
-  /// which begins without a state: one row gives the exact loss.
-  Evaluation evaluate(const Corpus& corpus, std::int64_t rows = 1);
+  /// which begins without a state: one row gives the exact loss. With `accuracy` a language model's
+  /// token_accuracy is among the scores, for one more product of its output layer.
+  Evaluation evaluate(const Corpus& corpus, std::int64_t rows = 1, bool accuracy = false);
   /// The probabilities of the classes, for each example of the validation part, in its order.
   /// ConfigError for a model that has no predictor.
   std::vector<std::vector<double>> predict(const Corpus& corpus);

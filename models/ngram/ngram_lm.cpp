@@ -112,7 +112,8 @@ Var NgramLm::hidden_units(Pass& pass, const Tensor& context) {
 
 Objective NgramLm::objective(Pass& pass, const Batch& batch, const State& state) {
   const Var h = hidden_units(pass, contexts(pass, batch, state));  // [T, B, H]
-  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}}};
+  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}},
+          .choices = pass.wants_choices() ? output_->likeliest(pass, h.value()) : Tensor{}};
 }
 
 Tensor NgramLm::logits(Pass& pass, const Field& token, const State& state) {

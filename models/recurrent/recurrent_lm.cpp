@@ -67,7 +67,8 @@ Objective RecurrentLm::objective(Pass& pass, const Batch& batch, const State& st
   const auto [h, penalties, last] =
       encode(pass, token, batch.reset, state, Encoder::Output::steps);  // [T, B, H]
   Objective objective{
-      .terms = {{"loss", output_.loss(pass, h, batch["target"], config_.label_smoothing)}}};
+      .terms = {{"loss", output_.loss(pass, h, batch["target"], config_.label_smoothing)}},
+      .choices = pass.wants_choices() ? output_.likeliest(pass, h.value()) : Tensor{}};
   objective.terms.insert(objective.terms.end(), penalties.begin(), penalties.end());
   return objective;
 }

@@ -177,7 +177,8 @@ Objective TransformerLm::objective(Pass& pass, const Batch& batch, const State& 
   }
   const Var h =
       pass.training() ? hidden_units(pass, batch["token"], {}) : evaluated_units(pass, batch);
-  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}}};
+  return {.terms = {{"loss", output_->loss(pass, h, batch["target"], config_.label_smoothing)}},
+          .choices = pass.wants_choices() ? output_->likeliest(pass, h.value()) : Tensor{}};
 }
 
 std::vector<AttentionWeights> TransformerLm::attention_weights(Pass& pass, const Batch& batch) {

@@ -110,5 +110,9 @@ class DriverCase(unittest.TestCase):
             self.assertIn(str(part), lines[0])
 
 
+# Of what happens on the host: the emulated device would take its time.
+on_cpu_alone = unittest.skipUnless(DEVICE == "cpu", "it is the same on every device")
+
+
 def main():
     unittest.main(argv=[sys.argv[0], *sys.argv[3:]])

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from driver import CAROUSEL, DEVICE, DriverCase, main, run
+from driver import CAROUSEL, DEVICE, DriverCase, main, on_cpu_alone, run
 
 CONFIG = """
 [model]
@@ -73,6 +73,31 @@ class DriverGenerateTest(DriverCase):
                            for i, text in enumerate(texts))
         self.assertEqual(
             self.generate("--count", 3, "--prompt", "the ", "--tokens", 20).stdout, together)
+
+    # The likeliest token.
+
+    @on_cpu_alone
+    def test_accuracy_is_how_often_the_likeliest_token_comes(self):
+        line = "the 7 ship"
+        (self.here / "line.txt").write_text(line)
+        def evaluated(kind, *more, **options):
+            return run("eval", self.here / kind, "--data", self.here / "line.txt", "--accuracy", *more,
+                       **options)
+        for kind, keys in (("recurrent_lm", "hidden = 16"), ("ngram_lm", "hidden = 16\ncontext = 3"),
+                           ("transformer_lm", "heads = 2\nlayers = 1\ncontext = 16")):
+            config = CONFIG.replace("recurrent_lm", kind).replace("hidden = 16", keys)
+            (self.here / "config.toml").write_text(config)
+            self.train(out=kind)
+            right = sum(run("generate", self.here / kind, "--prompt", line[:end], "--tokens", 1,
+                            "--greedy").stdout == line[:end + 1] + "\n" for end in range(1, len(line)))
+            self.assertGreater(right, 0)
+            told = json.loads(evaluated(kind, "--json").stdout)
+            self.assertAlmostEqual(told["token_accuracy"], right / (len(line) - 1))
+            self.assertIn(f"per token, {100 * told['token_accuracy']:.1f} % of them the likeliest\n",
+                          evaluated(kind).stdout)
+        (self.here / "config.toml").write_text('[model]\nkind = "kneser_ney"\n[data]\ntext = "text.txt"\n')
+        self.train(out="counts")
+        self.assert_one_line(evaluated("counts", status=1), "does not tell its likeliest tokens")
 
     # The likeliest texts.
 

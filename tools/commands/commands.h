@@ -32,6 +32,8 @@ struct EvalArguments : RunArguments {
   std::int64_t rows = 1;    ///< of a stream
   std::int64_t stride = 0;  ///< of windows; 0: as the run's config says
   std::int64_t beam = 4;    ///< of translations
+  bool accuracy =
+      false;  ///< of a language model: the share of tokens that it takes to be likeliest
 };
 
 /// How the likeliest texts are searched for; what is not given is as BeamOptions have it.

@@ -51,6 +51,7 @@ struct LanguageFigures {
   double unknown_share = 0, loss = 0;  ///< nats per token
   std::optional<std::int64_t> words{};
   std::optional<double> per_character{}, per_word{};  ///< nats, if all tokens count
+  std::optional<double> accuracy{};                   ///< of tokens, if asked for
 };
 
 LanguageFigures language_figures(const Evaluation& result, const Corpus& corpus, const Text& text,
@@ -62,6 +63,8 @@ LanguageFigures language_figures(const Evaluation& result, const Corpus& corpus,
                           .loss = result.find("loss")->value,
                           .words = words_of(text, newline)};
   figures.unknown_share = static_cast<double>(figures.unknown) / static_cast<double>(tokens.count);
+  if (const Score* const accuracy = result.find("token_accuracy"))
+    figures.accuracy = accuracy->value;
   if (figures.unknown_share > kMostUnknown || corpus.answer_after >= 0) return figures;
   const double nats = figures.loss * static_cast<double>(result.counted);
   figures.per_character = nats / static_cast<double>(figures.characters);
@@ -90,6 +93,7 @@ std::string json_of(const LanguageFigures& figures, const TrainedModel& trained)
             {"perplexity_per_word", Json()}};
   if (figures.per_character) line["bits_per_character"] = *figures.per_character / bit;
   if (figures.per_word) line["perplexity_per_word"] = std::exp(*figures.per_word);
+  if (figures.accuracy) line["token_accuracy"] = *figures.accuracy;
   if (const ReadingWindows windows = trained.model().reading_windows(); windows.steps > 0) {
     line["window"] = windows.steps;
     line["stride"] = windows.stride;
@@ -103,6 +107,8 @@ std::string text_of(const LanguageFigures& figures, const TrainedModel& trained)
                                  counted(figures.tokens, "token"),
                                  figures.rows > 1 ? fmt::format(" in {} rows", figures.rows) : "",
                                  windows_text(trained), loss, loss / bit, std::exp(loss));
+  if (figures.accuracy)
+    text += fmt::format(", {:.1f} % of them the likeliest", 100 * *figures.accuracy);
   text += '\n';
   if (figures.unknown > 0) {
     text += fmt::format("{:.2f} % of the tokens are <unk>: {}\n", 100 * figures.unknown_share,
@@ -216,7 +222,11 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
         "--rows is {}, expected a text that is one stream: here each line begins without a state",
         arguments.rows));
   }
-  const Evaluation result = trained.evaluate(corpus, arguments.rows);
+  if (arguments.accuracy && !trained.config().entry->scores) {
+    throw ConfigError(fmt::format("--accuracy is of language models, and model.kind is {}",
+                                  trained.config().kind));
+  }
+  const Evaluation result = trained.evaluate(corpus, arguments.rows, arguments.accuracy);
   if (!common.json) tell_checkpoint("eval", trained);
   for (const std::string& notice : corpus.notices) talk(fmt::format("eval: {}\n", notice));
   if (explanation) {
