@@ -53,6 +53,12 @@ sort_bytes = 65536
 text = "text.txt"
 tokens = "char"
 """
+ATTENDING = CONFIG.replace("hidden = 16", "hidden = 16\nheads = 2")
+TRANSLATING = ATTENDING.replace("window = 8\n", "").replace("[data]", '[data]\nkind = "pairs"')
+MODELS = {  # with their texts; each has dropout
+    "transformer_lm": (ATTENDING.replace("heads = 2", "heads = 2\ncontext = 8"), "the {0} ships of {1}\n"),
+    "transformer_seq2seq": (TRANSLATING, "{0} ships\t{1} of {0}\n"),
+    "seq2seq": (TRANSLATING.replace("heads = 2", "input_feeding = true"), "{0} ships\t{1} of {0}\n")}
 TEXT = "".join(f"the {n} little ships sail round the isle of {n * n % 7}\n" for n in range(20))
 
 # LeakSanitizer cannot work under ptrace.
@@ -139,13 +145,11 @@ class Run:
             return 0
 
 
-class CrashTest(unittest.TestCase):
+class CrashCase(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.temporary = tempfile.TemporaryDirectory()
-        here = pathlib.Path(cls.temporary.name)
-        cls.long = Run(here / "long", 200, 10)
-        cls.short = Run(here / "short", 6, 2)
+        cls.here = pathlib.Path(cls.temporary.name)
 
     @classmethod
     def tearDownClass(cls):
@@ -161,6 +165,19 @@ class CrashTest(unittest.TestCase):
         for name, content in outcome.files.items():
             self.assertTrue(content == unbroken.files[name], f"{name} differs")
         self.assertEqual(outcome.leftovers, [])
+
+    def skip_where_tracing_is_forbidden(self):
+        command = [KILL_AT_CALL, "nothing", "-1", sys.executable, "--version"]
+        if subprocess.run(command, capture_output=True).returncode == 126:
+            self.skipTest("this machine forbids ptrace")
+
+
+class CrashTest(CrashCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.long = Run(cls.here / "long", 200, 10)
+        cls.short = Run(cls.here / "short", 6, 2)
 
     def test_an_unbroken_run_repeats(self):
         self.short.forget()
@@ -199,11 +216,6 @@ class CrashTest(unittest.TestCase):
                 self.expect_unbroken_outcome(run)
         self.assertGreater(unfinished, kills // 2)
 
-    def skip_where_tracing_is_forbidden(self):
-        command = [KILL_AT_CALL, "nothing", "-1", sys.executable, "--version"]
-        if subprocess.run(command, capture_output=True).returncode == 126:
-            self.skipTest("this machine forbids ptrace")
-
     def test_a_kill_at_every_system_call_of_a_save(self):
         self.skip_where_tracing_is_forbidden()
         run, step = self.short, self.short.save_every
@@ -232,7 +244,7 @@ class CrashTest(unittest.TestCase):
     def test_a_fit_killed_at_every_system_call(self):
         """Sorting goes through temporary files, for the memory it is given is small."""
         self.skip_where_tracing_is_forbidden()
-        run = Run(pathlib.Path(self.temporary.name) / "fitted", 1, 1, FITTED, TEXT * 12)
+        run = Run(self.here / "fitted", 1, 1, FITTED, TEXT * 12)
         begin = str(run.folder)
         self.assertGreater(run.calls_from(".sorting.tmp."), 0)
         calls = run.calls_from(begin)
@@ -241,6 +253,18 @@ class CrashTest(unittest.TestCase):
             with self.subTest(call=at, of=calls):
                 self.assertEqual(run.traced(begin, at).returncode, 137)
                 self.assertIn(run.last_step(), (0, 1))
+                self.expect_unbroken_outcome(run)
+
+
+class CrashOfModelsTest(CrashCase):
+    def test_each_that_attends_is_killed_in_a_save_and_resumed(self):
+        self.skip_where_tracing_is_forbidden()
+        for kind, (config, line) in MODELS.items():
+            with self.subTest(kind):
+                text = "".join(line.format(n % 7, n * n % 5) for n in range(24))
+                run = Run(self.here / kind, 4, 2, config.replace("recurrent_lm", kind), text)
+                self.assertEqual(run.traced(".step-4.tmp.", 1).returncode, 137)
+                self.assertEqual(run.last_step(), 2)
                 self.expect_unbroken_outcome(run)
 
 

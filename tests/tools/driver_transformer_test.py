@@ -14,7 +14,7 @@ from array import array
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 import safetensors_file
-from driver import SMALL_CONFIG, TEXT, DriverCase, main, run
+from driver import SMALL_CONFIG, TEXT, DriverCase, main, on_cpu_alone, run
 
 WIDTH, HEADS, LAYERS = 8, 2, 2
 TRANSFORMER = SMALL_CONFIG.replace('"recurrent_lm"', '"transformer_lm"').replace(
@@ -88,6 +88,7 @@ class DriverTransformerTest(DriverCase):
                 for a, b in zip(row, wanted, strict=True):
                     self.assertAlmostEqual(a, b, delta=1e-5)
 
+    @on_cpu_alone
     def test_pictures(self):
         self.train()
         text = "a <b> &"
@@ -114,6 +115,7 @@ class DriverTransformerTest(DriverCase):
         self.assertEqual(page.count("<section id="), LAYERS * HEADS)
         self.assertIn('<a href="#p3">layer 1, head 1</a>', page)
 
+    @on_cpu_alone
     def test_training_begins_with_gpt2s_weights(self):
         self.train()
         own = self.here / "run/checkpoints/last/model.safetensors"
@@ -138,6 +140,17 @@ class DriverTransformerTest(DriverCase):
         self.assert_one_line(self.train("--set", f"model.weights={file}", out="mixed", status=1),
                              file, "expected all matrices one way")
 
+    def test_what_the_cache_has_is_what_a_prompt_read_anew_has(self):
+        self.train()
+        def written(prompt, tokens):
+            return run("generate", self.here / "run", "--prompt", prompt, "--tokens", tokens,
+                       "--greedy").stdout[:-1]  # without the newline behind it
+        text = written("the ", 6)
+        self.assertEqual(len(text), 10)
+        for end in range(4, 10):
+            self.assertEqual(written(text[:end], 1), text[:end + 1])
+
+    @on_cpu_alone
     def test_mistakes(self):
         self.train()
         def refused(*arguments, parts):
@@ -156,6 +169,7 @@ class DriverTransformerTest(DriverCase):
         result = run("inspect", "attention", self.here / "recurrent", "--source", "ship", status=1)
         self.assert_one_line(result, "attention", "recurrent_lm")
 
+    @on_cpu_alone
     def test_windows_begin_every_stride(self):
         self.train()
         line = "the little ships sail round the isle"

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "support"))
-from driver import DriverCase, main, metrics, run
+from driver import DriverCase, main, metrics, on_cpu_alone, run
 
 CONFIG = """
 [model]
@@ -89,6 +89,7 @@ class DriverTranslateTest(DriverCase):
         told = json.loads(self.predict(*wordless, "--nbest", 4, "--json", input="one two\n").stdout)
         self.assertEqual([each["text"] for each in told["hypotheses"]], [""])
 
+    @on_cpu_alone
     def test_eval_tells_how_near_translations_are(self):
         self.train()
         asked = ("eval", self.here / "run", "--data", self.here / "pairs.tsv")
@@ -118,6 +119,7 @@ class DriverTranslateTest(DriverCase):
         self.assertAlmostEqual(perfect["chrf"], 100)
         self.assertEqual(perfect["brevity_penalty"], 1)
 
+    @on_cpu_alone
     def test_attention_is_looked_at(self):
         self.train()
         def pictures(*more):
@@ -146,6 +148,7 @@ class DriverTranslateTest(DriverCase):
         self.assertEqual(len(given), 2)
         self.assertEqual(next(iter(given.values()))["rows"], ["six", "un", "<eos>"])
 
+    @on_cpu_alone
     def test_several_translations_have_scores(self):
         best = self.predict("--data", self.here / "lines.txt").stdout.splitlines()
         rows = [line.split("\t") for line in
@@ -160,6 +163,7 @@ class DriverTranslateTest(DriverCase):
         greedy = self.predict("--data", self.here / "lines.txt", "--beam", 1, "--nbest", 1).stdout
         self.assertEqual(len(greedy.splitlines()), 4)
 
+    @on_cpu_alone
     def test_translations_are_drawn(self):
         lines = ("--data", self.here / "lines.txt")
         def drawn(seed, *more):
@@ -198,6 +202,7 @@ class DriverTranslateTest(DriverCase):
         plain = self.predict("--data", self.here / "lines.txt", "--json").stdout.splitlines()
         self.assertEqual({len(json.loads(line)["hypotheses"]) for line in plain}, {0, 1})
 
+    @on_cpu_alone
     def test_what_is_suppressed_is_not_written_and_unknown_words_are_told(self):
         args = ("--data", self.here / "lines.txt", "--tokens", 4)
         out = self.predict(*args, "--suppress", "six", "--suppress", "<eos>").stdout.splitlines()
@@ -207,6 +212,7 @@ class DriverTranslateTest(DriverCase):
         self.assertIn("1 ", self.predict(input="one seventeen\n").stderr)
         self.assertIn("<unk>", self.predict(input="one seventeen\n").stderr)
 
+    @on_cpu_alone
     def test_mistakes_are_one_line(self):
         for options, part in ((("--beam", 0), "the beam is 0, expected 1 to 1000"),
                               (("--beam", 2, "--nbest", 3), "is 3, expected 1 to the beam, 2"),
