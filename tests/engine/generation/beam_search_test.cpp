@@ -94,14 +94,15 @@ class BeamSearchOn : public testing::TestWithParam<Device> {
 INSTANTIATE_TEST_SUITE_P(Devices, BeamSearchOn, testing::ValuesIn(test::devices()),
                          [](const auto& each) { return test::device_name(each.param); });
 
-// Of a vocabulary of 4, at most 3³ texts of 3 tokens have not ended: with a beam of 27 none is lost.
+// Of a vocabulary of 4, at most 3² texts of 2 tokens have not ended, and go on in 36 ways at the last
+// step: with a beam of 36 none is lost.
 TEST_P(BeamSearchOn, AWideBeamFindsWhatEnumerationFinds) {
   std::vector<Ids> sources{{3, 2, 1}, {2, 1}, {3, 3, 2, 3, 1}, {1}};
   const std::vector<std::size_t> longest{2, 2, 3, 1};
   for (const auto& [alpha, beta] :
-       std::vector<std::pair<double, double>>{{0, 0}, {0.6, 0.4}, {1.5, 0}, {0, 0.7}, {3, 1}}) {
+       std::vector<std::pair<double, double>>{{0, 0}, {0.6, 0.4}, {3, 1}}) {
     HashTranslator translator(device, {.seed = 5});
-    const BeamOptions options{.beam = 27,
+    const BeamOptions options{.beam = 36,
                               .best = 20,
                               .length_penalty = alpha,
                               .coverage_penalty = beta,
