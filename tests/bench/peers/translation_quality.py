@@ -2,7 +2,7 @@
 """BLEU of Carousel's models that translate beside the same models in PyTorch, from the same weights
 on the same batches.
 
-    translation_quality.py --data PAIRS --carousel CAROUSEL [--steps 2500] [--seeds 3]
+    translation_quality.py --data PAIRS --carousel CAROUSEL [--steps 1500] [--seeds 3]
                            [--kinds none,dot,transformer] [--longest 7] [--threads 1]
                            [--cache FILE]
 
@@ -62,8 +62,8 @@ def in_one(weights):
 
 
 KINDS = {  # learning rate, Carousel's settings, PyTorch's module and names
-    "none": (1e-3, recurrent_settings("none"), (recurrent_module("none"),)),
-    "dot": (1e-3, recurrent_settings("dot"), (recurrent_module("dot"),)),
+    "none": (2e-3, recurrent_settings("none"), (recurrent_module("none"),)),
+    "dot": (2e-3, recurrent_settings("dot"), (recurrent_module("dot"),)),
     "transformer": (1e-3, ["model.kind=transformer_seq2seq", f"model.layers={LAYERS}",
                            f"model.heads={HEADS}", f"model.embed={WIDTH}", f"model.hidden={HIDDEN}",
                            "model.dropout=0"], (transformer_module, in_one)),
@@ -179,7 +179,7 @@ def main():
     parser.add_argument("--carousel", required=True)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--cache", type=pathlib.Path)
-    for option, default in (("steps", 2500), ("seeds", 3), ("longest", 7), ("threads", 1)):
+    for option, default in (("steps", 1500), ("seeds", 3), ("longest", 7), ("threads", 1)):
         parser.add_argument(f"--{option}", type=int, default=default)
     a = parser.parse_args()
     kinds = a.kinds.split(",")
