@@ -168,6 +168,7 @@ struct AttentionOptions {
   std::int64_t window = 0;  ///< positions that a query sees, its own the last; 0: all; causal only
   float scale = 0;          ///< of q·k; 0: 1/√D
   Tensor lengths = {};      ///< [B] i32: keys of each row; may be empty
+  Tensor bias = {};  ///< [A or 1, Tq, Tk] float, added to the scores, a constant; may be empty
   float drop_probability = 0;  ///< of the weights
   RandomSource random = {};
 };
@@ -198,7 +199,7 @@ struct KeyValueCache {
   Tensor position;  ///< [B] i64: tokens before; the caller moves it, after all layers
 };
 /// Causal self-attention of new tokens, options.lengths of them in each row, over the cache and
-/// themselves; stores their keys and values in the cache. On a tape that does not record.
+/// themselves; stores their keys and values in the cache. On a tape that does not record; without a bias.
 Var cached_self_attention(Var qkv, const KeyValueCache& cache, const AttentionOptions& options);
 
 /// A function of each element of x, in its shape.

@@ -43,6 +43,7 @@ template <class Op>
 void set_options(Op& op, const AttentionOptions& options, std::int64_t width, const Tape& tape) {
   op.rule = rule_of(options, width);
   op.length = options.lengths.view<std::int32_t, 1>();
+  op.bias = options.bias.view<std::remove_cvref_t<decltype(*op.bias.data)>, 3>();
   op.drop_probability = options.drop_probability;
   op.random = options.random;
   op.tf32 = tape.tf32();

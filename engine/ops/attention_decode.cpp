@@ -11,6 +11,9 @@ Var cached_self_attention(Var qkv, const KeyValueCache& cache, const AttentionOp
   if (tape.recording()) {
     throw ConfigError("attention_decode: the tape records, expected one without gradients");
   }
+  if (options.bias) {
+    throw ConfigError("attention_decode: the options have a bias, expected none");
+  }
   const std::int64_t shared = options.kv_heads == 0 ? options.heads : options.kv_heads,
                      all = options.heads + 2 * shared;
   if (qkv.shape().rank() != 3 || all < 3 || qkv.shape().back() % all != 0) {

@@ -7,6 +7,13 @@
 namespace carousel {
 namespace {
 
+void check_bias(const std::array<std::int64_t, 3>& got, const std::array<std::int64_t, 3>& want) {
+  if ((got[0] == 1 || got[0] == want[0]) && got[1] == want[1] && got[2] == want[2]) return;
+  throw ShapeError(
+      fmt::format("attention: bias is [{}, {}, {}], expected [{}, {}, {}] or [1, {}, {}]", got[0],
+                  got[1], got[2], want[0], want[1], want[2], want[1], want[2]));
+}
+
 /// What the passes have in common.
 template <class Op>
 void check_inputs(const Op& op) {
@@ -18,6 +25,7 @@ void check_inputs(const Op& op) {
   expect_heads("attention: v", op.v.rows.extent, op.v.first, {op.k.steps(), batch, narrow});
   expect_heads("attention: y", op.y.rows.extent, op.y.first, {op.q.steps(), batch, wide});
   if (op.length.present()) expect_extent("attention: lengths", op.length.extent[0], batch);
+  if (op.bias.present()) check_bias(op.bias.extent, {op.rule.heads, op.q.steps(), op.k.steps()});
   if (!(op.drop_probability >= 0 && op.drop_probability < 1)) {
     throw ConfigError(fmt::format(
         "attention: drop_probability is {}, expected 0 or more and below 1", op.drop_probability));

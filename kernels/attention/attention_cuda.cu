@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include "kernels/attention/attention.h"
 #include "kernels/attention/backward.cuh"
@@ -14,15 +15,21 @@ using attention_cuda::ForwardShared;
 using attention_cuda::Keep;
 using attention_cuda::Tile;
 
-/// Calls f with the tile for heads of a width and sequences of at most `steps` queries and keys. Short
-/// sequences get a warp and not four, most of whose rows would be empty. A head of 256 in float needs few
-/// rows for the 163 KiB of shared memory of sm_80.
-template <class F>
-void with_tile(std::int64_t head_width, std::int64_t steps, const F& f) {
-  if (head_width <= 64 && steps <= 16) return f(Tile<64, 16, 16>{});
-  if (head_width <= 64) return f(Tile<64, 64, 64>{});
-  if (head_width <= 128) return f(Tile<128, 64, 32>{});
-  f(Tile<256, 32, 32>{});
+/// Calls f with the op's tile and whether it has a bias: kernels of their own, for reading one takes
+/// registers. Short sequences get a warp and not four, most of whose rows would be empty. A head of 256 in
+/// float needs few rows for the 163 KiB of shared memory of sm_80.
+template <class Op, class F>
+void with_tile(const Op& op, const F& f) {
+  const std::int64_t width = op.rule.head_width, steps = std::max(op.q.steps(), op.k.steps());
+  const auto call = [&]<class Tile>(Tile tile) {
+    return op.bias.present() ? f(tile, std::true_type{}) : f(tile, std::false_type{});
+  };
+  if (width <= 64 && steps <= 16 && !op.bias.present()) {
+    return f(Tile<64, 16, 16>{}, std::false_type{});
+  }
+  if (width <= 64) return call(Tile<64, 64, 64>{});
+  if (width <= 128) return call(Tile<128, 64, 32>{});
+  call(Tile<256, 32, 32>{});
 }
 
 /// One block for every tile of `steps` steps of `heads` heads in each row of the batch.
@@ -55,9 +62,9 @@ Op with_factor(const Op& op) {
 template <class T>
 void AttentionForward<T>::run(const Cuda& device) const {
   const AttentionForward<T> op = with_factor(*this);
-  with_tile(rule.head_width, std::max(q.steps(), k.steps()), [&]<class Tile>(Tile) {
+  with_tile(op, [&]<class Tile, bool kBiased>(Tile, std::bool_constant<kBiased>) {
     launch(device, blocks<Tile, ForwardShared<T, Tile>>(q.steps(), rule.heads, q.batch()),
-           attention_cuda::attention_forward_kernel<T, Tile>, op);
+           attention_cuda::attention_forward_kernel<T, Tile, kBiased>, op);
   });
   if (weights.present())
     launch(device, warps(*this), attention_cuda::attention_weights_kernel<T>, op);
@@ -75,26 +82,29 @@ void AttentionBackward<T>::run(const Cuda& device) const {
   const AttentionBackward<T> op = with_factor(*this);
   auto* const delta = reinterpret_cast<float*>(scratch.data);
   launch(device, warps(*this), attention_cuda::attention_delta_kernel<T>, op, delta);
-  with_tile(rule.head_width, std::max(q.steps(), k.steps()), [&]<class Tile>(Tile) {
+  with_tile(op, [&]<class Tile, bool kBiased>(Tile, std::bool_constant<kBiased>) {
     using Shared = BackwardShared<T, Tile>;
     // Keys first: that order is the contract's if two gradients are one tensor.
     const Grid keys = blocks<Tile, Shared>(k.steps(), rule.groups(), q.batch());
     if constexpr (Tile::kWidth > 128) {
       if (d_k.present()) {
-        launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::keys>,
-               op, delta);
+        launch(device, keys,
+               attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::keys, kBiased>, op,
+               delta);
       }
       if (d_v.present()) {
-        launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::values>,
-               op, delta);
+        launch(device, keys,
+               attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::values, kBiased>, op,
+               delta);
       }
     } else if (d_k.present() || d_v.present()) {
-      launch(device, keys, attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::both>, op,
+      launch(device, keys,
+             attention_cuda::attention_backward_keys_kernel<T, Tile, Keep::both, kBiased>, op,
              delta);
     }
     if (!d_q.present()) return;
     launch(device, blocks<Tile, Shared>(q.steps(), rule.heads, q.batch()),
-           attention_cuda::attention_backward_queries_kernel<T, Tile>, op, delta);
+           attention_cuda::attention_backward_queries_kernel<T, Tile, kBiased>, op, delta);
   });
 }
 

@@ -44,7 +44,7 @@ struct Pairs {
 };
 
 /// One block per tile of queries of a head, one warp per 16 of them; keys pass through shared memory.
-template <class T, class Tile>
+template <class T, class Tile, bool kBiased>
 __global__ void __launch_bounds__(Tile::kThreads)
     attention_backward_queries_kernel(const __grid_constant__ AttentionBackward<T> op,
                                       const float* deltas) {
@@ -59,7 +59,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const std::int64_t end = rule.end_key(last, keys);
   const std::int64_t head_row = (at.b * rule.heads + at.head) * queries;
   const int first_row = static_cast<int>(threadIdx.x / kWarp) * kWarpRows;
-  const Pairs pairs{rule.scale, op.drop_probability, dropout_scale(op.drop_probability)};
+  // A score that has its bias has its scale already.
+  const Pairs pairs{kBiased ? 1.0F : rule.scale, op.drop_probability,
+                    dropout_scale(op.drop_probability)};
   load_tile<kQueries>(shared.own[0], op.q, at.b, at.head, width, t0, queries);
   load_tile<kQueries>(shared.own[1], op.d_y, at.b, at.head, width, t0, queries);
   float lse[2], delta[2];
@@ -67,6 +69,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   for (int half = 0; half < 2; ++half) {
     const std::int64_t t = t0 + first_row + Lane().row(half);
     lse[half] = t < queries ? op.lse.data[head_row + t] : 0.0F;
+    if constexpr (kBiased) lse[half] = shift_of(lse[half]);
     delta[half] = t < queries ? deltas[head_row + t] : 0.0F;
   }
   Piece d_q[Tile::kWidth / 8];
@@ -87,6 +90,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
         const std::int64_t t = t0 + first_row + lane.row(e / 2),
                            s = s0 + 8 * j + 2 * lane.t + e % 2;
         if (t < queries && s >= rule.first_key(t) && s < rule.end_key(t, keys)) {
+          if constexpr (kBiased) {
+            z[j][e] = fmaf(z[j][e], rule.scale, bias_of(op.bias, at.head, t)[s]);
+          }
           pairs.differentiate(z[j][e], d_z[j][e], lse[e / 2], delta[e / 2], op.random,
                               (head_row + t) * op.k.steps() + s);
         } else {
@@ -104,7 +110,7 @@ enum class Keep : std::uint8_t { both, keys, values };
 
 /// One block per tile of keys of a head of keys, one warp per 16 of them; the queries of all heads that
 /// read them pass through shared memory. Rows are keys: all products are transposes.
-template <class T, class Tile, Keep kKeep>
+template <class T, class Tile, Keep kKeep, bool kBiased>
 __global__ void __launch_bounds__(Tile::kThreads)
     attention_backward_keys_kernel(const __grid_constant__ AttentionBackward<T> op,
                                    const float* deltas) {
@@ -118,7 +124,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
   const std::int64_t last_key = (s0 + kKeys < keys ? s0 + kKeys : keys) - 1;
   const std::int64_t share = rule.heads / rule.groups();
   const int first_row = static_cast<int>(threadIdx.x / kWarp) * kWarpRows;
-  const Pairs pairs{rule.scale, op.drop_probability, dropout_scale(op.drop_probability)};
+  // A score that has its bias has its scale already.
+  const Pairs pairs{kBiased ? 1.0F : rule.scale, op.drop_probability,
+                    dropout_scale(op.drop_probability)};
   load_tile<kKeys>(shared.own[0], op.k, at.b, at.head, width, s0, keys);
   load_tile<kKeys>(shared.own[1], op.v, at.b, at.head, width, s0, keys);
   Piece d_k[kForKeys ? Tile::kWidth / 8 : 1], d_v[kForValues ? Tile::kWidth / 8 : 1];
@@ -135,6 +143,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
       for (int i = static_cast<int>(threadIdx.x); i < kQueries; i += static_cast<int>(blockDim.x)) {
         const bool real = t0 + i < queries;
         shared.lse[i] = real ? op.lse.data[head_row + t0 + i] : 0.0F;
+        if constexpr (kBiased) shared.lse[i] = shift_of(shared.lse[i]);
         shared.delta[i] = real ? deltas[head_row + t0 + i] : 0.0F;
       }
       __syncthreads();
@@ -149,6 +158,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
           const int column = 8 * j + 2 * lane.t + e % 2;
           const std::int64_t t = t0 + column, s = s0 + first_row + lane.row(e / 2);
           if (t < queries && s >= rule.first_key(t) && s < rule.end_key(t, keys)) {
+            if constexpr (kBiased) {
+              z[j][e] = fmaf(z[j][e], rule.scale, bias_of(op.bias, a, t)[s]);
+            }
             pairs.differentiate(z[j][e], d_z[j][e], shared.lse[column], shared.delta[column],
                                 op.random, (head_row + t) * all + s);
           } else {

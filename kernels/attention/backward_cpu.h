@@ -1,5 +1,7 @@
 #pragma once
 
+#include <limits>
+
 #include "kernels/attention/attention.h"
 #include "kernels/attention/cpu_products.h"
 
@@ -142,7 +144,9 @@ class BackwardTask {
   void differentiate(std::int64_t h, std::int64_t t, std::int64_t t0, std::int64_t s0,
                      const Columns& c) {
     A *const weights = scores_.row(t - t0), *const d = d_scores_.row(t - t0);
-    const bool real = t < queries_;
+    // A query that has no score above −∞ is one that sees no key.
+    const bool real =
+        t < queries_ && op_.lse(b_, head(h), t) != -std::numeric_limits<A>::infinity();
     const std::int64_t begin = real ? std::clamp(keys_.first(t), c.begin, c.end) : c.end,
                        end = real ? std::clamp(keys_.end(t), begin, c.end) : c.end;
     const auto hide = [&](A* row) {
@@ -152,14 +156,18 @@ class BackwardTask {
     if (begin < end) {
       const A lse = op_.lse(b_, head(h), t), delta = delta_[h * room_ + t];
       alignas(64) A factor[kTile];
-      const bool drops = op_.drop_probability > 0;
+      const bool drops = op_.drop_probability > 0, biased = op_.bias.present();
+      const A scale = biased ? A{1} : scale_;
+      if (biased) {
+        add_bias(bias_of(op_.bias, head(h), t) + s0, {begin - s0, end - s0}, scale_, weights);
+      }
       if (drops) {
         const std::int64_t row = (b_ * op_.rule.heads + head(h)) * queries_ + t;
         std::fill_n(factor, kTile, A{1});
         mask_.apply(row * op_.k.steps() + s0, begin - s0, end - s0, factor);
       }
       for (std::int64_t s = c.begin - s0; s < c.end - s0; s += kLanes) {
-        const Vector<A> weight = exp_of<A>(load(weights + s) * scale_ - lse);
+        const Vector<A> weight = exp_of<A>(load(weights + s) * scale - lse);
         Vector<A> d_weight = load(d + s), used = weight;
         if (drops) {
           const Vector<A> kept = load(factor + s);

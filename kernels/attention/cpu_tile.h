@@ -84,6 +84,14 @@ struct Keys {
   }
 };
 
+/// Scores row[s] of c.begin ≤ s < c.end without their scale become those with it and the bias. Not inlined,
+/// so that the loops around it are those of attention without a bias.
+template <class A>
+[[gnu::noinline]] void add_bias(const A* bias, const Columns& c, A scale, A* row) {
+#pragma GCC ivdep
+  for (std::int64_t s = c.begin; s < c.end; ++s) row[s] = row[s] * scale + bias[s];
+}
+
 /// What weights are multiplied by where some are dropped.
 struct WeightMask {
   std::array<std::uint32_t, 2> key;

@@ -19,10 +19,13 @@ struct ForwardShared {
   Row<T, Tile::kWidth> q[Tile::kRows], k[Tile::kOther], v[Tile::kOther];
 };
 
+/// What is subtracted before exp: not −∞, for then a query without scores above it would become NaN.
+__device__ inline float shift_of(float x) { return x == -INFINITY ? 0.0F : x; }
+
 /// The running maximum and sum of this lane's two rows; the four lanes of a row have parts of the sum.
 struct RunningRows {
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-  __device__ float shift(int half) const { return max[half] == -INFINITY ? 0.0F : max[half]; }
+  __device__ float shift(int half) const { return shift_of(max[half]); }
 };
 
 /// Scores become exp(z − max), and y and the sums are scaled to the new maximum.
@@ -59,7 +62,7 @@ __device__ void exponentiate(Piece (&scores)[kPieces], RunningRows& rows, Piece 
 
 /// One block per tile of queries of a head, one warp per 16 of them; keys and values pass through shared
 /// memory.
-template <class T, class Tile>
+template <class T, class Tile, bool kBiased>
 __global__ void __launch_bounds__(Tile::kThreads)
     attention_forward_kernel(const __grid_constant__ AttentionForward<T> op) {
   constexpr int kQueries = Tile::kRows, kKeys = Tile::kOther;
@@ -88,6 +91,9 @@ __global__ void __launch_bounds__(Tile::kThreads)
       const std::int64_t t = t0 + first_row + row, s = s0 + column;
       const bool seen = s >= rule.first_key(t) && s < rule.end_key(t, keys);
       z = seen ? z * rule.scale : -INFINITY;
+      if constexpr (kBiased) {
+        if (seen && t < queries) z += bias_of(op.bias, at.head, t)[s];
+      }
     });
     exponentiate(scores, rows, y);
     if (op.drop_probability > 0) {
@@ -136,6 +142,7 @@ __global__ void attention_weights_kernel(const __grid_constant__ AttentionForwar
       z = fmaf(static_cast<float>(q[d]), static_cast<float>(k[s * op.k.stride() + d]), z);
     }
     to[s] = seen ? z * rule.scale : -INFINITY;
+    if (seen && op.bias.present()) to[s] += bias_of(op.bias, at.head, t)[s];
     top = fmaxf(top, to[s]);
   }
   top = warp_reduce(top, [](float a, float b) { return fmaxf(a, b); });

@@ -46,7 +46,8 @@ class ForwardTask {
         keys_{op.rule, steps_of(op.length, b, op.k.steps())},
         width_(op.rule.head_width),
         padded_(rounded_up(width_, Products::kUnit)),
-        scale_(static_cast<A>(op.rule.factor())),
+        factor_(static_cast<A>(op.rule.factor())),
+        scale_(op.bias.present() ? A{1} : factor_),
         mask_(op),
         memory_(memory) {}
 
@@ -117,6 +118,13 @@ class ForwardTask {
     for (std::int64_t t = t0; t < last; t += kRows) {
       const Columns c = columns(t);
       if (c.empty()) continue;
+      if (op_.bias.present()) {
+        for (std::int64_t i = t; i < std::min(t + kRows, last); ++i) {
+          const Columns seen{std::max(keys_.first(i), c.begin) - s0,
+                             std::min(keys_.end(i), c.end) - s0};
+          add_bias(bias_of(op_.bias, a, i) + s0, seen, factor_, scores.row(i - t0));
+        }
+      }
       for (std::int64_t i = t; i < std::min(t + kRows, last); ++i) {
         weigh(a, i, s0, c, scores.row(i - t0), state[i - t0], sums.row(i - t0));
       }
@@ -171,12 +179,16 @@ class ForwardTask {
   void write_weights(std::int64_t a, std::int64_t t, const Number* queries, A lse) {
     A* const to = &op_.weights(b_, a, t, 0);
     std::fill_n(to, op_.k.steps(), A{0});
+    if (lse == -std::numeric_limits<A>::infinity()) return;
     alignas(64) A scores[kRows * kPanel];
-    const std::int64_t begin = keys_.first(t), end = keys_.end(t), i = t % kRows;
+    A* const own = scores + t % kRows * kPanel;
+    const std::int64_t begin = keys_.first(t), end = keys_.end(t);
     for (std::int64_t panel = rounded_down(begin, kPanel); panel < end; panel += kPanel) {
+      const Columns c{std::max(begin - panel, std::int64_t{0}), std::min(end - panel, kPanel)};
       score(queries, panel, {scores, kPanel});
-      for (std::int64_t s = std::max(begin, panel); s < std::min(end, panel + kPanel); ++s) {
-        to[s] = cpu_exp(scale_ * scores[i * kPanel + s - panel] - lse);
+      if (op_.bias.present()) add_bias(bias_of(op_.bias, a, t) + panel, c, factor_, own);
+      for (std::int64_t s = c.begin; s < c.end; ++s) {
+        to[panel + s] = cpu_exp(scale_ * own[s] - lse);
       }
     }
   }
@@ -185,7 +197,8 @@ class ForwardTask {
   std::int64_t b_, group_;
   Keys keys_;
   std::int64_t width_, padded_;
-  A scale_;
+  A factor_;  ///< of q·k
+  A scale_;   ///< what add_bias() has left of it
   WeightMask mask_;
   ForwardMemory<A, Products>& memory_;
   std::int64_t first_ = 0;  ///< the key that is first in the copies

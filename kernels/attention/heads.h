@@ -71,6 +71,12 @@ struct AttentionRule {
   }
 };
 
+/// Where [A or 1, Tq, Tk] has the scores' bias of head a and query t with key 0.
+template <class A>
+constexpr const A* bias_of(const View<const A, 3>& bias, std::int64_t a, std::int64_t t) {
+  return bias.data + ((bias.extent[0] == 1 ? 0 : a) * bias.extent[1] + t) * bias.extent[2];
+}
+
 /// How many of `most` steps row b has: length[b] within 0 … most; all where length is absent.
 constexpr std::int64_t steps_of(View<const std::int32_t, 1> length, std::int64_t b,
                                 std::int64_t most) {

@@ -195,10 +195,11 @@ def activation(function):
             "values": {"output": output}, "gradients": {"x": x.grad}}
 
 
-def attention(B=2, T=5, S=5, heads=4, groups=4, D=3, causal=False, lengths=None):
+def attention(B=2, T=5, S=5, heads=4, groups=4, D=3, causal=False, lengths=None, biases=0):
     """scaled_dot_product_attention of q [T, B, heads·D] and k, v [S, B, groups·D]; with lengths, a mask
-    hides the keys of row b from lengths[b] on. The loss is the sum of the output, each element times its
-    own given number d_output."""
+    hides the keys of row b from lengths[b] on; with biases, one for all heads or one for each, [T, S] are
+    added to the scores, −∞ where hidden is 1. The loss is the sum of the output, each element times its own
+    given number d_output."""
     def parted(x, count):  # [B, count, T, D]
         return x.unflatten(2, (count, D)).permute(1, 2, 0, 3)
     q, d_output = leaf(draw(T, B, heads * D)), draw(T, B, heads * D)
@@ -208,6 +209,11 @@ def attention(B=2, T=5, S=5, heads=4, groups=4, D=3, causal=False, lengths=None)
     if lengths:
         given["lengths"] = torch.tensor(lengths)
         mask = (torch.arange(S) < given["lengths"][:, None])[:, None, None]
+    if biases:
+        given["bias"] = draw(biases, T, S)
+        given["hidden"] = (torch.randint(0, 4, (biases, T, S)) == 0).long()
+        given["hidden"][:, 1] = 1  # query 1 must not look anywhere
+        mask = given["bias"].masked_fill(given["hidden"] == 1, -math.inf)
     output = functional.scaled_dot_product_attention(
         parted(q, heads), parted(k, groups), parted(v, groups), mask, is_causal=causal,
         enable_gqa=groups < heads).permute(2, 0, 1, 3).flatten(2)
@@ -541,6 +547,8 @@ CASES = {
     "adaptive_softmax": (adaptive_softmax, {}),
     "adaptive_softmax_biased": (adaptive_softmax, {"biased": True}),
     "attention": (attention, {"S": 7}),
+    "attention_biased": (attention, {"S": 7, "groups": 2, "biases": 4}),
+    "attention_biased_alike": (attention, {"S": 6, "biases": 1}),
     "attention_causal": (attention, {"causal": True}),
     "attention_masked": (attention, {"S": 6, "lengths": [6, 2]}),
     "attention_grouped": (attention, {"groups": 2, "causal": True}),

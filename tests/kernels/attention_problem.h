@@ -20,6 +20,8 @@ struct AttentionProblem {
   AttentionRule rule{};
   std::vector<double> q{}, k{}, v{}, d_y{};  ///< [T, B, heads·D]
   std::vector<std::int32_t> length{};        ///< empty: absent
+  std::size_t bias_heads = 0;                ///< 0: absent
+  std::vector<double> bias{};                ///< [bias_heads, Tq, Tk]
   float drop_probability = 0;
   bool accumulate = false, tf32 = false;
   std::vector<double> before_q{}, before_k{}, before_v{};  ///< what is added to
@@ -82,13 +84,26 @@ class HeadBuffer {
   Buffer<T> buffer_;
 };
 
-template <class Op>
-void set_attention(Op& op, const AttentionProblem& p, const Buffer<std::int32_t>& length,
-                   const Buffer<std::int64_t>& step) {
+/// What passes share besides heads, on a device.
+template <class T>
+struct SharedInputs {
+  Buffer<std::int32_t> length;
+  Buffer<Accumulator<T>> bias;
+  Buffer<std::int64_t> step;
+
+  SharedInputs(const Device& device, const AttentionProblem& p)
+      : length(device, p.length),
+        bias(device, stored<Accumulator<T>>(p.bias)),
+        step(device, std::vector<std::int64_t>{kAttentionStep}) {}
+};
+
+template <class Op, class T>
+void set_attention(Op& op, const AttentionProblem& p, const SharedInputs<T>& inputs) {
   op.rule = p.rule;
-  if (!p.length.empty()) op.length = length.view(p.batch);
+  if (!p.length.empty()) op.length = inputs.length.view(p.batch);
+  if (!p.bias.empty()) op.bias = inputs.bias.view(p.bias_heads, p.queries, p.keys);
   op.drop_probability = p.drop_probability;
-  op.random = {.seed = kAttentionSeed, .stream = 2, .step = step.view(1)};
+  op.random = {.seed = kAttentionSeed, .stream = 2, .step = inputs.step.view(1)};
   op.tf32 = p.tf32;
 }
 
@@ -103,12 +118,11 @@ AttentionSolution solve(const Device& device, const AttentionProblem& p, bool we
       d_k(device, p.keys, p.batch, N, p.before_k), d_v(device, p.keys, p.batch, N, p.before_v);
   const Buffer<Acc> lse(device, p.batch * A * p.queries),
       weight(device, weights ? p.batch * A * p.queries * p.keys : 0);
-  const Buffer<std::int32_t> length(device, p.length);
-  const Buffer<std::int64_t> step(device, std::vector<std::int64_t>{kAttentionStep});
+  const SharedInputs<T> inputs(device, p);
   AttentionForward<T> forward{
       .q = q, .k = k, .v = v, .rule = {}, .y = y, .lse = lse.view(p.batch, A, p.queries)};
   if (weights) forward.weights = weight.view(p.batch, A, p.queries, p.keys);
-  set_attention(forward, p, length, step);
+  set_attention(forward, p, inputs);
   run(device, forward);
   AttentionBackward<T> backward{.q = q,
                                 .k = k,
@@ -120,7 +134,7 @@ AttentionSolution solve(const Device& device, const AttentionProblem& p, bool we
                                 .d_q = {d_q, p.accumulate},
                                 .d_k = {d_k, p.accumulate},
                                 .d_v = {d_v, p.accumulate}};
-  set_attention(backward, p, length, step);
+  set_attention(backward, p, inputs);
   const auto scratch = give_scratch(device, backward);
   run(device, backward);
   return {y.read(),   as_double(lse.read()),   d_q.read(), d_k.read(),
@@ -147,6 +161,17 @@ inline bool sees(const AttentionProblem& p, std::size_t b, std::size_t t, std::s
   return s <= t && (p.rule.window == 0 || s + static_cast<std::size_t>(p.rule.window) > t);
 }
 
+/// The bias of head a.
+inline reference::Rows bias_rows(const AttentionProblem& p, std::size_t a) {
+  reference::Rows rows;
+  const std::size_t first = p.bias_heads == 1 ? 0 : a * p.queries;
+  for (std::size_t t = 0; t < p.queries && !p.bias.empty(); ++t) {
+    const auto row = p.bias.begin() + static_cast<std::ptrdiff_t>((first + t) * p.keys);
+    rows.emplace_back(row, row + static_cast<std::ptrdiff_t>(p.keys));
+  }
+  return rows;
+}
+
 inline reference::AttentionHead oracle_head(const AttentionProblem& p, std::size_t b,
                                             std::size_t a) {
   const auto heads = static_cast<std::size_t>(p.rule.heads),
@@ -158,6 +183,7 @@ inline reference::AttentionHead oracle_head(const AttentionProblem& p, std::size
           .k = rows_of(p.k, p.keys, p.batch, groups, b, group),
           .v = rows_of(p.v, p.keys, p.batch, groups, b, group),
           .scale = scale,
+          .bias = bias_rows(p, a),
           .sees = [&p, b](std::size_t t, std::size_t s) { return sees(p, b, t, s); },
           .mask =
               [&p, source, b, a, heads](std::size_t t, std::size_t s) {
@@ -214,6 +240,19 @@ std::vector<double> random_numbers(std::size_t count, std::mt19937& engine) {
   return as_double(stored<T>(values));
 }
 
+/// Numbers in ±1, and −∞ at every fifth place and for all keys of query 1; NaN where a rule hides the key.
+template <class T>
+std::vector<double> random_bias(const AttentionProblem& p, std::mt19937& engine) {
+  std::vector<double> bias =
+      random_numbers<Accumulator<T>>(p.bias_heads * p.queries * p.keys, engine);
+  for (std::size_t i = 0; i < bias.size(); ++i) {
+    const std::size_t t = i / p.keys % p.queries, s = i % p.keys;
+    if (i % 5 == 3 || t == 1) bias[i] = -INFINITY;
+    if (p.rule.causal && s > t) bias[i] = NAN;
+  }
+  return bias;
+}
+
 /// Fills in the inputs; with lengths, some of 0 and some beyond Tk, keys and values beyond are NaN.
 template <class T>
 AttentionProblem random_attention(AttentionProblem p, bool with_lengths = false) {
@@ -226,6 +265,7 @@ AttentionProblem random_attention(AttentionProblem p, bool with_lengths = false)
     p.before_k = random_numbers<T>(narrow, engine);
     p.before_v = random_numbers<T>(narrow, engine);
   }
+  p.bias = random_bias<T>(p, engine);
   if (!with_lengths) return p;
   const auto most = static_cast<std::int32_t>(p.keys);
   for (std::size_t b = 0; b < p.batch; ++b) {

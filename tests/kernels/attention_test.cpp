@@ -1,16 +1,12 @@
 #include <omp.h>
 
-#include <algorithm>
-#include <string>
-
 #include "kernels/common/check.h"
-#include "tests/kernels/attention_problem.h"
-#include "tests/support/close.h"
-#include "tests/support/types.h"
+#include "tests/kernels/attention_sweep.h"
 
 namespace carousel {
 namespace {
 
+using test::AttentionCase;
 using test::AttentionProblem;
 using test::AttentionSolution;
 using test::oracle;
@@ -44,11 +40,12 @@ TEST(Attention, TwoQueriesWorkedByHand) {
 
 // Leg 2: of the loss Σ d_y ∘ y, in every input.
 TEST(Attention, BackwardAgreesWithCentralDifferencesInDouble) {
-  for (const bool causal : {false, true}) {
+  for (const auto& [causal, bias_heads] : {std::pair{false, 0U}, {true, 0U}, {false, 4U}}) {
     AttentionProblem p{.queries = 5,
                        .keys = 6,
                        .batch = 2,
-                       .rule = {.heads = 4, .kv_heads = 2, .head_width = 3, .causal = causal}};
+                       .rule = {.heads = 4, .kv_heads = 2, .head_width = 3, .causal = causal},
+                       .bias_heads = bias_heads};
     p.drop_probability = causal ? 0.3F : 0.0F;
     p = random_attention<double>(p);
     p.length = {6, 4};
@@ -78,13 +75,7 @@ TEST(Attention, BackwardAgreesWithCentralDifferencesInDouble) {
 
 // Leg 3. Steps around a warp's rows, a panel and the tiles of both devices; widths around a vector and
 // where CUDA takes other tiles; every rule alone and some together.
-struct Case {
-  std::size_t queries, keys, batch;
-  AttentionRule rule;
-  bool with_lengths = false;
-  float drop_probability = 0;
-};
-const std::vector<Case> kCases{
+const std::vector<AttentionCase> kCases{
     {0, 3, 2, {.head_width = 4}},
     {3, 0, 2, {.head_width = 4}},
     {3, 3, 0, {.head_width = 4}},
@@ -110,42 +101,9 @@ const std::vector<Case> kCases{
     {100, 200, 1, {.heads = 1, .head_width = 64}},
 };
 
-struct Worst {
-  double forward = 0, backward = 0;
-};
-
-template <class T>
-void sweep_case(const Case& c, bool accumulate, Worst& worst) {
-  AttentionProblem problem{.queries = c.queries, .keys = c.keys, .batch = c.batch, .rule = c.rule};
-  problem.drop_probability = c.drop_probability, problem.accumulate = accumulate;
-  const AttentionProblem p = random_attention<T>(problem, c.with_lengths);
-  const AttentionSolution want = oracle(p);
-  const Tolerance &forward = test::of<T>(kAttentionForwardTolerance),
-                  &backward = test::of<T>(kAttentionBackwardTolerance);
-  for (const Device& device : test::devices()) {
-    SCOPED_TRACE(test::device_name(device) + ", " + std::to_string(c.queries) + " queries, " +
-                 std::to_string(c.keys) + " keys, width " + std::to_string(c.rule.head_width));
-    const AttentionSolution got = solve<T>(device, p);
-    EXPECT_TRUE(test::close(got.lse, want.lse, kAttentionForwardTolerance.f32));
-    const auto judge = [](const Values& have, const Values& truth, const Tolerance& tolerance,
-                          double& most) {
-      EXPECT_TRUE(test::close(have, truth, tolerance));
-      most = std::max(most, test::worst_excess(have, truth, tolerance));
-    };
-    judge(got.y, want.y, forward, worst.forward);
-    judge(got.d_q, want.d_q, backward, worst.backward);
-    judge(got.d_k, want.d_k, backward, worst.backward);
-    judge(got.d_v, want.d_v, backward, worst.backward);
-  }
-}
-
 template <class T>
 void sweep() {
-  Worst worst;
-  for (const Case& c : kCases) {
-    sweep_case<T>(c, false, worst);
-    if (c.queries <= 66) sweep_case<T>(c, true, worst);
-  }
+  const test::WorstOfAttention worst = test::sweep_attention<T>(kCases);
   test::expect_recorded(worst.forward, test::of<T>(kAttentionForwardTolerance));
   test::expect_recorded(worst.backward, test::of<T>(kAttentionBackwardTolerance));
 }
@@ -154,15 +112,19 @@ TEST(Attention, SweepInFloatStaysWithinItsTolerances) { sweep<float>(); }
 TEST(Attention, SweepInBf16StaysWithinItsTolerances) { sweep<bf16>(); }
 
 TEST(Attention, GivesItsWeightsOnRequest) {
-  for (const Device& device : test::devices()) {
+  for (const std::size_t bias_heads : {0, 2}) {
     const AttentionProblem p = random_attention<float>(
         {.queries = 40,
          .keys = 40,
          .batch = 3,
-         .rule = {.heads = 2, .kv_heads = 1, .head_width = 9, .causal = true, .window = 33}},
+         .rule = {.heads = 2, .kv_heads = 1, .head_width = 9, .causal = true, .window = 33},
+         .bias_heads = bias_heads},
         true);
-    const AttentionSolution got = solve<float>(device, p, true);
-    EXPECT_TRUE(test::close(got.weights, oracle(p).weights, kAttentionForwardTolerance.f32));
+    const Values want = oracle(p).weights;
+    for (const Device& device : test::devices()) {
+      const AttentionSolution got = solve<float>(device, p, true);
+      EXPECT_TRUE(test::close(got.weights, want, kAttentionForwardTolerance.f32));
+    }
   }
 }
 
@@ -179,22 +141,25 @@ TEST(Attention, ProductsInTf32RoundTheirFactorsAlone) {
 
 // Leg 5: invariants.
 TEST(Attention, GivesTheSameBitsForEveryNumberOfThreads) {
-  const AttentionProblem p = random_attention<float>(
-      {.queries = 150,
-       .keys = 150,
-       .batch = 2,
-       .rule = {.heads = 4, .kv_heads = 2, .head_width = 24, .causal = true}});
   const int threads = omp_get_max_threads();
-  omp_set_num_threads(1);
-  const AttentionSolution want = solve<float>(Cpu{}, p);
-  omp_set_num_threads(3);
-  const AttentionSolution got = solve<float>(Cpu{}, p);
-  omp_set_num_threads(threads);
-  EXPECT_EQ(got.y, want.y);
-  EXPECT_EQ(got.lse, want.lse);
-  EXPECT_EQ(got.d_q, want.d_q);
-  EXPECT_EQ(got.d_k, want.d_k);
-  EXPECT_EQ(got.d_v, want.d_v);
+  for (const std::size_t bias_heads : {0, 4}) {
+    const AttentionProblem p = random_attention<float>(
+        {.queries = 150,
+         .keys = 150,
+         .batch = 2,
+         .rule = {.heads = 4, .kv_heads = 2, .head_width = 24, .causal = true},
+         .bias_heads = bias_heads});
+    omp_set_num_threads(1);
+    const AttentionSolution want = solve<float>(Cpu{}, p);
+    omp_set_num_threads(3);
+    const AttentionSolution got = solve<float>(Cpu{}, p);
+    omp_set_num_threads(threads);
+    EXPECT_EQ(got.y, want.y);
+    EXPECT_EQ(got.lse, want.lse);
+    EXPECT_EQ(got.d_q, want.d_q);
+    EXPECT_EQ(got.d_k, want.d_k);
+    EXPECT_EQ(got.d_v, want.d_v);
+  }
 }
 
 TEST(Attention, EqualKeysGiveTheMeanOfTheValuesAndNoGradientToQueries) {

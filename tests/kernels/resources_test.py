@@ -16,7 +16,7 @@ REPORT = re.compile(
 # Mangled names, and how many kernels an op has at the least: each pass, cell or width, and storage type.
 OPS = {"recurrent_sequence": (re.compile(r"recurrent_sequence_(?:forward|backward)_kernel"), 40),
        "additive_attention": (re.compile(r"additive_attention_\w*kernel"), 8),
-       "attention": (re.compile(r"attention_(?:forward|backward_queries|backward_keys)_kernel"), 20),
+       "attention": (re.compile(r"attention_(?:forward|backward_queries|backward_keys)_kernel"), 46),
        "attention_decode": (re.compile(r"attention_decode_\w*kernel"), 4)}
 ARCHITECTURES = {"sm_80", "sm_90a"}
 

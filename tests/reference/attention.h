@@ -16,24 +16,29 @@ inline double dot(const std::vector<double>& a, const std::vector<double>& b) {
   return sum;
 }
 
-/// One head of attention, whose query t sees key s if sees(t, s) and multiplies its weight by
-/// mask(t, s).
+/// One head of attention, whose query t sees key s if sees(t, s), adds bias[t][s] to its score and
+/// multiplies its weight by mask(t, s).
 struct AttentionHead {
   Rows q, k, v;
   double scale = 1;
+  Rows bias;  ///< [Tq, Tk]; of no rows: none
   std::function<bool(std::size_t t, std::size_t s)> sees;
   std::function<double(std::size_t t, std::size_t s)> mask;
 
-  double score(std::size_t t, std::size_t s) const { return scale * dot(q[t], k[s]); }
+  double score(std::size_t t, std::size_t s) const {
+    return scale * dot(q[t], k[s]) + (bias.empty() ? 0 : bias[t][s]);
+  }
+  /// Whether exp(score) is not 0.
+  bool looks(std::size_t t, std::size_t s) const { return sees(t, s) && score(t, s) > -INFINITY; }
 
   /// log Σ_s exp(score)
   double lse(std::size_t t) const {
     double top = -INFINITY, sum = 0;
     for (std::size_t s = 0; s < k.size(); ++s) {
-      if (sees(t, s)) top = std::max(top, score(t, s));
+      if (looks(t, s)) top = std::max(top, score(t, s));
     }
     for (std::size_t s = 0; s < k.size(); ++s) {
-      if (sees(t, s)) sum += std::exp(score(t, s) - top);
+      if (looks(t, s)) sum += std::exp(score(t, s) - top);
     }
     return sum > 0 ? top + std::log(sum) : -INFINITY;
   }
@@ -44,7 +49,7 @@ struct AttentionHead {
     for (std::size_t t = 0; t < q.size(); ++t) {
       const double normaliser = lse(t);
       for (std::size_t s = 0; s < k.size(); ++s) {
-        if (sees(t, s)) result[t][s] = std::exp(score(t, s) - normaliser);
+        if (looks(t, s)) result[t][s] = std::exp(score(t, s) - normaliser);
       }
     }
     return result;

@@ -1,6 +1,7 @@
 // The rules of attention: what flows on a tape, also against PyTorch's recordings (tests/golden).
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -30,6 +31,18 @@ struct Leaf {
         var(tape.parameter(value, gradient)) {}
 };
 
+/// −∞ where the recording hides the key.
+Tensor recorded_bias(const Golden& golden, const Device& device) {
+  const test::Recorded &bias = golden.given.at("bias"), &hidden = golden.given.at("hidden");
+  std::vector<double> values = bias.values;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (hidden.values[i] != 0) values[i] = -INFINITY;
+  }
+  Tensor result(device, bias.shape(), DType::f32);
+  test::write(result, values);
+  return result;
+}
+
 template <class T>
 void expect_recorded(const Device& device, const std::string& name) {
   const Golden golden(name);
@@ -45,6 +58,7 @@ void expect_recorded(const Device& device, const std::string& name) {
   if (golden.given.contains("lengths")) {
     options.lengths = golden.tensor("lengths", device, DType::i32);
   }
+  if (golden.given.contains("bias")) options.bias = recorded_bias(golden, device);
   const Var y = attention(q.var, k.var, v.var, options);
   EXPECT_TRUE(close(as_double(y.value()), golden.values.at("output").values,
                     test::of<T>(kAttentionForwardTolerance)));
@@ -58,8 +72,8 @@ void expect_recorded(const Device& device, const std::string& name) {
 
 TEST(AttentionRules, GiveWhatPyTorchGives) {
   test::on_all_devices_and_types([]<class T>(const Device& device, std::type_identity<T>) {
-    for (const char* name :
-         {"attention", "attention_causal", "attention_masked", "attention_grouped"}) {
+    for (const char* name : {"attention", "attention_biased", "attention_biased_alike",
+                             "attention_causal", "attention_masked", "attention_grouped"}) {
       SCOPED_TRACE(name);
       expect_recorded<T>(device, name);
     }
@@ -169,7 +183,13 @@ TEST(AttentionRules, GiveWeightsThatSumToOne) {
     Tape tape(arena, false);
     const Var q = tape.constant(test::tensor_of<float>(device, {3, 1, 8}, some_numbers(24)));
     const Var k = tape.constant(test::tensor_of<float>(device, {5, 1, 8}, some_numbers(40)));
-    const Tensor weights = attention_weights(q, k, {.heads = 2, .drop_probability = 0.5F});
+    std::vector<float> bias(15);
+    bias[1] = -INFINITY;  // of query 0 and key 1, in both heads
+    const Tensor weights =
+        attention_weights(q, k,
+                          {.heads = 2,
+                           .bias = test::tensor_of<float>(device, {1, 3, 5}, bias),
+                           .drop_probability = 0.5F});
     EXPECT_EQ(weights.shape(), (Shape{1, 2, 3, 5}));
     const std::vector<float> values = host_floats(weights);
     for (std::size_t row = 0; row < 6; ++row) {
@@ -177,6 +197,9 @@ TEST(AttentionRules, GiveWeightsThatSumToOne) {
       for (std::size_t s = 0; s < 5; ++s) sum += values[row * 5 + s];
       EXPECT_NEAR(sum, 1, 1e-6);
     }
+    EXPECT_EQ(values[1], 0);
+    EXPECT_EQ(values[16], 0);
+    EXPECT_GT(values[6], 0);
   }
 }
 
@@ -231,6 +254,9 @@ TEST(AttentionRules, ACacheIsForTapesThatDoNotRecord) {
   EXPECT_THROW(cached_self_attention(recording.constant(x), cache, kGrouped), ConfigError);
   EXPECT_THROW(cached_self_attention(plain.constant(x), cache, {.heads = 3, .kv_heads = 2}),
                ShapeError);
+  AttentionOptions biased = kGrouped;
+  biased.bias = arena.tensor({4, 1, 16}, DType::f32);
+  EXPECT_THROW(cached_self_attention(plain.constant(x), cache, biased), ConfigError);
 }
 
 TEST(AttentionRules, RefuseShapesThatDisagree) {
