@@ -223,6 +223,29 @@ def attention(B=2, T=5, S=5, heads=4, groups=4, D=3, causal=False, lengths=None,
             "gradients": {"q": q.grad, "k": k.grad, "v": v.grad}}
 
 
+def multihead_attention(T=5, S=None, B=3, E=12, heads=3, lengths=None):
+    """MultiheadAttention of x [T, B, E] with itself, causal, or with memory [S, B, E], whose row b has
+    lengths[b] steps. The weights are those of each head. The loss is the sum of the output, each element
+    times its own given number d_output."""
+    module = nn.MultiheadAttention(E, heads).double()
+    draw_parameters(module, bound=0.5)
+    x, d_output = leaf(draw(T, B, E)), draw(T, B, E)
+    inputs = {"x": x}
+    if S:
+        inputs["memory"] = leaf(draw(S, B, E))
+        lengths = torch.tensor(lengths)
+        masks = {"key_padding_mask": torch.arange(S) >= lengths[:, None]}
+    else:
+        masks = {"attn_mask": torch.ones(T, T, dtype=torch.bool).triu(1)}
+    keys = inputs.get("memory", x)
+    output, weights = module(x, keys, keys, average_attn_weights=False, **masks)
+    (output * d_output).sum().backward()
+    given = inputs | {"d_output": d_output} | values_of(module)
+    return {"options": {"heads": heads}, "given": given | ({"lengths": lengths} if S else {}),
+            "values": {"output": output, "weights": weights},
+            "gradients": gradients(module) | {name: tensor.grad for name, tensor in inputs.items()}}
+
+
 # Optimisers.
 
 
@@ -552,6 +575,8 @@ CASES = {
     "attention_causal": (attention, {"causal": True}),
     "attention_masked": (attention, {"S": 6, "lengths": [6, 2]}),
     "attention_grouped": (attention, {"groups": 2, "causal": True}),
+    "multihead_attention": (multihead_attention, {}),
+    "multihead_attention_memory": (multihead_attention, {"S": 6, "lengths": [6, 1, 4]}),
     "layer_norm": (layer_norm, {}),
     **{f"activation_{name}": (activation, {"function": function})
        for name, function in ACTIVATIONS.items()},

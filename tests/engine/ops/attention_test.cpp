@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -78,6 +79,65 @@ TEST(AttentionRules, GiveWhatPyTorchGives) {
       expect_recorded<T>(device, name);
     }
   });
+}
+
+// The rules between products, as the blocks of transformers have them, are torch.nn.MultiheadAttention,
+// whose in_proj has the rows of queries, keys and values.
+void expect_multihead(const Device& device, const std::string& name) {
+  const Golden golden(name);
+  const bool with_memory = golden.given.contains("memory");
+  Arena arena(device);
+  Tape tape(arena, true);
+  std::map<std::string, Leaf> leaves;
+  for (const auto& [input, recorded] : golden.given) {
+    if (input == "d_output" || input == "lengths") continue;
+    leaves.emplace(input, Leaf(tape, golden.tensor(input, device, DType::f32)));
+  }
+  const Leaf &weight = leaves.at("in_proj_weight"), &bias = leaves.at("in_proj_bias");
+  const auto project = [&](const char* from, std::int64_t first, std::int64_t parts) {
+    const auto rows = [&, part = bias.gradient.size() / 3](const Leaf& all) {
+      return tape.parameter(all.var.value().slice(first * part, parts * part),
+                            all.gradient.slice(first * part, parts * part));
+    };
+    return linear(leaves.at(from).var, rows(weight), rows(bias));
+  };
+  AttentionOptions options{.heads = golden.options.at("heads").get<std::int64_t>(),
+                           .causal = !with_memory};
+  Var y;
+  Tensor weights;
+  if (with_memory) {
+    options.lengths = golden.tensor("lengths", device, DType::i32);
+    const Var q = project("x", 0, 1), k = project("memory", 1, 1), v = project("memory", 2, 1);
+    weights = attention_weights(q, k, options);
+    y = attention(q, k, v, options);
+  } else {
+    const Var qkv = project("x", 0, 3);
+    weights = self_attention_weights(qkv, options);
+    y = self_attention(qkv, options);
+  }
+  const Var output = linear(y, leaves.at("out_proj.weight").var, leaves.at("out_proj.bias").var);
+  constexpr Tolerance kTolerance{.absolute = 1e-5, .relative = 1e-5};
+  EXPECT_TRUE(close(as_double(output.value()), golden.values.at("output").values, kTolerance));
+  EXPECT_TRUE(close(as_double(weights), golden.values.at("weights").values, kTolerance));
+  test::write(output.gradient().tensor, golden.given.at("d_output").values);
+  tape.backward();
+  EXPECT_EQ(leaves.size(), golden.gradients.size());
+  for (const auto& [input, leaf] : leaves) {
+    const std::vector<double>& want = golden.gradients.at(input).values;
+    const double factor = test::to_unit(want);
+    EXPECT_TRUE(close(test::scaled(as_double(leaf.gradient), factor), test::scaled(want, factor),
+                      kTolerance))
+        << input;
+  }
+}
+
+TEST(AttentionRules, BetweenProductsAreMultiheadAttentionOfPyTorch) {
+  for (const Device& device : test::devices()) {
+    for (const char* name : {"multihead_attention", "multihead_attention_memory"}) {
+      SCOPED_TRACE(name);
+      expect_multihead(device, name);
+    }
+  }
 }
 
 std::vector<float> some_numbers(std::size_t count) {
