@@ -14,7 +14,7 @@ inline void label_normalized(const Var& y,
                              std::initializer_list<std::pair<const char*, Tensor>> statistics,
                              const Tolerances& forward, const Tolerances& backward) {
   Tape& tape = y.tape();
-  const Shape& shape = y.shape();
+  const Shape shape = y.shape();  // the tape moves its own when it gets more values
   tape.label(y, {.part = "normalized",
                  .axes = shape.rank() > 2 ? Axes::sequence : Axes::state,
                  .forward = forward,
