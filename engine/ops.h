@@ -212,6 +212,13 @@ Var layer_norm(Var x, Var gain, Var bias, float epsilon = 1e-5F);
 /// Each row of x [..., H] divided by its root mean square, times gain [H], float, which may be Var{}.
 Var rms_norm(Var x, Var gain, float epsilon = 1e-5F);
 
+struct SumAndNorm {
+  Var sum, normalized;
+};
+/// a + b of equal shapes, and rms_norm() of that, in one pass: equal bit for bit to add() and
+/// rms_norm().
+SumAndNorm add_rms_norm(Var a, Var b, Var gain, float epsilon = 1e-5F);
+
 /// kind(a) ∘ b of x [..., 2·H], of which a is the first half of each row and b the second: [..., H].
 Var gated_activation(Var x, Activation kind = Activation::silu);
 

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "engine/ops.h"
+#include "engine/ops/sum.h"
 #include "kernels/common/check.h"
 #include "kernels/copy/copy.h"
 
@@ -82,6 +83,19 @@ Var concatenate(Var a, Var b) {
   return result;
 }
 
+Var recorded_sum(const Tensor& y, Var a, Var b) {
+  Tape& tape = a.tape();
+  const Var result = tape.record(y, {a, b}, [a, b](const Tensor& d_y) {
+    pass_columns(d_y, 0, a);
+    pass_columns(d_y, 0, b);
+  });
+  // Between precisions it differs by the rounding of the sum.
+  tape.label(result, {.part = "sum",
+                      .axes = axes_of(y.shape()),
+                      .forward = {.f32 = {}, .bf16 = {.relative = 0x1p-8}}});
+  return result;
+}
+
 Var add(Var a, Var b) {
   if (a.shape() != b.shape()) {
     throw ShapeError("add: b is " + b.shape().text() + ", expected the shape of a, " +
@@ -94,15 +108,7 @@ Var add(Var a, Var b) {
         Add<T>{
             .a = a.value().view<T, 1>(), .b = b.value().view<T, 1>(), .y = y.mutable_view<T, 1>()});
   });
-  const Var result = tape.record(y, {a, b}, [a, b](const Tensor& d_y) {
-    pass_columns(d_y, 0, a);
-    pass_columns(d_y, 0, b);
-  });
-  // Between precisions it differs by the rounding of the sum.
-  tape.label(result, {.part = "sum",
-                      .axes = axes_of(y.shape()),
-                      .forward = {.f32 = {}, .bf16 = {.relative = 0x1p-8}}});
-  return result;
+  return recorded_sum(y, a, b);
 }
 
 Var convert(Var x, DType dtype) {

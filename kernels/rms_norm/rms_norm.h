@@ -14,19 +14,25 @@ namespace carousel {
 ///
 ///     y[n,c] = gain[c]·inverse_rms[n]·x[n,c],    inverse_rms[n] = 1 / √(Σ_c x[n,c]² / C + epsilon)
 ///
+/// With `added`, the residual sum and its norm in one pass: sum[n,c] = x[n,c] + added[n,c], rounded to T,
+/// stands for x[n,c] above, and for x in the backward pass.
+///
 /// Values   an absent gain is 1. A NaN or an infinity makes its row NaN, at least where it stands, and
 ///          so does a row of zeros if epsilon is 0.
-/// Errors   ShapeError if the extents disagree or C == 0; ConfigError unless epsilon ≥ 0. N == 0 does
-///          nothing.
+/// Errors   ShapeError if the extents disagree, C == 0 or one of added and sum is absent; ConfigError
+///          unless epsilon ≥ 0. N == 0 does nothing.
 /// Accuracy within kRmsNormForwardTolerance for |gain| ≤ 1, C ≤ 8195 and rows whose largest number is
 ///          at most ten times their root mean square.
-/// Memory   reads x once from memory and once more from the cache, writes y once.
+/// Memory   reads x (and added) once from memory and what is normalized once more from the cache,
+///          writes y (and sum) once. sum may be x or added.
 /// Source   Zhang & Sennrich 2019, arXiv:1910.07467, equation 4, without its bias.
 template <class T>
 struct RmsNormForward {
   View<const T, 2> x;                    ///< [N, C]
+  View<const T, 2> added{};              ///< [N, C] may be absent
   View<const Accumulator<T>, 1> gain{};  ///< [C]
   float epsilon = 1e-5F;
+  View<T, 2> sum{};                     ///< [N, C] out, with added
   View<T, 2> y;                         ///< [N, C] out
   View<Accumulator<T>, 1> inverse_rms;  ///< [N] out
   void check() const;

@@ -11,12 +11,28 @@
 namespace carousel {
 namespace {
 
+/// The row that is normalized.
+template <class T>
+const T* row_of(const RmsNormForward<T>& op, std::int64_t n) {
+  using Acc = Accumulator<T>;
+  const std::int64_t columns = op.x.extent[1];
+  const T* const x = op.x.data + n * columns;
+  if (!op.added.present()) return x;
+  const T* const added = op.added.data + n * columns;
+  T* const sum = op.sum.data + n * columns;
+#pragma GCC ivdep
+  for (std::int64_t c = 0; c < columns; ++c) {
+    sum[c] = static_cast<T>(static_cast<Acc>(x[c]) + static_cast<Acc>(added[c]));
+  }
+  return sum;
+}
+
 template <class T>
 void normalize_row(const RmsNormForward<T>& op, std::int64_t n,
                    std::vector<Accumulator<T>>& buffer) {
   using Acc = Accumulator<T>;
   const std::int64_t columns = op.x.extent[1];
-  const Acc* const x = row_sum::widened(op.x.data + n * columns, columns, buffer);
+  const Acc* const x = row_sum::widened(row_of(op, n), columns, buffer);
   const auto at = [=](std::int64_t c) { return x[c]; };
   const Acc square = row_sum::sum<Acc>(columns, at, at) / static_cast<Acc>(columns);
   const Acc factor = 1 / std::sqrt(square + static_cast<Acc>(op.epsilon));
@@ -62,6 +78,12 @@ void RmsNormForward<T>::check() const {
   const auto [rows, columns] = x.extent;
   expect_at_least("rms_norm: columns", columns, 1);
   if (gain.present()) expect_extent("rms_norm: length of gain", gain.extent[0], columns);
+  if (added.present() || sum.present()) {
+    expect_extent("rms_norm: rows of added", added.extent[0], rows);
+    expect_extent("rms_norm: columns of added", added.extent[1], columns);
+    expect_extent("rms_norm: rows of sum", sum.extent[0], rows);
+    expect_extent("rms_norm: columns of sum", sum.extent[1], columns);
+  }
   expect_extent("rms_norm: rows of y", y.extent[0], rows);
   expect_extent("rms_norm: columns of y", y.extent[1], columns);
   expect_extent("rms_norm: length of inverse_rms", inverse_rms.extent[0], rows);

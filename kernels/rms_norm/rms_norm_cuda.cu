@@ -15,6 +15,19 @@ struct Shared {
   BlockReduceStorage<float, kRowThreads> sum;
 };
 
+/// A piece of a row x, which with `added` becomes one of the sum.
+template <class T, int N>
+__device__ void load_summand(const RmsNormForward<T>& op, std::int64_t at, std::int64_t count,
+                             float (&v)[N]) {
+  load(op.x.data + at, count, v);
+  if (!op.added.present()) return;
+  float more[N];
+  load(op.added.data + at, count, more);
+#pragma unroll
+  for (int i = 0; i < N; ++i) v[i] = static_cast<float>(static_cast<T>(v[i] + more[i]));
+  store(op.sum.data + at, count, v);
+}
+
 template <class T, int kRowThreads>
 __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
     rms_norm_forward_kernel(const __grid_constant__ RmsNormForward<T> op) {
@@ -26,16 +39,18 @@ __global__ void __launch_bounds__(row::kBlockThreads<kRowThreads>)
     float squares = 0;
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N];
-      load(x + first, count, v);
+      load_summand(op, n * columns + first, count, v);
 #pragma unroll
       for (int i = 0; i < N; ++i) squares = fmaf(v[i], v[i], squares);
     });
     squares = row::sum_of_row<kRowThreads>(squares, shared.sum);
     const float factor = 1.0F / sqrtf(squares / static_cast<float>(columns) + op.epsilon);
     if (threadIdx.x % kRowThreads == 0) op.inverse_rms(n) = factor;
+    // A thread has the same pieces again: it reads what it wrote itself.
+    const T* const normalized = op.added.present() ? op.sum.data + n * columns : x;
     row::for_each_piece<kRowThreads, N>(x, columns, [&](std::int64_t first, std::int64_t count) {
       float v[N], gain[N];
-      load(x + first, count, v);
+      load(normalized + first, count, v);
       if (op.gain.present()) load(op.gain.data + first, count, gain);
 #pragma unroll
       for (int i = 0; i < N; ++i) {

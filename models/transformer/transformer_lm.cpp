@@ -17,6 +17,11 @@ constexpr double kDeviation = 0.02;
 /// Places of dropout: the embedding, then three in each layer.
 std::uint64_t place_of(std::size_t layer, std::uint64_t which) { return 1 + 3 * layer + which; }
 
+std::string attention_name(std::size_t layer) { return fmt::format("layer {}, attention", layer); }
+std::string feed_forward_name(std::size_t layer) {
+  return fmt::format("layer {}, feed-forward", layer);
+}
+
 }  // namespace
 
 TransformerLm::TransformerLm(const TransformerLmConfig& config, const Device& device, DType compute,
@@ -82,9 +87,9 @@ Var TransformerLm::embedded(Pass& pass, const Tensor& token, const Past& past) {
 
 Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& past) {
   Tape& tape = pass.tape();
-  const Tape::Layer layer(tape, fmt::format("layer {}, attention", index));
+  const Tape::Layer layer(tape, attention_name(index));
   const Layer& own = layers_[index];
-  Var qkv = parts_.product(tape, parts_.normalized(tape, x, own.before_attention), own.qkv);
+  Var qkv = parts_.product(tape, x, own.qkv);
   if (config_.positions == TransformerLmConfig::Positions::rotary) {
     const Tape::Layer part(tape, tape.layer_name() + ", positions");
     qkv = rope(qkv, {.heads = config_.heads + config_.key_heads(),
@@ -115,10 +120,9 @@ Var TransformerLm::attended(Pass& pass, Var x, std::size_t index, const Past& pa
 Var TransformerLm::fed_forward(Pass& pass, Var x, std::size_t index) {
   using FeedForward = TransformerLmConfig::FeedForward;
   Tape& tape = pass.tape();
-  const Tape::Layer layer(tape, fmt::format("layer {}, feed-forward", index));
+  const Tape::Layer layer(tape, feed_forward_name(index));
   const Layer& own = layers_[index];
-  const Var wide =
-      parts_.product(tape, parts_.normalized(tape, x, own.before_feed_forward), own.wide);
+  const Var wide = parts_.product(tape, x, own.wide);
   const Var active = [&] {
     const Tape::Layer part(tape, tape.layer_name() + ", function");
     switch (config_.feed_forward) {
@@ -137,17 +141,26 @@ Var TransformerLm::fed_forward(Pass& pass, Var x, std::size_t index) {
 }
 
 Var TransformerLm::hidden_units(Pass& pass, const Tensor& token, const Past& past) {
-  const auto sum = [&](Var a, Var b, std::size_t index) {
-    const Tape::Layer layer(pass.tape(), fmt::format("layer {}, sum", index));
-    return add(a, b);
-  };
+  Tape& tape = pass.tape();
   Var x = embedded(pass, token, past);
-  for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
-    x = sum(x, attended(pass, x, layer, past), layer);
-    x = sum(x, fed_forward(pass, x, layer), layer);
+  // Each sum is normalized for what comes next.
+  const auto summed = [&](Var more, const std::string& next, const Norm& norm) {
+    const Tape::Layer layer(tape, next);
+    const SumAndNorm both = parts_.summed(tape, x, more, norm);
+    x = both.sum;
+    return both.normalized;
+  };
+  Var y = [&] {
+    const Tape::Layer layer(tape, attention_name(0));
+    return parts_.normalized(tape, x, layers_[0].before_attention);
+  }();
+  for (std::size_t i = 0; i < layers_.size(); ++i) {
+    const bool last = i + 1 == layers_.size();
+    y = summed(attended(pass, y, i, past), feed_forward_name(i), layers_[i].before_feed_forward);
+    y = summed(fed_forward(pass, y, i), last ? "last norm" : attention_name(i + 1),
+               last ? last_norm_ : layers_[i + 1].before_attention);
   }
-  const Tape::Layer layer(pass.tape(), "last norm");
-  return parts_.normalized(pass.tape(), x, last_norm_);
+  return y;
 }
 
 Var TransformerLm::evaluated_units(Pass& pass, const Batch& batch) {

@@ -79,6 +79,7 @@ class TransformerLm : public Model, public Decoder, public Embedder, public Atte
   Layer declare_layer(std::int64_t layer);
 
   Var embedded(Pass& pass, const Tensor& token, const Past& past);
+  /// Of x normalized, as fed_forward().
   Var attended(Pass& pass, Var x, std::size_t layer, const Past& past);
   Var cached_attention(Var qkv, std::size_t layer, const Past& past,
                        AttentionOptions options) const;

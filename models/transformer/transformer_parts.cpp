@@ -46,6 +46,15 @@ Var TransformerParts::normalized(Tape& tape, Var x, const Norm& norm) const {
   return layer_norm(x, gain, norm.bias == kAbsent ? Var{} : parameters_.on(tape, norm.bias));
 }
 
+SumAndNorm TransformerParts::summed(Tape& tape, Var x, Var more, const Norm& norm) const {
+  if (options_.rms) return add_rms_norm(x, more, parameters_.on(tape, norm.gain));
+  const Var sum = [&] {
+    const Tape::Layer layer(tape, tape.layer_name() + ", sum");
+    return add(x, more);
+  }();
+  return {sum, normalized(tape, sum, norm)};
+}
+
 Var TransformerParts::drop(Pass& pass, Var x, std::uint64_t place) const {
   if (!pass.training()) return x;
   return dropout(x, static_cast<float>(options_.dropout), pass.random(place));

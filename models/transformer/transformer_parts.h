@@ -35,6 +35,8 @@ class TransformerParts {
 
   Var product(Tape& tape, Var x, const Product& product) const;
   Var normalized(Tape& tape, Var x, const Norm& norm) const;
+  /// x + more, and that normalized.
+  SumAndNorm summed(Tape& tape, Var x, Var more, const Norm& norm) const;
   Var drop(Pass& pass, Var x, std::uint64_t place) const;
 
  private:

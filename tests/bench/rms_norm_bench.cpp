@@ -22,6 +22,25 @@ void rms_norm_forward(benchmark::State& state) {
                        [&] { run(*device, op); });
 }
 
+/// With the residual sum.
+template <class T>
+void add_rms_norm(benchmark::State& state) {
+  const auto device = test::bench_device(state);
+  if (!device) return;
+  const std::int64_t N = state.range(1), C = state.range(2);
+  const auto x = test::uniform<T>(*device, N * C), added = test::uniform<T>(*device, N * C),
+             sum = test::uniform<T>(*device, N * C), y = test::uniform<T>(*device, N * C);
+  const auto gain = test::uniform<float>(*device, C), inverse = test::uniform<float>(*device, N);
+  const RmsNormForward<T> op{.x = x.view(N, C),
+                             .added = added.view(N, C),
+                             .gain = gain.view(C),
+                             .sum = sum.view(N, C),
+                             .y = y.view(N, C),
+                             .inverse_rms = inverse.view(N)};
+  test::time_gigabytes(state, *device, 4 * N * C * static_cast<std::int64_t>(sizeof(T)),
+                       [&] { run(*device, op); });
+}
+
 template <class T>
 void rms_norm_backward(benchmark::State& state) {
   const auto device = test::bench_device(state);
@@ -48,6 +67,8 @@ void sizes(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK(rms_norm_forward<float>)->Apply(sizes);
 BENCHMARK(rms_norm_forward<bf16>)->Apply(sizes);
+BENCHMARK(add_rms_norm<float>)->Apply(sizes);
+BENCHMARK(add_rms_norm<bf16>)->Apply(sizes);
 BENCHMARK(rms_norm_backward<float>)->Apply(sizes);
 BENCHMARK(rms_norm_backward<bf16>)->Apply(sizes);
 

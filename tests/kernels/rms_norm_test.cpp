@@ -4,9 +4,11 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <vector>
 
+#include "kernels/combine/combine.h"
 #include "kernels/common/check.h"
 #include "tests/reference/rms_norm.h"
 #include "tests/support/buffer.h"
@@ -172,6 +174,49 @@ TEST(RmsNorm, SweepStaysWithinItsTolerances) {
   sweep<bf16>();
 }
 
+/// The sum of two matrices and its norm: in one pass, `in_place` in the first of them, or by the ops of each.
+template <class T>
+std::array<Numbers, 3> sum_and_norm(const Device& device, const Problem& p, bool fused,
+                                    bool in_place = false) {
+  using Acc = Accumulator<T>;
+  const std::size_t N = p.rows, C = p.columns;
+  const Buffer<T> x(device, test::stored<T>(p.x)), added(device, test::stored<T>(p.d_y)),
+      own(device, N * C), y(device, N * C);
+  const Buffer<Acc> gain(device, test::stored<Acc>(p.gain)), inverse(device, N);
+  const Buffer<T>& sum = in_place ? x : own;
+  RmsNormForward<T> op{.x = x.view(N, C),
+                       .added = added.view(N, C),
+                       .gain = gain.view(C),
+                       .sum = sum.view(N, C),
+                       .y = y.view(N, C),
+                       .inverse_rms = inverse.view(N)};
+  if (!fused) {
+    run(device, Add<T>{.a = x.view(N * C), .b = added.view(N * C), .y = sum.view(N * C)});
+    op.x = sum.view(N, C), op.added = {}, op.sum = {};
+  }
+  run(device, op);
+  return {test::as_double(sum.read()), test::as_double(y.read()), test::as_double(inverse.read())};
+}
+
+template <class T>
+void expect_sums_and_norms_alike() {
+  for (const auto& [rows, columns] : kSizes) {
+    const Problem p = random_problem<T>(rows, columns, true, false);
+    for (const Device& device : test::devices()) {
+      SCOPED_TRACE(test::device_name(device) + ", " + std::to_string(rows) + " rows of " +
+                   std::to_string(columns));
+      const auto want = sum_and_norm<T>(device, p, false);
+      EXPECT_EQ(sum_and_norm<T>(device, p, true), want);
+      EXPECT_EQ(sum_and_norm<T>(device, p, true, true), want);
+    }
+  }
+}
+
+TEST(RmsNorm, ASumAndItsNormAreToTheLastBitThoseOfTheOps) {
+  expect_sums_and_norms_alike<float>();
+  expect_sums_and_norms_alike<bf16>();
+}
+
 // Leg 4: the contract on bad input.
 TEST(RmsNorm, RefusesWhatItsContractRefuses) {
   const Buffer<float> numbers(Cpu{}, 100);
@@ -196,6 +241,13 @@ TEST(RmsNorm, RefusesWhatItsContractRefuses) {
   refuses(forward, [](auto& op) { op.y.extent[0] = 2; });
   refuses(forward, [](auto& op) { op.y.extent[1] = 5; });
   refuses(forward, [](auto& op) { op.inverse_rms.extent[0] = 4; });
+  RmsNormForward<float> summing = forward;
+  summing.added = {data, {3, 4}}, summing.sum = {data, {3, 4}};
+  EXPECT_NO_THROW(summing.check());
+  refuses(summing, [](auto& op) { op.added.extent[0] = 2; });
+  refuses(summing, [](auto& op) { op.sum.extent[1] = 3; });
+  refuses(summing, [](auto& op) { op.added = {}; });
+  refuses(summing, [](auto& op) { op.sum = {}; });
   refuses(backward, [](auto& op) { op.x.extent[1] = 0; });
   refuses(backward, [](auto& op) { op.gain.extent[0] = 5; });
   refuses(backward, [](auto& op) { op.inverse_rms.extent[0] = 2; });

@@ -39,6 +39,43 @@ TEST(LayerNormRule, AGainOrABiasMayBeAbsentOrFixed) {
   }
 }
 
+/// A sum, its norm, and the gradients of both summands and of the gain. The sum is used again, as the
+/// residual stream is.
+std::vector<Numbers> sum_and_norm(const Device& device, bool fused) {
+  Arena arena(device);
+  Tape tape(arena, true);
+  const auto leaf = [&](const Shape& shape, const Numbers& values) {
+    return tape.parameter(test::tensor_of<float>(device, shape, values),
+                          Tensor(device, shape, DType::f32));
+  };
+  const Var a = leaf({1, 2, 3}, {1, 7, -3, 3, 0.1F, 2}),
+            b = leaf({1, 2, 3}, {0.7F, -2, 5, 1, 4, -0.3F}), gain = leaf({3}, {1, 3, 2});
+  const Var sum = fused ? Var{} : add(a, b);
+  const SumAndNorm both = fused ? add_rms_norm(a, b, gain) : SumAndNorm{sum, rms_norm(sum, gain)};
+  test::sum(add(both.sum, both.normalized));
+  tape.backward();
+  std::vector<Numbers> result;
+  for (const Var& v : {both.sum, both.normalized}) result.push_back(host_floats(v.value()));
+  for (const Var& v : {a, b, gain}) result.push_back(host_floats(v.d()));
+  return result;
+}
+
+TEST(RmsNormRule, ASumAndItsNormAreToTheLastBitThoseOfTheOps) {
+  for (const Device& device : test::devices()) {
+    const std::vector<Numbers> got = sum_and_norm(device, true);
+    EXPECT_EQ(got, sum_and_norm(device, false));
+    EXPECT_EQ(got[0][0], 1.7F);
+    EXPECT_NE(got[2], Numbers(6, 1));  // 1 comes by the sum alone
+    EXPECT_EQ(got[2], got[3]);
+  }
+  Arena arena(Cpu{});
+  Tape tape(arena, false);
+  const auto zeros = [&](const Shape& shape) {
+    return tape.constant(Tensor(Cpu{}, shape, DType::f32));
+  };
+  EXPECT_THROW(add_rms_norm(zeros({1, 2, 3}), zeros({1, 3, 2}), Var{}), ShapeError);
+}
+
 TEST(ActivationRule, ASecondUseAddsToTheGradient) {
   for (const Device& device : test::devices()) {
     Arena arena(device);
