@@ -18,15 +18,13 @@ State PromptedDecoder::encode(Pass& pass, const Field& source, const Room& room)
   }
   State state = decoder_.decoding_state(room.beam);
   if (S == 1) return state;
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(S)), rows;
-  copy_to_host(source.values, ids.data());
-  ids.pop_back();
-  for (const std::int32_t id : ids) {
-    rows.insert(rows.end(), static_cast<std::size_t>(room.beam), id);
-  }
-  const Field token{.name = "token", .values = Tensor(device_, {S - 1, room.beam}, DType::i32)};
-  copy_from_host(token.values, rows.data());
-  decoder_.logits(pass, token, state);
+  const State read = decoder_.decoding_state(1);
+  Pass reading(pass.tape());
+  decoder_.logits(reading, {.name = "token", .values = source.values.slice(0, S - 1)}, read);
+  reading.finish();
+  const Tensor row(device_, {room.beam}, DType::i32);
+  zero(row);
+  state.gather(read, row);
   return state;
 }
 

@@ -10,8 +10,8 @@
 
 namespace carousel {
 
-/// A decoder as a translator whose source is what the text begins with: the K rows read it but for its
-/// last token, which is what each of them writes on from.
+/// A decoder as a translator whose source is what the text begins with. It is read once but for its last
+/// token, which each of the K rows reads and writes on from.
 class PromptedDecoder final : public Translator {
  public:
   PromptedDecoder(Decoder& decoder, const Device& device) : decoder_(decoder), device_(device) {}

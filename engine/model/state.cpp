@@ -9,6 +9,24 @@
 #include "kernels/copy/copy.h"
 
 namespace carousel {
+namespace {
+
+void gather_rows(const Tensor& from, const Tensor& row, const StateTensor& to) {
+  const auto as_rows = [&to](const Tensor& tensor) {
+    const Shape& shape = tensor.shape();
+    std::int64_t outer = 1, inner = 1;
+    for (int i = 0; i < to.batch_axis; ++i) outer *= shape[i];
+    for (int i = to.batch_axis + 1; i < shape.rank(); ++i) inner *= shape[i];
+    return tensor.reshaped({outer, shape[to.batch_axis], inner});
+  };
+  visit_any(from.dtype(), [&]<class T>(std::type_identity<T>) {
+    run(row.device(), GatherRows<T>{.from = as_rows(from).view<T, 3>(),
+                                    .row = row.view<std::int32_t, 1>(),
+                                    .to = as_rows(to.value).mutable_view<T, 3>()});
+  });
+}
+
+}  // namespace
 
 void State::reset() const {
   for (const StateTensor& tensor : tensors) {
@@ -20,18 +38,21 @@ void State::reset() const {
 void State::gather(const Tensor& row) const {
   for (const StateTensor& tensor : tensors) {
     if (tensor.batch_axis < 0) continue;
-    const Shape& shape = tensor.value.shape();
-    std::int64_t outer = 1, inner = 1;
-    for (int i = 0; i < tensor.batch_axis; ++i) outer *= shape[i];
-    for (int i = tensor.batch_axis + 1; i < shape.rank(); ++i) inner *= shape[i];
-    const Shape rows{outer, shape[tensor.batch_axis], inner};
-    const Tensor gathered(tensor.value.device(), rows, tensor.value.dtype());
-    visit_any(tensor.value.dtype(), [&]<class T>(std::type_identity<T>) {
-      run(row.device(), GatherRows<T>{.from = tensor.value.reshaped(rows).view<T, 3>(),
-                                      .row = row.view<std::int32_t, 1>(),
-                                      .to = gathered.mutable_view<T, 3>()});
-    });
-    copy(gathered, tensor.value);
+    const Tensor before(tensor.value.device(), tensor.value.shape(), tensor.value.dtype());
+    copy(tensor.value, before);
+    gather_rows(before, row, tensor);
+  }
+}
+
+void State::gather(const State& from, const Tensor& row) const {
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    const StateTensor &to = tensors[i], &other = from.tensors[i];
+    if (to.batch_axis < 0) {
+      copy(other.value, to.value);
+    } else {
+      gather_rows(other.value, row, to);
+    }
+    if (to.position) copy(other.position, to.position);
   }
 }
 

@@ -28,6 +28,8 @@ struct State {
   /// Row i becomes what row `row[i]` was, for row [B] i32: a beam chooses among its rows. A tensor
   /// without a batch axis stays as it is.
   void gather(const Tensor& row) const;
+  /// Row i becomes row `row[i]` of `from`, a state of the same model with any number of rows.
+  void gather(const State& from, const Tensor& row) const;
   /// Rows first … first + count − 1, which share their memory with these. Error if a tensor's rows
   /// are not its slowest dimension, or if it grows.
   State rows(std::int64_t first, std::int64_t count) const;

@@ -59,6 +59,28 @@ TEST_P(StateOn, GatherMakesEveryRowWhatItsChoiceWas) {
   EXPECT_EQ(state.at("h").value.data(), address) << "graphs know the state by its address";
 }
 
+TEST_P(StateOn, GatherTakesRowsOfAnotherState) {
+  const auto state = [](const std::vector<float>& h, const std::vector<float>& shared,
+                        const std::vector<float>& cache, std::int64_t position) {
+    const std::int64_t rows = std::ssize(h);
+    return State{
+        {{.name = "h", .value = tensor_of<float>(GetParam(), {rows}, h)},
+         {.name = "shared", .value = tensor_of<float>(GetParam(), {1}, shared), .batch_axis = -1},
+         {.name = "cache",
+          .value = tensor_of<float>(GetParam(), {2, rows}, cache),
+          .batch_axis = 1,
+          .growth_axis = 0,
+          .position = tensor_of<std::int64_t>(GetParam(), {1}, {position})}}};
+  };
+  const State from = state({1, 2}, {3}, {4, 5, 6, 7}, 2),
+              to = state({0, 0, 0}, {0}, std::vector<float>(6), 0);
+  to.gather(from, tensor_of<std::int32_t>(GetParam(), {3}, {1, 0, 1}));
+  EXPECT_EQ(read<float>(to.at("h").value), (std::vector<float>{2, 1, 2}));
+  EXPECT_EQ(read<float>(to.at("shared").value), std::vector<float>{3});
+  EXPECT_EQ(read<float>(to.at("cache").value), (std::vector<float>{5, 4, 5, 7, 6, 7}));
+  EXPECT_EQ(read<std::int64_t>(to.at("cache").position)[0], 2);
+}
+
 TEST_P(StateOn, CopiesShareTheTensors) {
   const State state{{{.name = "h", .value = tensor_of<float>(GetParam(), {1}, {1})}}};
   const State copied = state;
