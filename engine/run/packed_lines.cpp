@@ -21,11 +21,12 @@ Sizes sizes_of(std::size_t length) {
   return {.rows = 1, .steps = 512};
 }
 
-// A window holds two whole lines or more, so that little of it is left empty; a single long one.
+// A window holds two whole lines or more, so that little of it is left empty; a single long one. A
+// single short line costs no more than 4096 steps.
 Sizes whole_sizes_of(std::size_t length) {
   if (length > 512) return {.rows = 1, .steps = static_cast<std::int64_t>(std::bit_ceil(length))};
-  return {.rows = 32,
-          .steps = static_cast<std::int64_t>(std::bit_ceil(std::max(2 * length, 64UL)))};
+  const auto steps = static_cast<std::int64_t>(std::bit_ceil(std::max(2 * length, 64UL)));
+  return {.rows = std::min<std::int64_t>(32, 4096 / steps), .steps = steps};
 }
 
 }  // namespace

@@ -167,15 +167,28 @@ Var TransformerLm::evaluated_units(Pass& pass, const Batch& batch) {
   const Tensor& token = batch["token"];
   const std::int64_t T = token.shape()[0], B = token.shape()[1];
   if (!batch.reset && T <= config_.context) return hidden_units(pass, token, {});
-  std::vector<std::int32_t> reset;
-  if (batch.reset) {
-    reset.resize(static_cast<std::size_t>(T * B));
-    copy_to_host(batch.reset, reset.data());  // waits for the device
-  }
-  const TextWindows windows = text_windows(T, B, reset, config_.context, config_.window_stride());
+  // These wait for the device.
+  std::vector<std::int32_t> reset(static_cast<std::size_t>(batch.reset ? T * B : 0));
+  if (batch.reset) copy_to_host(batch.reset, reset.data());
+  const Field* const of_lines = batch.find("place");
+  std::vector<std::int64_t> place(static_cast<std::size_t>(of_lines != nullptr ? T * B : 0));
+  if (of_lines != nullptr) copy_to_host(of_lines->values, place.data());
+  const TextWindows windows = text_windows({.steps = T, .rows = B, .reset = reset, .place = place},
+                                           config_.context, config_.window_stride());
   Tape& tape = pass.tape();
-  const Tensor read = gathered_rows(tape, token, windows.from, {windows.steps, windows.count});
-  const Tensor units = hidden_units(pass, read, {}).value();
+  const Tensor units = tape.tensor({windows.places, config_.embed}, parameters_.compute_type());
+  Arena memory(device_);  // of a group at a time
+  Tape reading(memory, /*recording=*/false);
+  std::int64_t first = 0;
+  for (const TextWindows::Group& group : windows.groups) {
+    Pass each(reading);
+    const Tensor read = gathered_rows(reading, token, group.from, {group.steps, group.count});
+    const Tensor own = hidden_units(each, read, {}).value();
+    copy(own.reshaped({group.places(), config_.embed}), units.slice(first, group.places()));
+    first += group.places();
+    reading.clear();
+    memory.reset();
+  }
   return tape.constant(gathered_rows(tape, units, windows.to, {T, B, config_.embed}));
 }
 

@@ -29,17 +29,18 @@ std::string text_of(int lines) {
   return text;
 }
 
+const std::string kRecurrent = "kind = 'recurrent_lm'\nembed = 12\nhidden = 20\ncell = 'gru'\n";
+
 /// A run of one step.
 struct OneStep {
-  OneStep(const Device& device, const std::vector<std::string>& set) {
+  OneStep(const Device& device, const std::vector<std::string>& set,
+          const std::string& model = kRecurrent) {
     folder.write("text", text_of(40));
-    const RunConfig config(
-        "[model]\nkind = 'recurrent_lm'\nembed = 12\nhidden = 20\ncell = 'gru'\n"
-        "[data]\ntext = '" +
-            folder.path("text") +
-            "'\n[train]\nsteps = 1\n"
-            "batch = 4\nwindow = 6\n[optimizer]\nlearning_rate = 0.1\n",
-        "config", model_registry(), {.set = set, .device = is_cpu(device) ? "cpu" : "cuda"});
+    const RunConfig config("[model]\n" + model + "[data]\ntext = '" + folder.path("text") +
+                               "'\n[train]\nsteps = 1\n"
+                               "batch = 4\nwindow = 6\n[optimizer]\nlearning_rate = 0.1\n",
+                           "config", model_registry(),
+                           {.set = set, .device = is_cpu(device) ? "cpu" : "cuda"});
     train(config, folder / "run");
     trained.emplace(folder / "run", model_registry());
   }
@@ -58,13 +59,19 @@ INSTANTIATE_TEST_SUITE_P(Devices, LineScores, testing::ValuesIn(test::devices())
                          [](const auto& device) { return test::device_name(device.param); });
 
 TEST_P(LineScores, ALineScoresAsATextOfItsOwnAndTheSameBitsAloneAndAmongOthers) {
-  const std::vector<std::string> cases[] = {
-      {"data.tokens=char"},
-      {"data.tokens=char", "data.unit=line"},
-      {"data.tokens=byte", "data.unit=line", "model.learn_initial_state=true"},
-      {"data.tokens=char", "data.document_end=;"},
-      {"data.tokens=char", "data.unit=line", "data.answer_after=;"},
-      {"data.tokens=word", "data.newline=eos", "data.minimum_count=3", "model.cell=lstm"}};
+  struct Case {
+    std::vector<std::string> set;
+    std::string model = kRecurrent;
+  };
+  const Case cases[] = {
+      {{"data.tokens=char"}},
+      {{"data.tokens=char", "data.unit=line"}},
+      {{"data.tokens=char", "model.context=24", "model.stride=16"},
+       "kind = 'transformer_lm'\nembed = 12\nheads = 2\nlayers = 2\n"},
+      {{"data.tokens=byte", "data.unit=line", "model.learn_initial_state=true"}},
+      {{"data.tokens=char", "data.document_end=;"}},
+      {{"data.tokens=char", "data.unit=line", "data.answer_after=;"}},
+      {{"data.tokens=word", "data.newline=eos", "data.minimum_count=3", "model.cell=lstm"}}};
   std::string longest;  // beyond the length at which lines have batches of another shape
   for (int i = 0; i < 70; ++i) longest += "sum 49 ; it is no number of them all ; ";
   std::vector<std::string> lines{longest + "\n", "sum ; 7\n", "sum 9 ; it is 2\n", "it is ;"};
@@ -73,9 +80,10 @@ TEST_P(LineScores, ALineScoresAsATextOfItsOwnAndTheSameBitsAloneAndAmongOthers) 
                  longest.substr(0, 5 + static_cast<std::size_t>(i * i % 90)) + "\n");
   }
   // The emulated device takes seconds for a case.
-  for (const auto& set : std::span(cases).first(is_cpu(GetParam()) ? std::size(cases) : 2)) {
-    SCOPED_TRACE(set[0] + " " + (set.size() > 1 ? set[1] : ""));
-    OneStep run(GetParam(), set);
+  for (const auto& [set, model] :
+       std::span(cases).first(is_cpu(GetParam()) ? std::size(cases) : 2)) {
+    SCOPED_TRACE(model + set[0] + " " + (set.size() > 1 ? set[1] : ""));
+    OneStep run(GetParam(), set, model);
     TrainedModel& trained = *run.trained;
     const std::vector<LineIds> ids = run.ids(lines);
     const std::vector<LineScore> scores = trained.score(ids);
