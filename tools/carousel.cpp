@@ -104,10 +104,9 @@ CLI::App* add_eval(CLI::App& app, Arguments& a) {
                    "cut a stream into so many rows, each of which begins without a state: faster")
       ->capture_default_str();
   add_stride(*command, a.eval.stride);
-  command
-      ->add_option("--beam", a.eval.beam,
-                   "of translations, which are scored by BLEU and chrF: as of predict; 1: greedy")
-      ->capture_default_str();
+  command->add_option(
+      "--beam", a.eval.beam,
+      "of translations, which are scored by BLEU and chrF: as of predict; 1: greedy");
   command->add_flag(
       "--accuracy", a.eval.accuracy,
       "of a language model: how many of the tokens are those it takes to be likeliest");

@@ -94,13 +94,13 @@ Vocabulary VocabularyCounter::vocabulary(const VocabularyLimits& limits) const {
   const std::int64_t room = limits.maximum_size - result.size();
   if (rules_.kind == TokenKind::byte && (limits.minimum_count > 1 || limits.maximum_size != 0)) {
     throw ConfigError(
-        "vocabulary: bytes are always 256; minimum count and maximum size are for "
-        "characters and words");
+        "data.tokens is byte, of which there are always 256: data.minimum_count and "
+        "data.maximum_vocabulary are for characters and words");
   }
   if (limits.maximum_size != 0 && room <= 0) {
     throw ConfigError(
-        fmt::format("vocabulary: maximum size is {}, expected more than the {} "
-                    "special tokens",
+        fmt::format("data.maximum_vocabulary is {}, expected more than the {} special tokens, or 0 "
+                    "for no limit",
                     limits.maximum_size, result.size()));
   }
   using Entry = std::pair<std::string_view, std::int64_t>;

@@ -95,6 +95,8 @@ class DriverGenerateTest(DriverCase):
             self.assertAlmostEqual(told["token_accuracy"], right / (len(line) - 1))
             self.assertIn(f"per token, {100 * told['token_accuracy']:.1f} % of them the likeliest\n",
                           evaluated(kind).stdout)
+        self.assert_one_line(evaluated("transformer_lm", "--beam", 2, status=1),
+                             "--beam is of models that translate, and model.kind is transformer_lm")
         (self.here / "config.toml").write_text('[model]\nkind = "kneser_ney"\n[data]\ntext = "text.txt"\n')
         self.train(out="counts")
         self.assert_one_line(evaluated("counts", status=1), "does not tell its likeliest tokens")

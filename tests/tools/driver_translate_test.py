@@ -120,6 +120,12 @@ class DriverTranslateTest(DriverCase):
         self.assertEqual(perfect["brevity_penalty"], 1)
 
     @on_cpu_alone
+    def test_models_tells_that_translators_predict(self):
+        models = json.loads(run("models", "--json").stdout)["models"]
+        able = {model["kind"] for model in models if "predict" in model["commands"]}
+        self.assertLessEqual({"seq2seq", "transformer_seq2seq"}, able)
+
+    @on_cpu_alone
     def test_attention_is_looked_at(self):
         self.train()
         def pictures(*more):
@@ -127,7 +133,8 @@ class DriverTranslateTest(DriverCase):
             return {picture["title"]: picture for picture in json.loads(answer)["pictures"]}
         source = "one two three"
         own = self.predict(input=source + "\n").stdout.split()
-        seen = pictures("--source", source)
+        seen = pictures("--source", source, "--out", self.here / "seen.svg")
+        self.assertIn("</svg>", (self.here / "seen.svg").read_text())
         self.assertEqual(list(seen), [f"{block}, head {head}" for block in (
             "encoder layer 0, self-attention", "decoder layer 0, self-attention",
             "decoder layer 0, attention") for head in range(2)])

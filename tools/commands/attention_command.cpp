@@ -161,18 +161,16 @@ int attention_command(const InspectArguments& arguments, const CommonArguments& 
   TrainedModel trained(arguments.run, model_registry(), common, arguments.checkpoint);
   const std::vector<FieldText> fields = fields_of(arguments, trained);
   const auto pictures = pictures_of(trained, fields, arguments.only);
+  if (!common.json) tell_checkpoint("inspect", trained);
+  const std::string content = page ? html(pictures, arguments.source) : svg(pictures);
+  if (!arguments.out.empty()) write_file_atomically(arguments.out, content);
   if (common.json) {
     write_output(json_of(pictures));
-    return 0;
-  }
-  tell_checkpoint("inspect", trained);
-  const std::string content = page ? html(pictures, arguments.source) : svg(pictures);
-  if (arguments.out.empty()) {
+  } else if (arguments.out.empty()) {
     write_output(content);
-    return 0;
+  } else {
+    print(fmt::format("{}: {}\n", arguments.out, counted(std::ssize(pictures), "picture")));
   }
-  write_file_atomically(arguments.out, content);
-  print(fmt::format("{}: {}\n", arguments.out, counted(std::ssize(pictures), "picture")));
   return 0;
 }
 

@@ -28,10 +28,10 @@ struct TrainArguments {
 };
 
 struct EvalArguments : RunArguments {
-  std::string data;         ///< "-": standard input
-  std::int64_t rows = 1;    ///< of a stream
-  std::int64_t stride = 0;  ///< of windows; 0: as the run's config says
-  std::int64_t beam = 4;    ///< of translations
+  std::string data;                    ///< "-": standard input
+  std::int64_t rows = 1;               ///< of a stream
+  std::int64_t stride = 0;             ///< of windows; 0: as the run's config says
+  std::optional<std::int64_t> beam{};  ///< of translations; by default that of BeamOptions
   bool accuracy =
       false;  ///< of a language model: the share of tokens that it takes to be likeliest
 };

@@ -226,6 +226,10 @@ int eval_command(const EvalArguments& arguments, const CommonArguments& common) 
     throw ConfigError(fmt::format("--accuracy is of language models, and model.kind is {}",
                                   trained.config().kind));
   }
+  if (arguments.beam && !trained.config().entry->translates) {
+    throw ConfigError(fmt::format("--beam is of models that translate, and model.kind is {}",
+                                  trained.config().kind));
+  }
   const Evaluation result = trained.evaluate(corpus, arguments.rows, arguments.accuracy);
   if (!common.json) tell_checkpoint("eval", trained);
   for (const std::string& notice : corpus.notices) talk(fmt::format("eval: {}\n", notice));

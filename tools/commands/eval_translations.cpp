@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "engine/data/example_reader.h"
 #include "engine/run/translations.h"
 #include "engine/text/translation_scores.h"
 #include "tools/console/json_line.h"
@@ -19,25 +20,13 @@ struct Sides {
   std::vector<std::string> sources, targets;
 
   explicit Sides(const Text& pairs) {
-    std::string rest;
-    pairs.read([&](std::string_view piece, std::int64_t) {
-      rest += piece;
-      std::size_t from = 0;
-      for (std::size_t end; (end = rest.find('\n', from)) != std::string::npos; from = end + 1) {
-        add(std::string_view(rest).substr(from, end - from));
-      }
-      rest.erase(0, from);
+    read_lines(pairs, [&](std::string_view line, const LinePlace&) {
+      const std::size_t tab = line.find('\t');
+      if (tab == std::string_view::npos) return;
+      sources.emplace_back(line.substr(0, tab));
+      const std::string_view target = line.substr(tab + 1);
+      targets.emplace_back(target.substr(0, target.find('\t')));
     });
-    add(rest);
-  }
-
- private:
-  void add(std::string_view line) {
-    const std::size_t tab = line.find('\t');
-    if (tab == std::string_view::npos) return;
-    sources.emplace_back(line.substr(0, tab));
-    const std::string_view target = line.substr(tab + 1);
-    targets.emplace_back(target.substr(0, target.find('\t')));
   }
 };
 
@@ -50,7 +39,8 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
   LineEncoder encoder = translations.encoder(pairs.name());
   std::vector<LineIds> lines;
   for (const std::string& source : sides.sources) lines.push_back(encoder.next(source + "\n"));
-  const BeamOptions options{.beam = arguments.beam};
+  BeamOptions options;
+  options.beam = arguments.beam.value_or(options.beam);
   options.check();
   std::vector<std::string> hypotheses;
   for (const std::vector<Hypothesis>& found : translations.translate(lines, options)) {
@@ -68,7 +58,7 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
     print(
         fmt::format("translated with a beam of {}: BLEU {:.2f}, chrF {:.2f}, {:.1f} % exactly "
                     "the target\n",
-                    arguments.beam, scores.bleu, scores.chrf, 100 * scores.exact_match));
+                    options.beam, scores.bleu, scores.chrf, 100 * scores.exact_match));
     return;
   }
   write_output(json_line({{"checkpoint", trained.checkpoint()},
@@ -78,7 +68,7 @@ void evaluate_translations(const EvalArguments& arguments, const Text& pairs, Tr
                           {"nats_per_token", loss},
                           {"perplexity", std::exp(loss)},
                           {"token_accuracy", accuracy},
-                          {"beam", arguments.beam},
+                          {"beam", options.beam},
                           {"bleu", scores.bleu},
                           {"precisions", scores.precisions},
                           {"brevity_penalty", scores.brevity_penalty},

@@ -20,7 +20,7 @@ std::vector<std::string> abilities(const ModelEntry& entry) {
   if (entry.decodes) all.emplace_back("generate");
   if (entry.scores) all.emplace_back("score");
   if (entry.embeds) all.emplace_back("embed");
-  if (entry.predicts || entry.tracks) all.emplace_back("predict");
+  if (entry.predicts || entry.tracks || entry.translates) all.emplace_back("predict");
   return all;
 }
 
