@@ -3,14 +3,14 @@
 on the same batches.
 
     translation_quality.py --data PAIRS --carousel CAROUSEL [--steps 1500] [--seeds 3]
-                           [--kinds none,dot,transformer] [--longest 7] [--threads 1]
+                           [--kinds none,dot,additive,transformer] [--longest 7] [--threads 1]
                            [--cache FILE]
 
 PAIRS has lines source<TAB>target; translation.py says how they are cut and divided. The kinds are
-an LSTM of 256, without attention and with dot attention, whose encoder reads in both directions,
-and a transformer of two layers. Both sides train with Adam and without dropout, the gradient
-clipped, labels smoothed, the learning rate rising over a tenth of the steps and falling as a
-cosine, and translate all sources of the test greedily. Printed are BLEU of sacrebleu against one
+an LSTM of 256, without attention and with dot or additive attention, whose encoder reads in both
+directions, and a transformer of two layers. Both sides train with Adam and without dropout, the
+gradient clipped, labels smoothed, the learning rate rising over a tenth of the steps and falling as
+a cosine, and translate all sources of the test greedily. Printed are BLEU of sacrebleu against one
 reference of each source, in the mean and of each seed; the processor's seconds in training, of
 Carousel with its start and validation; the loss of the first step, how far apart the two are there
 at most, and the mean loss of the last hundred steps. --cache keeps what has ended, for a run that
@@ -64,6 +64,7 @@ def in_one(weights):
 KINDS = {  # learning rate, Carousel's settings, PyTorch's module and names
     "none": (2e-3, recurrent_settings("none"), (recurrent_module("none"),)),
     "dot": (2e-3, recurrent_settings("dot"), (recurrent_module("dot"),)),
+    "additive": (2e-3, recurrent_settings("additive"), (recurrent_module("additive"),)),
     "transformer": (1e-3, ["model.kind=transformer_seq2seq", f"model.layers={LAYERS}",
                            f"model.heads={HEADS}", f"model.embed={WIDTH}", f"model.hidden={HIDDEN}",
                            "model.dropout=0"], (transformer_module, in_one)),
