@@ -56,11 +56,13 @@ TextWindows text_windows(const BatchTexts& texts, std::int64_t longest, std::int
   TextWindows result;
   result.to.assign(static_cast<std::size_t>(texts.steps * texts.rows), 0);
   for (const auto& [steps, windows] : windows_of(texts, longest, stride)) {
-    const std::int64_t count = std::max<std::int64_t>(1, kGroupPlaces / steps);
-    for (std::int64_t done = 0; done < std::ssize(windows); done += count) {
+    const std::int64_t most = std::max<std::int64_t>(1, kGroupPlaces / steps);
+    for (std::int64_t done = 0; done < std::ssize(windows); done += most) {
+      const std::int64_t here = std::min(most, std::ssize(windows) - done),
+                         count = texts.place.empty() ? here : most;
       TextWindows::Group group{.steps = steps, .count = count};
       group.from.assign(static_cast<std::size_t>(group.places()), 0);
-      for (std::int64_t w = 0; w < std::min(count, std::ssize(windows) - done); ++w) {
+      for (std::int64_t w = 0; w < here; ++w) {
         const auto& [row, first, own, end] = windows[static_cast<std::size_t>(done + w)];
         for (std::int64_t t = first; t < end; ++t) {
           const auto place = static_cast<std::size_t>((t - first) * count + w),

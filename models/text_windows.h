@@ -9,8 +9,8 @@
 namespace carousel {
 
 /// Windows of limited length over texts in a batch [T, B], for a model that sees no further. They are
-/// read in groups, whose shape depends on the length of a window alone: the same products give its
-/// values, whatever lies beside it.
+/// read in groups. With `place`, a group's shape depends on the length of its windows alone: the same
+/// products give a line's values, whatever lies beside it.
 struct TextWindows {
   struct Group {
     std::int64_t steps = 0, count = 0;  ///< S, a power of two or the longest; windows

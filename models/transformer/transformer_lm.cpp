@@ -177,17 +177,16 @@ Var TransformerLm::evaluated_units(Pass& pass, const Batch& batch) {
                                            config_.context, config_.window_stride());
   Tape& tape = pass.tape();
   const Tensor units = tape.tensor({windows.places, config_.embed}, parameters_.compute_type());
-  Arena memory(device_);  // of a group at a time
-  Tape reading(memory, /*recording=*/false);
+  Tape reading(group_memory_, /*recording=*/false);
   std::int64_t first = 0;
   for (const TextWindows::Group& group : windows.groups) {
+    reading.clear();
+    group_memory_.reset();
     Pass each(reading);
     const Tensor read = gathered_rows(reading, token, group.from, {group.steps, group.count});
     const Tensor own = hidden_units(each, read, {}).value();
     copy(own.reshaped({group.places(), config_.embed}), units.slice(first, group.places()));
     first += group.places();
-    reading.clear();
-    memory.reset();
   }
   return tape.constant(gathered_rows(tape, units, windows.to, {T, B, config_.embed}));
 }

@@ -91,6 +91,7 @@ class TransformerLm : public Model, public Decoder, public Embedder, public Atte
 
   TransformerLmConfig config_;
   Device device_;
+  Arena group_memory_{device_};  ///< of one group of windows at a time, kept for the next
   Parameters parameters_;
   TransformerParts parts_{{.embed = config_.embed,
                            .bias = config_.bias,

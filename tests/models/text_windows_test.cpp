@@ -68,8 +68,9 @@ TEST(TextWindows, WhereThereIsNoTextNothingIsRead) {
 }
 
 TEST(TextWindows, GroupsHaveTheShapeOfALengthWhateverTheirNumber) {
-  const auto groups_of = [](std::int64_t rows) {
-    return text_windows({.steps = 100, .rows = rows}, 128, 128).groups;
+  const std::vector<std::int64_t> place(900, 0);
+  const auto groups_of = [&](std::int64_t rows) {
+    return text_windows({.steps = 100, .rows = rows, .place = place}, 128, 128).groups;
   };
   ASSERT_EQ(groups_of(1).size(), 1U);
   ASSERT_EQ(groups_of(9).size(), 3U);
@@ -77,6 +78,10 @@ TEST(TextWindows, GroupsHaveTheShapeOfALengthWhateverTheirNumber) {
     EXPECT_EQ(group.steps, 128);
     EXPECT_EQ(group.count, groups_of(1)[0].count);
   }
+}
+
+TEST(TextWindows, AStreamHasNoMorePlacesThanItsWindows) {
+  EXPECT_EQ(text_windows({.steps = 768, .rows = 1}, 64, 64).places, 768);
 }
 
 }  // namespace
